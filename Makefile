@@ -1,0 +1,40 @@
+# make lab    read the book           make test   run every test
+# make book   rebuild the notebooks   make book CHAPTERS=04_nearest_etf   rebuild one (-B: even if it is up to date)
+# ARGS reaches the program that is run: make lab ARGS=--no-browser, make test ARGS=--benchmark-disable
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+CHAPTERS ?= $(basename $(notdir $(wildcard notebooks/[0-9][0-9]_*.py)))
+
+.PHONY: help lab test book
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+lab: $(VENV)/.book
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(ARGS)
+
+book: $(CHAPTERS:%=notebooks/%.ipynb)
+
+notebooks/%.ipynb: notebooks/%.py notebooks/build_book.py $(wildcard ncbook/*.py) | $(VENV)/.book
+	$(BIN)/python notebooks/build_book.py $<
+
+$(VENV)/.book: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --editable '.[book]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --editable '.[test]'
+	@touch $(VENV)/.book $@
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "ncbook needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
+	    echo "Name another one, for example: PYTHON=python3.12 make lab" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@

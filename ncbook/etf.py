@@ -1,0 +1,252 @@
+"""Simplex equiangular tight frames (ETFs): building them, finding the nearest one, measuring the distance to it.
+
+Classes are rows. A simplex ETF of C classes in d >= C-1 dimensions is W = sqrt(C/(C-1)) Q V^T, with Q the (C, C-1)
+Helmert basis of the complement of the ones vector and V any (d, C-1) matrix with orthonormal columns.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# The published pull delta = 1e-3 at C = 10, relative to the unit singular values of an exact ETF: delta (C-1)/2.
+PROXIMAL = 4.5e-3
+
+
+def helmert_basis(num_classes: int, *, dtype: torch.dtype | None = None, device=None) -> Tensor:
+    """Orthonormal basis Q of the complement of the ones vector: Q^T Q = I and Q Q^T = I - 11^T/C.
+
+    Returns (C, C-1). Raises ValueError for fewer than two classes.
+    """
+    _check_num_classes(num_classes)
+    k = torch.arange(1, num_classes, dtype=torch.float64)
+    basis = torch.ones(num_classes, num_classes - 1, dtype=torch.float64).triu()
+    basis.diagonal(-1).copy_(-k)
+    return (basis / (k * (k + 1)).sqrt()).to(dtype=dtype or torch.get_default_dtype(), device=device)
+
+
+def simplex_etf(num_classes: int, dim: int, *, generator: torch.Generator | None = None,
+                dtype: torch.dtype | None = None, device=None) -> Tensor:
+    """A simplex ETF: unit rows whose pairwise cosines are all -1/(C-1).
+
+    Canonical (V = the first C-1 unit vectors) without a generator, uniformly rotated with one.
+    Returns (C, dim). Raises ValueError for fewer than two classes or dim < C-1.
+    Source: Papyan, Han, Donoho 2020, arXiv 2008.08186 (their definition, with unit rows).
+    """
+    _check_num_classes(num_classes)
+    _check_dim(num_classes, dim)
+    if generator is None:
+        frame = torch.eye(dim, num_classes - 1, dtype=torch.float64)
+    else:
+        gaussian = torch.randn(dim, num_classes - 1, dtype=torch.float64, generator=generator, device=generator.device)
+        frame, r = torch.linalg.qr(gaussian)
+        frame = frame * r.diagonal().sign()  # without the signs QR does not sample uniformly
+    basis = helmert_basis(num_classes, dtype=torch.float64, device=frame.device)
+    etf = math.sqrt(num_classes / (num_classes - 1)) * basis @ frame.T
+    return etf.to(dtype=dtype or torch.get_default_dtype(), device=device)
+
+
+class _PolarFactor(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a: Tensor) -> Tensor:
+        u, s, vh = torch.linalg.svd(a, full_matrices=False)
+        ctx.save_for_backward(u, s, vh)
+        return u @ vh
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        u, s, vh = ctx.saved_tensors
+        cutoff = s[..., :1] * torch.finfo(s.dtype).eps * u.shape[-2]
+        gv = grad @ vh.mT
+        x = u.mT @ gv
+        b = (x - x.mT) * _safe_reciprocal(s.unsqueeze(-1) + s.unsqueeze(-2), cutoff.unsqueeze(-1))
+        outside = (gv - u @ x) * _safe_reciprocal(s, cutoff).unsqueeze(-2)
+        return (u @ b + outside) @ vh
+
+
+def _safe_reciprocal(x: Tensor, cutoff: Tensor) -> Tensor:
+    return torch.where(x > cutoff, x, torch.inf).reciprocal()
+
+
+def polar_factor(a: Tensor) -> Tensor:
+    """The nearest matrix with orthonormal columns: U V^T of the thin SVD a = U S V^T.
+
+    a and result (..., d, k) with d >= k. The gradient is the implicit-differentiation gradient of the Procrustes
+    problem, dA = [U B + (I - U U^T) G V S^-1] V^T with B_ij = (X_ij - X_ji)/(s_i + s_j), X = U^T G V: finite for
+    repeated singular values, where autograd through the SVD is not. Directions whose singular value is zero to
+    rounding get no gradient. Half precision is computed in float32. O(d k^2) time, O(d k) memory.
+    Raises TypeError for integers, ValueError for d < k or NaN or inf.
+    Source: Gould, Hartley, Campbell 2019, arXiv 1909.04866 (equality-constrained nodes), for X^T X = I.
+    """
+    _check_floating(a, "a")
+    if a.ndim < 2 or a.shape[-2] < a.shape[-1] or a.shape[-1] == 0:
+        raise ValueError(f"a must have shape (..., d, k) with d >= k >= 1, got {tuple(a.shape)}")
+    with torch.autocast(a.device.type, enabled=False):
+        return _PolarFactor.apply(a.to(_working_dtype(a))).to(a.dtype)
+
+
+def nearest_simplex_etf(class_means: Tensor, *, previous: Tensor | None = None, proximal: float = PROXIMAL) -> Tensor:
+    """The simplex ETF nearest to the centred, Frobenius-normalised class means H.
+
+    W = sqrt(C/(C-1)) Q V^T with V = polar(sqrt(C-1) H^T Q / |H^T Q|_F + proximal * V_previous). The pull to the
+    previous solution decides directions that the means leave open; it is relative to the unit singular values of an
+    exact ETF and absent without `previous`. Differentiable in class_means.
+
+    class_means (C, d) with d >= C-1; previous (C, d), an earlier solution; returns (C, d) with unit rows.
+    Raises TypeError for integers, ValueError for wrong shapes, NaN or inf, negative proximal, or identical means
+    without a previous solution to fall back on.
+    Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248: their proximal problem, in closed form.
+    """
+    aligned, basis = _aligned_means(class_means)
+    if previous is not None:
+        _check_previous(previous, class_means)
+        frame = math.sqrt((len(basis) - 1) / len(basis)) * previous.to(aligned).T @ basis
+        aligned = aligned + _check_proximal(proximal) * frame
+    elif not aligned.any():
+        raise ValueError("class_means are all identical, so every simplex ETF is equally near: give `previous`")
+    with torch.autocast(aligned.device.type, enabled=False):
+        etf = math.sqrt(len(basis) / (len(basis) - 1)) * basis @ polar_factor(aligned).T
+    return etf.to(class_means.dtype)
+
+
+def simplex_etf_distance(class_means: Tensor) -> Tensor:
+    """Squared Frobenius distance of the centred, Frobenius-normalised class means to the nearest simplex ETF.
+
+    2 - 2 |H^T Q|_* / (sqrt(C-1) |H^T Q|_F), in [0, 2], summed in a form that loses no digits near 0. For d < C-1,
+    where no simplex ETF fits, it is the distance after padding the means with zeros. Identical means have distance 2.
+    class_means (C, d); returns (). Raises TypeError for integers, ValueError for wrong shapes, NaN or inf.
+    Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248: the value of their problem at its solution.
+    """
+    aligned, basis = _aligned_means(class_means, any_dim=True)
+    rank = len(basis) - 1
+    if not aligned.any():
+        return aligned.new_full((), 2.0).to(class_means.dtype)
+    s = torch.linalg.svdvals(aligned) / math.sqrt(rank)
+    distance = (s - 1 / math.sqrt(rank)).square().sum() + max(rank - len(s), 0) / rank
+    return distance.to(class_means.dtype)
+
+
+class EtfSolution(NamedTuple):
+    """What the Riemannian solver found: the ETF (C, d) and, per iteration, the cost, gradient norm and ETF."""
+
+    etf: Tensor
+    cost: list[float]
+    gradient_norm: list[float]
+    path: list[Tensor]
+
+
+def riemannian_nearest_etf(class_means: Tensor, *, previous: Tensor | None = None, proximal: float = PROXIMAL,
+                           initial: Tensor | None = None, max_iterations: int = 100) -> EtfSolution:
+    """The problem of `nearest_simplex_etf` solved by Riemannian trust regions on the Stiefel manifold (pymanopt).
+
+    Minimises |H^T - V Q^T/sqrt(C-1)|_F^2 + proximal/(C-1) |V - V_previous|_F^2 over V^T V = I. A slow reference in
+    float64 that shows the solver at work; not differentiable. class_means (C, d); previous and initial (C, d) are
+    simplex ETFs, the start is the canonical one without `initial` (mirrored for d = C-1 where need be). Raises as `nearest_simplex_etf`.
+    Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248: their solver and, in V, their problem.
+    """
+    import numpy as np
+    import pymanopt
+    from pymanopt.manifolds import Stiefel
+    from pymanopt.optimizers import TrustRegions
+
+    aligned, basis = _aligned_means(class_means.detach().double().cpu())
+    num_classes, dim = class_means.shape
+    rank, scale = num_classes - 1, math.sqrt(num_classes / (num_classes - 1))
+    start = simplex_etf(num_classes, dim) if initial is None else initial
+    _check_previous(start, class_means)
+
+    def frame_of(etf: Tensor):
+        return (etf.detach().double().cpu().T @ basis / scale).numpy()
+
+    target, pull, pulled_to = aligned.numpy(), 0.0, frame_of(start)
+    if previous is not None:
+        _check_previous(previous, class_means)
+        pull, pulled_to = _check_proximal(proximal), frame_of(previous)
+
+    manifold, visited = Stiefel(dim, rank), []
+
+    @pymanopt.function.numpy(manifold)
+    def cost(v):
+        return (((v - target) ** 2).sum() + pull * ((v - pulled_to) ** 2).sum()) / rank
+
+    @pymanopt.function.numpy(manifold)
+    def euclidean_gradient(v):
+        # TrustRegions keeps no log of its points, but takes a gradient at each one that it accepts.
+        if not visited or (v != visited[-1]).any():
+            visited.append(v.copy())
+        return 2 * (v - target + pull * (v - pulled_to)) / rank
+
+    @pymanopt.function.numpy(manifold)
+    def euclidean_hessian(v, direction):
+        return 2 * (1 + pull) * direction / rank
+
+    problem = pymanopt.Problem(manifold, cost, euclidean_gradient=euclidean_gradient, euclidean_hessian=euclidean_hessian)
+    optimizer = TrustRegions(max_iterations=max_iterations, min_gradient_norm=1e-10, verbosity=0)
+    initial_point = frame_of(start)
+    if dim == rank and np.linalg.det(initial_point) * np.linalg.det(target + pull * pulled_to) < 0:
+        # Square orthogonal matrices form two components, and the solver cannot leave the one that it starts in.
+        initial_point[:, -1] *= -1
+    optimizer.run(problem, initial_point=initial_point, maxinner=max(manifold.dim, 1))  # dim is 0 for C = 2, d = 1
+    points = list(visited)
+    costs = [float(cost(v)) for v in points]
+    norms = [float(manifold.norm(v, problem.riemannian_gradient(v))) for v in points]
+    path = [scale * basis @ torch.from_numpy(v).T for v in points]
+    return EtfSolution(path[-1].to(class_means.dtype), costs, norms, path)
+
+
+def _aligned_means(class_means: Tensor, *, any_dim: bool = False) -> tuple[Tensor, Tensor]:
+    _check_floating(class_means, "class_means")
+    if class_means.ndim != 2:
+        raise ValueError(f"class_means must have shape (C, d), got {tuple(class_means.shape)}")
+    num_classes, dim = class_means.shape
+    _check_num_classes(num_classes)
+    if not any_dim:
+        _check_dim(num_classes, dim)
+    means = class_means.to(_working_dtype(class_means))
+    basis = helmert_basis(num_classes, dtype=means.dtype, device=means.device)
+    with torch.autocast(means.device.type, enabled=False):
+        # Centring first keeps the digits of means that lie far from the origin, the scale avoids under- and overflow.
+        centred = means - means.mean(0)
+        scale = centred.detach().abs().amax()
+        aligned = (centred / torch.where(scale > 0, scale, 1.0)).T @ basis
+        norm = torch.linalg.vector_norm(aligned)
+        return math.sqrt(num_classes - 1) * aligned / torch.where(norm > 0, norm, 1.0), basis
+
+
+def _working_dtype(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _check_num_classes(num_classes: int) -> None:
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+
+
+def _check_dim(num_classes: int, dim: int) -> None:
+    if dim < num_classes - 1:
+        raise ValueError(f"dim must be at least num_classes - 1 = {num_classes - 1} for a simplex ETF, got {dim}")
+
+
+def _check_floating(x: Tensor, name: str) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f"{name} must be a floating-point tensor, got {getattr(x, 'dtype', type(x).__name__)}")
+    if not x.isfinite().all():
+        raise ValueError(f"{name} must be finite, got NaN or inf")
+
+
+def _check_proximal(proximal: float) -> float:
+    if not 0 <= proximal < math.inf:
+        raise ValueError(f"proximal must be finite and not negative, got {proximal}")
+    return proximal
+
+
+def _check_previous(previous: Tensor, class_means: Tensor) -> None:
+    _check_floating(previous, "previous")
+    if previous.shape != class_means.shape:
+        raise ValueError(f"previous must have the shape of class_means {tuple(class_means.shape)}, "
+                         f"got {tuple(previous.shape)}")

@@ -1,0 +1,125 @@
+"""Classifier heads: each takes the place of a model's last nn.Linear."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ncbook.averages import ClassMeanAverage
+from ncbook.etf import PROXIMAL, nearest_simplex_etf, simplex_etf
+
+SCALE = 5.0  # the published feature norm tau
+
+
+class _UnitRows(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return F.normalize(weight, dim=1)
+
+
+class LearnedHead(nn.Linear):
+    """A trained classifier: plain nn.Linear, or with `cosine` unit rows, no bias, on features of norm `scale`.
+
+    in_features d, out_features C. `weight` (C, d) and `bias` (C,) are what the logits are computed with.
+    Source: the standard baseline of Markou, Ajanthan, Gould 2024, arXiv 2411.01248 (cosine); any linear classifier (plain).
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, cosine: bool = False, scale: float = SCALE):
+        super().__init__(in_features, out_features, bias=not cosine)
+        self.scale = _check_scale(scale) if cosine else None
+        if cosine:
+            parametrize.register_parametrization(self, "weight", _UnitRows())
+
+    def embed(self, features: Tensor) -> Tensor:
+        """The features (N, d) that the classifier sees."""
+        return features if self.scale is None else self.scale * F.normalize(features, dim=1)
+
+    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
+        """features (N, d) -> logits (N, C); targets are not used."""
+        return super().forward(self.embed(features))
+
+
+class FixedETFHead(nn.Module):
+    """The canonical simplex ETF, never trained, on features of norm `scale`.
+
+    in_features d >= C-1, out_features C. Buffers `weight` (C, d), `bias` (C,) of zeros. Raises ValueError for d < C-1.
+    Source: Zhu et al. 2021, arXiv 2105.02375; Yang et al. 2022, arXiv 2203.09081.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, scale: float = SCALE):
+        super().__init__()
+        self.scale = _check_scale(scale)
+        self.register_buffer("weight", simplex_etf(out_features, in_features))
+        self.register_buffer("bias", torch.zeros(out_features))
+
+    def embed(self, features: Tensor) -> Tensor:
+        """The features (N, d) that the classifier sees: scale * z/|z|."""
+        return self.scale * F.normalize(features, dim=1)
+
+    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
+        """features (N, d) -> logits (N, C); targets are not used."""
+        return F.linear(self.embed(features), self.weight, self.bias)
+
+
+class NearestETFHead(FixedETFHead):
+    """The simplex ETF nearest to moving averages of the class means, found anew at each training step.
+
+    In training mode with targets: f = scale * z/|z|, averages of the class means of f, W the nearest simplex ETF to
+    them (previous W as the proximal point), b = -W mu with mu the mean of the class means; the gradient runs through
+    f, W and b, for W and b by way of this batch's class means. Otherwise W and b stay as they were last left. Classes
+    not seen yet do not take part in the fit. All of it is in the state dict.
+
+    in_features d >= C-1, out_features C. Raises ValueError for d < C-1, an unknown method, negative proximal.
+    Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248 (there for classes present in every batch).
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, scale: float = SCALE, method: str = "ema",
+                 proximal: float = PROXIMAL):
+        super().__init__(in_features, out_features, scale=scale)
+        if not 0 <= proximal < float("inf"):
+            raise ValueError(f"proximal must be finite and not negative, got {proximal}")
+        self.proximal = proximal
+        self.averages = ClassMeanAverage(out_features, in_features, method)
+        self._targets: Tensor | None = None
+
+    @contextmanager
+    def observing(self, targets: Tensor):
+        """Hand the targets (N,) to a head that is called without them, deep inside a model: `with head.observing(y): model(x)`."""
+        self._targets = targets
+        try:
+            yield self
+        finally:
+            self._targets = None
+
+    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
+        """features (N, d), targets (N,) int64 in 0..C-1 -> logits (N, C)."""
+        targets = self._targets if targets is None else targets
+        embedded = self.embed(features)
+        if not self.training or targets is None:
+            return F.linear(embedded, self.weight, self.bias)
+        means = self.averages(embedded, targets)
+        seen = self.averages.seen[:, None]
+        centre = (means * seen).sum(0) / seen.sum()
+        # At the centre a row of the Procrustes problem is zero: the class has no say in the fit.
+        weight = nearest_simplex_etf(torch.where(seen, means, centre), previous=self.weight.clone(), proximal=self.proximal)
+        bias = -weight @ centre
+        self.weight.copy_(weight.detach())
+        self.bias.copy_(bias.detach())
+        return F.linear(embedded, weight, bias)
+
+
+def dot_regression_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Half the mean of (logit of the true class - 1)^2; meant for heads of scale 1, whose largest logit is 1.
+
+    logits (N, C), targets (N,) int64; returns (). Source: Yang et al. 2022, arXiv 2203.09081 (dot-regression loss).
+    """
+    return (logits.gather(1, targets[:, None]) - 1).square().mean() / 2
+
+
+def _check_scale(scale: float) -> float:
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"scale must be finite and positive, got {scale}")
+    return scale

@@ -1,0 +1,358 @@
+"""Neural collapse in numbers: NC1 to NC4 and their relatives, for tensors at hand or streamed over a loader.
+
+All linear algebra is in float64. Every state is made of centred moments, so that the numbers stay right when the
+within-class scatter is close to rounding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, pdist
+
+from .etf import simplex_etf_distance
+
+METRICS = (
+    "nc1", "nc1_quotient", "cdnv", "vci", "nc2_equinorm", "nc2_equiangular", "nc2_gram", "etf_distance", "nc3",
+    "nc3_gram", "nc4", "weight_equinorm", "weight_equiangular", "bias_collapse", "numerical_rank", "cosine_margin",
+    "accuracy",
+)
+_LABEL_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def neural_collapse(features: Tensor, targets: Tensor, weight: Tensor | None = None,
+                    bias: Tensor | None = None) -> dict[str, float]:
+    """Every neural collapse metric of a set of features, as Python floats in the order of `METRICS`.
+
+    With H = [mu_c - mu_G] (d, C), mu_G the mean of the class means, S_W the within-class covariance over all N samples
+    (1/N), S_B = H H^T/C, S_T = S_W + S_B, M = I - 11^T/C, standard deviations over classes (1/C):
+
+    nc1                 tr(S_W S_B^+)/C
+    nc1_quotient        tr S_W / tr S_B
+    cdnv                mean over pairs of (v_i + v_j) / (2 |mu_i - mu_j|^2), v_c the variance of class c
+    vci                 1 - tr(S_T^+ S_B)/min(d, C-1)
+    nc2_equinorm        std/mean of |mu_c - mu_G|
+    nc2_equiangular     mean over i != j of |cos(mu_i - mu_G, mu_j - mu_G) + 1/(C-1)|
+    nc2_gram            |H^T H/|H^T H| - M/sqrt(C-1)|
+    etf_distance        `simplex_etf_distance` of the class means
+    nc3                 |W^T/|W| - H/|H||^2
+    nc3_gram            |W H/|W H| - M/sqrt(C-1)|
+    nc4                 share of samples that the classifier and the nearest class mean put in different classes
+    weight_equinorm     as nc2_equinorm, on the rows of W
+    weight_equiangular  as nc2_equiangular, on the rows of W
+    bias_collapse       |W mu_G + b|
+    numerical_rank      mean over classes of (nuclear/Frobenius norm)^2 of the class's features, not centred
+    cosine_margin       mean of cos(h - mu_G, w_y - w) - max_{c != y} cos(h - mu_G, w_c - w), w the mean row of W
+    accuracy            share of samples that the classifier puts in their class
+
+    All go to 0 under collapse but numerical_rank (1), cosine_margin (C/(C-1)) and accuracy.
+
+    vci takes no within-class variance below rounding (d eps of the largest) at face value but counts it as that much;
+    so it is not exactly 0 where S_W is singular. When all class means are equal to rounding, nc1, nc1_quotient and cdnv
+    are inf (nan without within-class scatter as well), vci 1, etf_distance 2, the other comparisons of means nan. Any
+    d >= 1 is measured; d < C-1 just keeps the ETF metrics away from 0.
+
+    features (N, d) floating, of an evaluation-mode network; targets (N,) integers 0..C-1; weight (C, d) and bias (C,),
+    zeros when left out. Without weight, C is the largest label plus one and the keys that need a classifier are absent.
+    O(N d (d + C) + d^3) time. Raises TypeError for wrong dtypes, ValueError for wrong shapes, NaN or inf, fewer than
+    two classes, labels out of range, no samples, or a class with no sample.
+    Source: Papyan, Han, Donoho 2020, arXiv 2008.08186 (NC1 to NC4); Galanti, Gyorgy, Hutter 2022, arXiv 2112.15121
+    (cdnv); Xu, Liu 2023, arXiv 2306.03440 (vci).
+    """
+    _check_batch(features, targets)
+    if weight is None:
+        num_classes = _count_classes(targets)
+    else:
+        _check_floating(weight, "weight", 2)
+        num_classes = len(weight)
+    return NeuralCollapse(num_classes, features.shape[1]).update(features, targets).compute(weight, bias)
+
+
+class NeuralCollapse:
+    """`neural_collapse` in one pass: `update` with each batch, `merge` across processes, then `compute`.
+
+    Equal to `neural_collapse` on all samples, whatever the batches. Counts, means and scatter take O(C d + d^2) memory.
+    nc4, cosine_margin and accuracy judge each sample by the final means or classifier and numerical_rank needs each
+    class's spectrum, so no summary gives them: for these, every batch's features are also copied as they came (N d
+    numbers of their dtype, on their device). keep_features=False stays at O(C d + d^2) and leaves those four out.
+
+    The state lives on the device of the features (on the CPU for MPS, which lacks float64) and can be pickled.
+    num_classes >= 2, dim >= 1. Raises ValueError for less.
+    Source: Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance" (merging centred moments).
+    """
+
+    def __init__(self, num_classes: int, dim: int, *, keep_features: bool = True):
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+        if dim < 1:
+            raise ValueError(f"dim must be at least 1, got {dim}")
+        self.num_classes, self.dim, self.keep_features = num_classes, dim, keep_features
+        self._count = torch.zeros(num_classes, dtype=torch.int64)
+        self._mean = torch.zeros(num_classes, dim, dtype=torch.float64)
+        self._variation = torch.zeros(num_classes, dtype=torch.float64)
+        self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
+        self._kept: list[tuple[Tensor, Tensor]] = []
+
+    @torch.inference_mode(False)  # inside it, the state would be locked for updates outside
+    @torch.no_grad()
+    def update(self, features: Tensor, targets: Tensor) -> NeuralCollapse:
+        """Add a batch and return self.
+
+        features (n, dim) floating; targets (n,) integers 0..C-1. Raises as `neural_collapse` and leaves the state as
+        it was; a batch need not hold every class.
+        """
+        _check_batch(features, targets)
+        if features.shape[1] != self.dim:
+            raise ValueError(f"features must have {self.dim} columns, got shape {tuple(features.shape)}")
+        device = _float64_device(features)
+        targets = targets.to(device, torch.int64)
+        _check_values(features, targets, self.num_classes)
+        if self.keep_features:
+            self._kept.append((features.detach().to(device, copy=True), targets.clone()))
+        self._move(device)
+        # MPS lacks float64: first to the device, then to the dtype.
+        features = features.detach().to(device).to(torch.float64)
+        self._merge_moments(*_moments(features, targets, self.num_classes))
+        return self
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def merge(self, other: NeuralCollapse) -> NeuralCollapse:
+        """Add the samples of another state, for example of another process, and return self.
+
+        Raises TypeError for anything but a NeuralCollapse, ValueError for different sizes or keep_features.
+        """
+        if not isinstance(other, NeuralCollapse):
+            raise TypeError(f"other must be a NeuralCollapse, got {type(other).__name__}")
+        mine, theirs = ((m.num_classes, m.dim, m.keep_features) for m in (self, other))
+        if mine != theirs:
+            raise ValueError(f"other must agree in (num_classes, dim, keep_features): {mine} here, {theirs} there")
+        moments = (other._count, other._mean, other._variation, other._scatter)
+        self._merge_moments(*(moment.to(self._mean.device) for moment in moments))
+        self._kept = self._kept + other._kept
+        return self
+
+    @torch.no_grad()
+    def compute(self, weight: Tensor | None = None, bias: Tensor | None = None) -> dict[str, float]:
+        """The metrics of all samples so far; see `neural_collapse`.
+
+        weight (C, dim), bias (C,). Raises TypeError and ValueError for a bad weight or bias, ValueError when a class
+        has no sample yet.
+        """
+        self._check_classes()
+        if weight is None and bias is not None:
+            raise ValueError("bias was given without weight: give both, or neither")
+        if weight is not None:
+            weight, bias = self._classifier(weight, bias)
+        with torch.autocast(self._mean.device.type, enabled=False):
+            values = self._values(weight, bias)
+            keys = [key for key in METRICS if key in values]
+            return dict(zip(keys, torch.stack([values[key] for key in keys]).tolist(), strict=True))
+
+    def _values(self, weight: Tensor | None, bias: Tensor | None) -> dict[str, Tensor]:
+        global_mean = self._mean.mean(0)
+        between = self._mean - global_mean
+        rounding = torch.finfo(torch.float64).eps * max(between.shape) * torch.linalg.vector_norm(self._mean)
+        between = between * (torch.linalg.vector_norm(between) > rounding)
+        values = _variability(between, rounding, self._count, self._variation, self._scatter)
+        values |= _simplex(between, "nc2")
+        values |= {"nc2_gram": _gram_gap(between @ between.T), "etf_distance": simplex_etf_distance(between)}
+        if self.keep_features:
+            values["numerical_rank"] = self._numerical_rank()
+        if weight is not None:
+            values |= _duality(between, global_mean, weight, bias) | _simplex(weight, "weight")
+        if weight is not None and self.keep_features:
+            values |= self._decisions(between, global_mean, weight, bias)
+        return values
+
+    def _move(self, device: torch.device) -> None:
+        self._count, self._mean = self._count.to(device), self._mean.to(device)
+        self._variation, self._scatter = self._variation.to(device), self._scatter.to(device)
+
+    def _merge_moments(self, count: Tensor, mean: Tensor, variation: Tensor, scatter: Tensor) -> None:
+        total = self._count + count
+        share = count.to(mean.dtype) / total.clamp(min=1)  # integers alone would divide in float32
+        shift = mean - self._mean
+        pull = self._count * share
+        self._variation += variation + pull * shift.square().sum(1)
+        self._scatter += scatter
+        self._scatter.addmm_(shift.T * pull, shift)
+        self._mean += share[:, None] * shift
+        self._count = total
+
+    def _check_classes(self) -> None:
+        missing = (self._count == 0).nonzero().flatten().tolist()
+        if len(missing) == self.num_classes:
+            raise ValueError("features: no samples so far, call update first")
+        if missing:
+            raise ValueError(_no_sample(missing, self.num_classes))
+
+    def _classifier(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        _check_floating(weight, "weight", 2)
+        if bias is None:
+            bias = weight.new_zeros(self.num_classes)
+        _check_floating(bias, "bias", 1)
+        shapes = (self.num_classes, self.dim), (self.num_classes,)
+        for name, value, shape in zip(("weight", "bias"), (weight, bias), shapes, strict=True):
+            if value.shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
+            if not value.isfinite().all():
+                raise ValueError(f"{name} holds NaN or inf")
+        device = self._mean.device
+        return weight.to(device).to(torch.float64), bias.to(device).to(torch.float64)
+
+    def _numerical_rank(self) -> Tensor:
+        device = self._mean.device
+        targets = torch.cat([targets.to(device) for _, targets in self._kept])
+        features = torch.cat([features.to(device) for features, _ in self._kept])[targets.argsort()]
+        clouds = features.split(self._count.tolist())
+        return torch.stack([_numerical_rank(cloud.to(torch.float64)) for cloud in clouds]).mean()
+
+    def _decisions(self, between: Tensor, global_mean: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+        directions = normalize(weight - weight.mean(0), eps=torch.finfo(torch.float64).tiny)
+        sums = weight.new_zeros(3)
+        for features, targets in self._kept:
+            h = features.to(between.device).to(torch.float64) - global_mean
+            targets = targets.to(h.device)
+            decided = (h @ weight.T + (weight @ global_mean + bias)).argmax(1)
+            nearest = (h @ between.T - between.square().sum(1) / 2).argmax(1)
+            cosines = normalize(h, eps=torch.finfo(torch.float64).tiny) @ directions.T
+            own = cosines.gather(1, targets[:, None]).squeeze(1)
+            others = cosines.scatter(1, targets[:, None], -torch.inf).amax(1)
+            sums = sums + torch.stack([(decided != nearest).sum(), (decided == targets).sum(), (own - others).sum()])
+        nc4, accuracy, margin = sums / self._count.sum()
+        return {"nc4": nc4, "accuracy": accuracy, "cosine_margin": margin}
+
+
+def _moments(features: Tensor, targets: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Count (C,), mean (C, d), summed squared deviation (C,) and pooled scatter (d, d) of a batch."""
+    count = torch.bincount(targets, minlength=num_classes)
+    sums = features.new_zeros(num_classes, features.shape[1])
+    mean = sums.index_add(0, targets, features) / count.clamp(min=1)[:, None]
+    deviations = features - mean[targets]
+    # The mean of the deviations is the rounding of the mean: without this, it would count as scatter.
+    correction = sums.index_add(0, targets, deviations) / count.clamp(min=1)[:, None]
+    deviations = deviations - correction[targets]
+    variation = features.new_zeros(num_classes).index_add(0, targets, deviations.square().sum(1))
+    return count, mean + correction, variation, deviations.T @ deviations
+
+
+def _variability(between: Tensor, rounding: Tensor, count: Tensor, variation: Tensor,
+                 scatter: Tensor) -> dict[str, Tensor]:
+    num_classes, samples = len(count), count.sum()
+    within_trace, between_trace = variation.sum() / samples, between.square().sum() / num_classes
+    u, s, _ = torch.linalg.svd(between.T, full_matrices=False)
+    directions = min(between.shape[1], num_classes - 1)
+    u, s = u[:, :directions], s[:directions]
+    s = s * (s > rounding)
+    # S_B^+ = C U s^-2 U^T, so that nc1 needs no d x d pseudo-inverse.
+    along = (u * (scatter @ u)).sum(0) / samples
+    nc1 = torch.where(s > 0, along / s.square(), 0).sum()
+    variance = variation / count
+    first, second = torch.triu_indices(num_classes, num_classes, 1, device=count.device)
+    return {
+        "nc1": torch.where((s > 0).any(), nc1, within_trace / between_trace),
+        "nc1_quotient": within_trace / between_trace,
+        "cdnv": ((variance[first] + variance[second]) / (2 * pdist(between).square())).mean(),
+        "vci": _variability_collapse_index(u * (s / num_classes ** 0.5), scatter / samples, rounding),
+    }
+
+
+def _variability_collapse_index(basis: Tensor, within: Tensor, rounding: Tensor) -> Tensor:
+    """1 - tr(S_T^+ S_B)/r for S_B = B B^T and basis B (d, r), without the cancellation in 1 - (1 - tiny).
+
+    By Woodbury it is tr((I + G)^-1)/r with G = B^T S_W^-1 B, whose eigenvalues are the squared singular values of
+    S_W^-1/2 B.
+    """
+    variances, axes = torch.linalg.eigh(within)
+    info = torch.finfo(within.dtype)
+    floor = torch.maximum(len(within) * info.eps * variances[-1], rounding.square()).clamp(min=info.tiny)
+    ratios = torch.linalg.svdvals((axes.T @ basis) / variances.clamp(min=floor).sqrt()[:, None])
+    return (1 / (1 + ratios.square())).mean()
+
+
+def _numerical_rank(cloud: Tensor) -> Tensor:
+    gram = cloud @ cloud.T if cloud.shape[0] < cloud.shape[1] else cloud.T @ cloud
+    s = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    # The Gram matrix is five times cheaper, but its rounding moves each s by up to rounding / s.
+    rounding = 100 * torch.finfo(s.dtype).eps * s[-1].square()
+    if (rounding / s).sum() > 1e-8 * s.sum():
+        s = torch.linalg.svdvals(cloud)
+    return s.sum().square() / s.square().sum()
+
+
+def _simplex(rows: Tensor, prefix: str) -> dict[str, Tensor]:
+    norms = torch.linalg.vector_norm(rows, dim=1)
+    unit = rows / norms[:, None]
+    num_classes = len(rows)
+    gaps = (unit @ unit.T + 1 / (num_classes - 1)).abs().fill_diagonal_(0)
+    return {
+        f"{prefix}_equinorm": norms.std(correction=0) / norms.mean(),
+        f"{prefix}_equiangular": gaps.sum() / (num_classes * (num_classes - 1)),
+    }
+
+
+def _gram_gap(gram: Tensor) -> Tensor:
+    num_classes = len(gram)
+    ideal = (torch.eye(num_classes).to(gram) - 1 / num_classes) / (num_classes - 1) ** 0.5
+    return torch.linalg.matrix_norm(gram / torch.linalg.matrix_norm(gram) - ideal)
+
+
+def _duality(between: Tensor, global_mean: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+    unit_weight, unit_means = (rows / torch.linalg.matrix_norm(rows) for rows in (weight, between))
+    return {
+        "nc3": (unit_weight - unit_means).square().sum(),
+        "nc3_gram": _gram_gap(weight @ between.T),
+        "bias_collapse": torch.linalg.vector_norm(weight @ global_mean + bias),
+    }
+
+
+def _float64_device(features: Tensor) -> torch.device:
+    return torch.device("cpu") if features.device.type == "mps" else features.device
+
+
+def _check_floating(value: Tensor, name: str, ndim: int) -> None:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        given = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name} must be a floating-point tensor, got {given}")
+    if value.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimension(s), got shape {tuple(value.shape)}")
+
+
+def _check_batch(features: Tensor, targets: Tensor) -> None:
+    _check_floating(features, "features", 2)
+    if not isinstance(targets, Tensor) or targets.dtype not in _LABEL_DTYPES:
+        given = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
+        raise TypeError(f"targets must be an integer tensor of class labels, got {given}")
+    if targets.shape != features.shape[:1]:
+        raise ValueError(f"targets must have shape ({len(features)},), one label for each row of features, "
+                         f"got {tuple(targets.shape)}")
+    if features.numel() == 0:
+        raise ValueError(f"features must hold at least one sample and one dimension, got shape {tuple(features.shape)}")
+
+
+def _check_values(features: Tensor, targets: Tensor, num_classes: int) -> None:
+    low, high = targets.aminmax()
+    finite = features.detach().isfinite().all().to(low)
+    finite, low, high = torch.stack([finite, low, high]).tolist()  # one wait for the device
+    if not finite:
+        raise ValueError("features hold NaN or inf")
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"targets must be labels in 0..{num_classes - 1}, got values from {low} to {high}")
+
+
+def _count_classes(targets: Tensor) -> int:
+    present = targets.unique().tolist()
+    if present[0] < 0:
+        raise ValueError(f"targets must be labels 0, 1, ..., got {present[0]}")
+    if present == [0]:
+        raise ValueError("targets must hold at least two classes, got only class 0")
+    if present[-1] >= len(present):  # before memory is set aside for that many classes
+        missing = sorted(set(range(len(present))) - set(present))
+        raise ValueError(_no_sample(missing, present[-1] + 1))
+    return len(present)
+
+
+def _no_sample(missing: list[int], num_classes: int) -> str:
+    named = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+    return f"targets hold no sample of class {named}, but each of the {num_classes} classes needs at least one"

@@ -1,0 +1,215 @@
+"""Build the committed notebooks from their text.
+
+    python notebooks/build_book.py                            every chapter
+    python notebooks/build_book.py notebooks/04_nearest_etf.py
+
+Each chapter is executed (profile `book`, unless NCBOOK_PROFILE says otherwise), every plotly figure gets a PNG beside
+its JSON, and what changes from run to run or belongs to one machine is taken out. A chapter that raises, writes to
+stderr or ends up with a problem is not written.
+"""
+
+import base64
+import hashlib
+import io
+import os
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+FOLDER = Path(__file__).resolve().parent
+CHAPTER_GLOB = "[0-9][0-9]_*"
+MAX_BYTES = 1_000_000
+PNG_SIZE = {"width": 700, "height": 450, "scale": 1.5}
+PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+HEADER = {
+    "jupytext": {"formats": "ipynb,py:percent"},
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+}
+MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:home|root|tmp|work|Users)/|[A-Z]:\\Users")
+MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")
+
+
+def read_chapter(path):
+    """The notebook in a py:percent file, with the metadata and the cell ids that every build gives it."""
+    notebook = jupytext.read(path)
+    notebook.metadata.get("jupytext", {}).pop("text_representation", None)
+    if notebook.metadata != HEADER:
+        # JupyterLab would not open a pair whose .ipynb is newer and whose headers differ.
+        sys.exit(f"{path.name}: its header must say {HEADER} and nothing else, not {dict(notebook.metadata)}")
+    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.nbformat_minor = 5
+    seen = Counter()
+    for cell in notebook.cells:
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+        cell.id = f"{digest}-{seen[digest]}" if seen[digest] else digest
+        seen[digest] += 1
+    return notebook
+
+
+def execute(notebook, path):
+    """Run the cells in place; exit naming the chapter and the cell if one raises or writes to stderr."""
+    header = dict(notebook.metadata)
+    client = NotebookClient(
+        notebook,
+        timeout=None,
+        record_timing=False,
+        store_widget_state=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        failed = [i for i, output in numbered_outputs(notebook) if output.output_type == "error"]
+        sys.exit(f"{path.name}, cell {failed[-1]}: {error}")
+    notebook.metadata = nbformat.from_dict(header)
+    for i, output in numbered_outputs(notebook):
+        if output.output_type == "stream" and output.name == "stderr":
+            sys.exit(f"{path.name}, cell {i} wrote to stderr:\n{output.text}")
+
+
+def numbered_outputs(notebook):
+    """Pairs (cell number, output); cells count from 1, text cells included."""
+    for i, cell in enumerate(notebook.cells, start=1):
+        for output in cell.get("outputs", []):
+            yield i, output
+
+
+def clean(notebook):
+    """Take out of the outputs what a reader cannot use and what differs between two machines or two runs."""
+    for _, output in numbered_outputs(notebook):
+        if "text" in output:
+            output.text = portable(output.text)
+        data = output.get("data", {})
+        for mime in [m for m in data if m.startswith("text/")]:
+            data[mime] = portable(data[mime])
+        if data.pop(WIDGET_VIEW, None) is not None and "\n" in data.get("text/plain", ""):
+            # A FigureWidget prints all its data and an id that is new each time.
+            data["text/plain"] = data["text/plain"].partition("(")[0] + "(…)"
+
+
+def portable(text):
+    """The text without memory addresses, and with the project's and the user's folders as `.` and `~`."""
+    text = MEMORY_ADDRESS.sub("", text).replace(str(FOLDER.parent), ".")
+    return text.replace(str(Path.home()), "~")
+
+
+def add_pngs(notebook):
+    """Put a PNG beside the JSON of every plotly figure, all drawn by one browser."""
+    figures = [output for _, output in numbered_outputs(notebook) if PLOTLY in output.get("data", {})]
+    if not figures:
+        return
+    import kaleido
+    from kaleido.errors import ChromeNotFoundError
+
+    try:
+        # Without MathJax, which is fetched from the network: figures use Unicode for their mathematics.
+        kaleido.start_sync_server(n=1, mathjax=False)
+        for output in figures:
+            output.data["image/png"] = base64.b64encode(draw(output.data[PLOTLY])).decode()
+            output.metadata["image/png"] = png_size(output.data[PLOTLY])
+        kaleido.stop_sync_server()
+    except ChromeNotFoundError:
+        sys.exit("The book needs Chromium or Chrome to draw its figures; on Debian: apt-get install chromium")
+
+
+def png_size(figure):
+    layout = figure.get("layout", {})
+    return {side: round(layout.get(side) or PNG_SIZE[side]) for side in ("width", "height")}
+
+
+def draw(figure):
+    """A plotly figure, given as its JSON, as a PNG of at most 256 colours (a quarter of the size of the full one)."""
+    import kaleido
+    from PIL import Image
+
+    png = kaleido.calc_fig_sync(figure, opts={"format": "png", "scale": PNG_SIZE["scale"], **png_size(figure)})
+    small = io.BytesIO()
+    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image.save(small, "PNG", optimize=True)
+    return small.getvalue()
+
+
+def strings(value):
+    """Every string inside JSON, without images and plotly's base64 arrays."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key != "bdata" and not key.startswith("image/"):
+                yield from strings(item)
+
+
+def problems(notebook, size=0):
+    """What keeps an executed notebook of `size` bytes from being committed: a list of sentences, empty when it is fine."""
+    found = []
+    if size > MAX_BYTES:
+        found.append(f"the file has {size:,} bytes, more than {MAX_BYTES:,}")
+    if "widgets" in notebook.metadata:
+        found.append("the metadata holds widget state")
+    if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
+        found.append("the kernel is not the generic python3")
+    count = 0
+    for i, cell in enumerate(notebook.cells, start=1):
+        if any(MACHINE_PATH.search(text) for text in strings([cell.source, cell.get("outputs", [])])):
+            found.append(f"cell {i} shows a path of one machine")
+        if cell.cell_type != "code":
+            continue
+        if "execution" in cell.metadata:
+            found.append(f"cell {i} holds execution timings")
+        if cell.source.strip():
+            count += 1
+            if cell.execution_count != count:
+                found.append(f"cell {i} was not executed in order")
+        found += [f"cell {i} {fault}" for output in cell.outputs for fault in faults(output)]
+    return found
+
+
+def faults(output):
+    """What is wrong with one output of a cell."""
+    data = output.get("data", {})
+    if output.output_type == "error":
+        yield f"raised {output.ename}"
+    if output.get("name") == "stderr":
+        yield "wrote to stderr"
+    if WIDGET_VIEW in data:
+        yield "shows a widget that has no kernel"
+    if PLOTLY in data and "image/png" not in data:
+        yield "has a figure without a PNG"
+
+
+def build(path):
+    """Execute one chapter and write its .ipynb beside it."""
+    print(f"{path.name} …", flush=True)
+    notebook = read_chapter(path)
+    execute(notebook, path)
+    clean(notebook)
+    add_pngs(notebook)
+    nbformat.validate(notebook)
+    text = nbformat.writes(notebook) + "\n"
+    if found := problems(notebook, len(text.encode())):
+        sys.exit(f"{path.name}: " + "; ".join(found))
+    path.with_suffix(".ipynb").write_text(text, encoding="utf-8")
+    print(f"{path.stem}.ipynb: {len(notebook.cells)} cells, {len(text.encode()):,} bytes", flush=True)
+
+
+def main(arguments):
+    os.environ.setdefault("NCBOOK_PROFILE", "book")
+    os.environ["PLOTLY_RENDERER"] = "plotly_mimetype"
+    os.environ["PYTHONHASHSEED"] = "0"
+    for path in [Path(a).resolve() for a in arguments] or sorted(FOLDER.glob(f"{CHAPTER_GLOB}.py")):
+        build(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,27 @@
+"""What all tests share: the quick profile, no network, and the browser."""
+
+import os
+import shutil
+
+import pytest
+
+CLOSED_PORT = "http://127.0.0.1:9"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def pytest_configure(config):
+    os.environ["NCBOOK_PROFILE"] = "quick"
+    os.environ["PLOTLY_RENDERER"] = "plotly_mimetype"
+    # Downloads fail at once, in kernels and other subprocesses too; the loopback stays open.
+    os.environ.update(http_proxy=CLOSED_PORT, https_proxy=CLOSED_PORT, no_proxy="localhost,127.0.0.1,::1")
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The path of the browser. Where there is none the test is skipped, but in CI it fails."""
+    for path in filter(None, [os.environ.get("BROWSER_PATH"), *map(shutil.which, BROWSERS)]):
+        return path
+    message = "no Chromium found; on Debian: apt-get install chromium"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)

@@ -1,0 +1,160 @@
+"""The committed notebooks: each says what its text says, was executed, and holds nothing of one machine or one run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import build_book
+import jupytext
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TEXTS = sorted((ROOT / "notebooks").glob(f"{build_book.CHAPTER_GLOB}.py"))
+
+HEADER = """\
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+"""
+CHAPTER = """\
+# %% [markdown]
+# # A figure and a slider
+
+# %%
+import ipywidgets
+import plotly.graph_objects as go
+from pathlib import Path
+
+print(Path.cwd().name, object())
+
+# %%
+figure = go.Figure(go.Scatter(y=[1, 2, 3]))
+figure.show()
+
+# %%
+ipywidgets.IntSlider(3)
+
+# %%
+go.FigureWidget(figure)
+
+# %%
+Path.home() / "data"
+
+# %%
+"""
+
+
+def cells(notebook):
+    return [(cell.cell_type, cell.source) for cell in notebook.cells]
+
+
+def executed(source="1 + 1", **changes):
+    """A notebook of one executed cell that has no problem, but for the changes to the cell."""
+    cell = new_code_cell(source, execution_count=1) | changes
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    return new_notebook(cells=[nbformat.from_dict(cell)], metadata={"kernelspec": kernel})
+
+
+def run_build(path):
+    environment = os.environ | {"NCBOOK_PROFILE": "quick"}
+    command = [sys.executable, build_book.__file__, str(path)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def test_every_text_has_its_notebook():
+    assert TEXTS
+    assert [path.stem for path in TEXTS] == [path.stem for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_its_text_executed(path):
+    notebook = nbformat.read(path, as_version=4)
+    text = build_book.read_chapter(path.with_suffix(".py"))
+    assert cells(notebook) == cells(text) and notebook.metadata == text.metadata
+    assert build_book.problems(notebook, path.stat().st_size) == []
+
+
+FIGURE = new_output("display_data", data={build_book.PLOTLY: {"data": [], "layout": {}}})
+FAULTS = {
+    "raised ValueError": {"outputs": [new_output("error", ename="ValueError", evalue="", traceback=[])]},
+    "wrote to stderr": {"outputs": [new_output("stream", name="stderr", text="a warning")]},
+    "widget": {"outputs": [new_output("display_data", data={build_book.WIDGET_VIEW: {"model_id": "1"}})]},
+    "without a PNG": {"outputs": [FIGURE]},
+    "timings": {"metadata": {"execution": {"iopub.execute_input": "2026-01-01T00:00:00Z"}}},
+    "not executed": {"execution_count": None},
+    "path of one machine": {"outputs": [new_output("stream", name="stdout", text="saved to /home/me/data")]},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_notebook_with_a_fault_is_found(fault):
+    assert build_book.problems(executed()) == []
+    (found,) = build_book.problems(executed(**FAULTS[fault]))
+    assert fault in found and "cell 1" in found
+
+
+def test_paths_are_looked_for_in_text_only():
+    png = new_output("display_data", data={"image/png": "AA/tmp/AA", build_book.PLOTLY: {"x": {"bdata": "=/root/="}}})
+    assert build_book.problems(executed("# a ratio/home/made, https://a.org/work/b", outputs=[png])) == []
+    assert len(build_book.problems(executed("open('/tmp/x')"))) == 1
+
+
+def test_widget_state_size_and_kernel_are_checked():
+    notebook = executed()
+    notebook.metadata = nbformat.from_dict({"widgets": {}, "kernelspec": {"name": "my-env"}})
+    assert len(build_book.problems(notebook, build_book.MAX_BYTES + 1)) == 3
+
+
+def test_kernels_run_in_this_environment_with_the_quick_profile():
+    source = "import os, sys; print(sys.prefix, os.environ['NCBOOK_PROFILE'])"
+    notebook = new_notebook(cells=[new_code_cell(source)])
+    NotebookClient(notebook, kernel_name="python3", timeout=60).execute()
+    assert notebook.cells[0].outputs[0].text.split() == [sys.prefix, "quick"]
+
+
+def test_a_built_notebook_keeps_figures_and_drops_widgets(tmp_path, chromium):
+    text = tmp_path / "01_probe.py"
+    text.write_text(HEADER + CHAPTER)
+    result = run_build(text)
+    assert result.returncode == 0, result.stderr
+    built = text.with_suffix(".ipynb").read_text()
+    _, printed, figure, slider, widget, home, empty = json.loads(built)["cells"]
+    assert printed["outputs"][0]["text"] == [f"{tmp_path.name} <object object>\n"]
+    assert figure["outputs"][0]["data"].keys() == {build_book.PLOTLY, "image/png"}
+    assert figure["outputs"][0]["data"]["image/png"].startswith("iVBOR")
+    assert slider["outputs"][0]["data"] == {"text/plain": ["IntSlider(value=3)"]}
+    assert widget["outputs"][0]["data"] == {"text/plain": ["FigureWidget(…)"]}
+    assert "~" in home["outputs"][0]["data"]["text/plain"][0]
+    assert cells(nbformat.reads(built, as_version=4)) == cells(jupytext.read(text))
+    assert run_build(text).returncode == 0
+    assert text.with_suffix(".ipynb").read_text() == built
+
+
+@pytest.mark.parametrize("source", ["import warnings; warnings.warn('careful')", "raise ValueError('careful')"])
+def test_a_chapter_that_warns_or_raises_is_not_built(tmp_path, source):
+    text = tmp_path / "02_probe.py"
+    text.write_text(f"{HEADER}# %% [markdown]\n# Text\n\n# %%\n{source}\n")
+    result = run_build(text)
+    assert result.returncode == 1
+    assert "02_probe.py, cell 2" in result.stderr and "careful" in result.stderr
+    assert not text.with_suffix(".ipynb").exists()
+
+
+def test_a_chapter_without_the_header_of_a_pair_is_not_built(tmp_path):
+    text = tmp_path / "03_probe.py"
+    text.write_text("# %%\n1 + 1\n")
+    result = run_build(text)
+    assert result.returncode == 1 and "03_probe.py: its header must say" in result.stderr

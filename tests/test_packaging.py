@@ -1,0 +1,166 @@
+"""One list of dependencies that is true, and the commands that the README promises."""
+
+import ast
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+README = (ROOT / "README.md").read_text()
+BOOK_ONLY = {"plots.py", "live.py"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+
+FAKE_PYTHON = """\
+#!/bin/sh
+echo "$(basename "$0") $*" >> "$LOG"
+case "$1 $2" in
+    "-m venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+    "--version ") echo "Python 3.9.1" ;;
+esac
+case "$1" in -c) exit "$TOO_OLD" ;; esac
+"""
+
+
+def names(requirements):
+    return {Requirement(line).name for line in requirements}
+
+
+def imported_distributions(path):
+    """The distributions outside the standard library that a module imports, at its top or inside a function."""
+    roots = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            roots.add(node.module.partition(".")[0])
+    roots -= sys.stdlib_module_names | {"ncbook"}
+    return {DISTRIBUTIONS.get(root, root) for root in roots}
+
+
+def closure(requirements):
+    """Every installed distribution that the requirements pull in."""
+    todo, found = [Requirement(line) for line in requirements], set()
+    while todo:
+        requirement = todo.pop()
+        environments = [{"extra": extra} for extra in requirement.extras or {""}]
+        wanted = not requirement.marker or any(requirement.marker.evaluate({"extra": ""}) for _ in environments)
+        if requirement.name.lower() in found or not wanted:
+            continue
+        found.add(requirement.name.lower())
+        for line in metadata.requires(requirement.name) or []:
+            child = Requirement(line)
+            if not child.marker or any(child.marker.evaluate(environment) for environment in environments):
+                child.marker = None
+                todo.append(child)
+    return found
+
+
+def test_conda_installs_the_test_extra_and_lists_nothing_itself():
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (pip_lines,) = [entry["pip"] for entry in dependencies if isinstance(entry, dict)]
+    assert pip_lines == ["-e .[test]"]
+    assert {entry for entry in dependencies if isinstance(entry, str)} == {
+        f"python{PROJECT['requires-python']}", "pip", "make"
+    }
+
+
+def test_the_test_extra_includes_the_book():
+    assert "ncbook[book]" in PROJECT["optional-dependencies"]["test"]
+
+
+def test_core_dependencies_are_what_the_package_imports():
+    core = [path for path in (ROOT / "ncbook").glob("*.py") if path.name not in BOOK_ONLY]
+    assert set().union(*map(imported_distributions, core)) == names(PROJECT["dependencies"])
+
+
+def test_the_book_extra_covers_figures_and_widgets():
+    declared = names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["book"])
+    used = set().union(*(imported_distributions(ROOT / "ncbook" / name) for name in BOOK_ONLY
+                         if (ROOT / "ncbook" / name).exists()))
+    assert "plotly" in used and used - {"IPython"} <= declared
+
+
+def test_the_package_alone_does_not_fetch_jupyter():
+    installed = closure(PROJECT["dependencies"])
+    assert {"torch", "threadpoolctl"} <= installed
+    assert installed.isdisjoint({"jupyterlab", "jupytext", "ipykernel", "ipywidgets", "plotly", "pandas", "pytest"})
+    assert {"ipykernel", "tornado"} <= closure(PROJECT["optional-dependencies"]["book"])
+
+
+def make(folder, *arguments, too_old=0):
+    shutil.copy(ROOT / "Makefile", folder)
+    if not (folder / "pyproject.toml").exists():
+        (folder / "pyproject.toml").touch()
+    python = folder / "python3"
+    python.write_text(FAKE_PYTHON)
+    python.chmod(0o755)
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(folder / "log"), "TOO_OLD": str(too_old)}
+    return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+
+
+@needs_make
+def test_make_installs_once_and_again_when_the_dependencies_change(tmp_path):
+    def installs():
+        return [line for line in (tmp_path / "log").read_text().splitlines() if "pip install" in line]
+
+    for _ in range(2):
+        result = make(tmp_path, "test")
+        assert result.returncode == 0, result.stderr
+    assert len(installs()) == 1 and ".[test]" in installs()[0]
+    assert (tmp_path / "log").read_text().count("python -m pytest") == 2
+    later = (tmp_path / ".venv/.test").stat().st_mtime + 10
+    os.utime(tmp_path / "pyproject.toml", (later, later))
+    make(tmp_path, "test")
+    assert len(installs()) == 2
+
+
+@needs_make
+def test_make_names_the_remedy_when_python_is_too_old(tmp_path):
+    result = make(tmp_path, "lab", too_old=1)
+    assert result.returncode != 0
+    assert "3.11 or newer" in result.stderr and "Python 3.9.1" in result.stderr
+    assert "PYTHON=python3.12 make lab" in result.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_ci_runs_the_readme_test_command():
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & stat.S_IXUSR
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+    assert script.read_text().rstrip().endswith("make test")
+    assert "make test" in README and "make lab" in README
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 error")])
+def test_a_missing_browser_fails_in_ci_only(tmp_path, ci, outcome):
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "test_probe.py").write_text("def test_probe(chromium):\n    assert chromium\n")
+    environment = {"PATH": str(tmp_path), "CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert outcome in result.stdout
+
+
+def test_readme_lists_the_chapters():
+    listed = re.findall(r"notebooks/(\d\d_\w+)\.ipynb\)", README)
+    assert listed == sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
+
+
+def test_readme_example_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    result = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,229 @@
+import dataclasses
+import itertools
+import math
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from ncbook import ConstantSchedule, Controls, Recipe, SlidingSchedule, Trainer, load_dataset, train
+from ncbook.metrics import neural_collapse
+
+SMALL = Recipe(classes=3, train_size=60, epochs=3, batch_size=20, feature_dim=8)
+CLOUDS = dataclasses.replace(SMALL, clouds=(4, 5), schedule=SlidingSchedule(1.0, 0.1, 3), p=1)
+
+
+def run(recipe, **arguments):
+    return list(train(recipe, **arguments))
+
+
+def assert_same(first, second):
+    assert (first.epoch, first.step, first.train, first.test) == (second.epoch, second.step, second.train, second.test)
+    assert torch.equal(first.class_means, second.class_means)
+    assert torch.equal(first.weight, second.weight)
+
+
+@pytest.mark.parametrize(("head", "loss", "scale"), [
+    ("learned", "cross_entropy", 5.0), ("cosine", "cross_entropy", 5.0), ("fixed", "cross_entropy", 5.0),
+    ("nearest", "cross_entropy", 5.0), ("fixed", "dot_regression", 1.0), ("nearest", "dot_regression", 1.0)])
+def test_every_head_learns_digits(head, loss, scale):
+    recipe = Recipe(classes=4, epochs=6, head=head, loss=loss, scale=scale)
+    snapshots = run(recipe, every=6)
+    assert [s.epoch for s in snapshots] == [0, 6]
+    assert snapshots[-1].test["accuracy"] > 0.9 > snapshots[0].test["accuracy"]
+    assert snapshots[-1].train["loss"] < snapshots[0].train["loss"]
+
+
+def test_snapshot_holds_what_it_says():
+    data = load_dataset("digits", classes=3, train_size=60)
+    trainer = Trainer(SMALL, data=data)
+    for _ in range(4):
+        trainer.step()
+    snapshot = trainer.snapshot()
+    assert (snapshot.epoch, snapshot.step) == (1, 4)
+    trainer.backbone.eval()
+    features = trainer.backbone(data.train_inputs)
+    expected = neural_collapse(features, data.train_targets, trainer.head.weight, trainer.head.bias)
+    assert {k: v for k, v in snapshot.train.items() if k != "loss"} == pytest.approx(expected)
+    for c in range(3):
+        torch.testing.assert_close(snapshot.class_means[c], features[data.train_targets == c].mean(0).detach())
+    assert snapshot.features.shape == (60, 8) and snapshot.targets.shape == (60,)
+    assert snapshot.lr == pytest.approx(0.1 * (1 + math.cos(math.pi / 3)) / 2)
+    assert Trainer(SMALL, data=data).snapshot().lr == 0.1
+
+
+@pytest.mark.parametrize("recipe", [SMALL, CLOUDS, dataclasses.replace(CLOUDS, head="nearest")], ids=["plain", "clouds", "union"])
+def test_same_recipe_gives_the_same_run_whatever_else_draws_random_numbers(recipe):
+    first = run(recipe)
+    torch.manual_seed(123)
+    iterator = train(recipe)
+    second = []
+    for snapshot in iterator:
+        torch.rand(3)
+        second.append(snapshot)
+    for a, b in zip(first, second, strict=True):
+        assert_same(a, b)
+    other = run(dataclasses.replace(recipe, seed=1))
+    assert not torch.equal(other[-1].class_means, first[-1].class_means)
+
+
+def test_training_leaves_the_global_random_state_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(SMALL)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_interrupted_run_continues_to_the_same_result(tmp_path):
+    recipe = dataclasses.replace(CLOUDS, head="nearest", epochs=5, schedule=SlidingSchedule(1.0, 0.1, 5))
+    whole = run(recipe)
+    iterator = train(recipe, checkpoint=tmp_path / "run.pt")
+    before = list(itertools.islice(iterator, 3))
+    iterator.close()
+    after = run(recipe, checkpoint=tmp_path / "run.pt")
+    assert [s.epoch for s in before] == [0, 1, 2] and [s.epoch for s in after] == [2, 3, 4, 5]
+    for a, b in zip(whole[2:], after, strict=True):
+        assert_same(a, b)
+    assert [s.epoch for s in run(recipe, checkpoint=tmp_path / "run.pt")] == [5]
+
+
+def test_killed_run_continues_to_the_same_result(tmp_path):
+    script = textwrap.dedent("""
+        import os, signal, sys
+        import test_training
+        from ncbook import train
+        for snapshot in train(test_training.CLOUDS, checkpoint=sys.argv[1]):
+            if snapshot.epoch == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    path = tmp_path / "run.pt"
+    from pathlib import Path
+    killed = subprocess.run([sys.executable, "-c", script, str(path)], cwd=Path(__file__).parent, capture_output=True)
+    assert killed.returncode == -9, killed.stderr
+    assert_same(run(CLOUDS, checkpoint=path)[-1], run(CLOUDS)[-1])
+
+
+def test_state_dict_restores_a_trainer_in_the_middle_of_an_epoch():
+    recipe = dataclasses.replace(CLOUDS, head="nearest")
+    first, second = Trainer(recipe), Trainer(recipe)
+    for _ in range(7):
+        first.step()
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first.step(), second.step())
+    assert_same(first.snapshot(), second.snapshot())
+
+
+def test_recipe_survives_saving():
+    for recipe in (SMALL, CLOUDS, Recipe(classes=(3, 1, 7), schedule=None), dataclasses.replace(CLOUDS, p=math.inf)):
+        assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_schedule_sets_beta_and_weight_of_each_epoch():
+    snapshots = run(CLOUDS)
+    assert [s.beta for s in snapshots] == pytest.approx([math.sqrt((3 - e) / 3) for e in (1, 1, 2, 3)])
+    assert [s.densify_weight for s in snapshots] == pytest.approx([0.1 * e / 3 for e in (1, 1, 2, 3)])
+
+
+class Steep:
+    def beta(self, epoch):
+        return 2.0 / epoch
+
+    def weight(self, epoch):
+        return 0.01 * epoch
+
+
+def test_own_schedule_works_but_cannot_be_saved():
+    recipe = dataclasses.replace(CLOUDS, schedule=Steep())
+    assert [s.densify_weight for s in run(recipe)] == pytest.approx([0.01, 0.01, 0.02, 0.03])
+    with pytest.raises(TypeError, match="schedule must be one of ncbook.schedules"):
+        recipe.to_json()
+
+
+def test_controls_act_on_the_next_step():
+    controls = Controls(beta=0.0, weight=0.0, manual=True)
+    recipe = dataclasses.replace(CLOUDS, epochs=60, train_size=60, schedule=ConstantSchedule(9.0, 9.0), lr_decay="constant")
+    trainer = Trainer(recipe, controls=controls)
+    trainer.step()
+    assert (controls.beta, controls.weight) == (0.0, 0.0)
+    vanilla = Trainer(dataclasses.replace(recipe, schedule=None))
+    vanilla.step()
+    for a, b in zip(trainer.backbone.parameters(), vanilla.backbone.parameters(), strict=True):
+        assert torch.equal(a, b)
+    controls.weight = 0.1
+    for _ in range(100):
+        trainer.step()
+        vanilla.step()
+    assert float(trainer.snapshot().deaths.mean()) < 0.6 * float(vanilla.snapshot().deaths.mean())
+    controls.lr = 0.0
+    before = trainer.backbone[0].weight.clone()
+    trainer.step()
+    assert torch.equal(trainer.backbone[0].weight, before)
+    controls.manual = False
+    trainer.step()
+    assert (controls.beta, controls.weight) == (9.0, 9.0)
+
+
+def test_deaths_come_from_the_last_clouds():
+    trainer = Trainer(CLOUDS)
+    assert trainer.snapshot().deaths is None
+    trainer.step()
+    assert trainer.snapshot().deaths.shape == (4, 4)
+    assert trainer.snapshot(test=False).test == {}
+
+
+def test_unconstrained_features_collapse():
+    recipe = Recipe(dataset="unconstrained", classes=4, train_size=80, backbone="free_features", feature_dim=16,
+                    head="nearest", epochs=300, batch_size=80, lr=2.0, weight_decay=0.0)
+    last = run(recipe, every=300)[-1]
+    assert last.train["nc1"] < 0.02 and last.train["etf_distance"] < 1e-3
+    assert last.test == {}
+
+
+BAD = [
+    ({"head": "linear"}, "head must be one of"),
+    ({"loss": "mse"}, "loss must be one of"),
+    ({"loss": "dot_regression"}, "needs head 'fixed' or 'nearest'"),
+    ({"lr_decay": "step"}, "lr_decay must be one of"),
+    ({"epochs": 0}, "epochs must be at least 1"),
+    ({"batch_size": 0}, "batch_size must be at least 1"),
+    ({"seed": -1}, "seed must not be negative"),
+    ({"lr": math.nan}, "lr must be finite"),
+    ({"weight_decay": -1}, "weight_decay must be finite"),
+    ({"clouds": (4,)}, "clouds must be"),
+    ({"clouds": (4, 1)}, "clouds must be"),
+    ({"schedule": ConstantSchedule(1, 1)}, "give clouds"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), BAD)
+def test_bad_recipe_is_named(values, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**values)
+
+
+def test_bad_calls_are_named(tmp_path):
+    with pytest.raises(ValueError, match="name must be one of"):
+        run(Recipe(dataset="imagenet"))
+    with pytest.raises(ValueError, match="name must be one of"):
+        run(Recipe(backbone="vit"))
+    with pytest.raises(ValueError, match="every"):
+        run(SMALL, every=0)
+    run(SMALL, checkpoint=tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="another recipe"):
+        run(CLOUDS, checkpoint=tmp_path / "run.pt")
+    trainer = Trainer(SMALL)
+    while not trainer.finished:
+        trainer.step()
+    with pytest.raises(RuntimeError, match="finished"):
+        trainer.step()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_gives_the_result_of_the_cpu():
+    recipe = dataclasses.replace(CLOUDS, head="nearest")
+    cpu, cuda = (run(dataclasses.replace(recipe, device=device))[-1] for device in ("cpu", "cuda"))
+    torch.testing.assert_close(cuda.class_means, cpu.class_means, rtol=1e-2, atol=1e-2)
+    assert cuda.train == pytest.approx(cpu.train, rel=0.05, abs=0.02)
