@@ -1,6 +1,6 @@
 """Data sets held whole in memory as tensors, small stratified splits of them, and draws from a sample's own class."""
 
-import operator
+import numbers
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -63,15 +63,15 @@ def load_dataset(name, *, classes=None, train_size=None, split=0, download=True)
     "gaussians"      points in the plane (N, 2), two Gaussian blobs a class; 200 training and 100 test points a class
     "unconstrained"  the unconstrained-features model: the input of sample i is the integer i; no test set
 
-    classes: None for all, k for the first k, or a tuple of labels, which become 0, 1, ... in this order. "gaussians" and
-        "unconstrained" have as many as asked for: an integer, or None for 3 and 10.
+    classes: None for all, k for the first k, or a tuple of labels, which become 0, 1, ... in this order.
+        "gaussians" and "unconstrained" have as many as asked for: an integer, or None for 3 and 10.
     train_size: number of training samples, in the set's class proportions (a class is within one sample of its share);
         None for all, and 1,000 for "unconstrained".
     split: seed that chooses those samples.
     download: whether torchvision may fetch files that are absent.
-    Raises: ValueError for an unknown name, for classes that repeat, are out of range or fewer than two, for a train_size
-        out of range or so small that a class would get no sample; TypeError for classes of a wrong type; RuntimeError
-        where the files are absent and cannot be fetched.
+    Raises: ValueError for an unknown name, for classes that repeat, are out of range or fewer than two, for a
+        train_size out of range or so small that a class would get no sample; TypeError for classes or a train_size of
+        a wrong type; RuntimeError where the files are absent and cannot be fetched.
     """
     if name not in _NAMES:
         raise ValueError(f"name must be one of {', '.join(_NAMES)}, not {name!r}")
@@ -93,7 +93,7 @@ class SameClassSampler:
     """Draws, for each of many anchors, further samples of the anchor's own class.
 
     targets: (N,) integers >= 0, the classes of the samples; draws happen on their device.
-    Source: the same-class mini-batches of Hofer et al. 2020, arXiv 2002.04805, section 4.
+    Source: the same-class mini-batches of Hofer et al. 2020, arXiv 2002.04805.
     """
 
     def __init__(self, targets):
@@ -109,8 +109,8 @@ class SameClassSampler:
     def __call__(self, anchors, points, generator=None):
         """Sample indices (..., b, points) for anchors (..., b), which are sample indices themselves.
 
-        The first column holds the anchors, the others uniform draws with replacement from the anchor's class. A generator
-        on the CPU gives the same draws on every device.
+        The first column holds the anchors, the others uniform draws with replacement from the anchor's class.
+        A generator on the CPU gives the same draws on every device.
         Raises: ValueError for points < 1.
         """
         if points < 1:
@@ -132,19 +132,19 @@ def _digits():
 
     images, targets = load_digits(return_X_y=True)
     images = torch.from_numpy(images).float().div_(16).reshape(-1, 1, 8, 8)
-    targets = torch.from_numpy(targets).long()
     train, test = train_test_split(range(len(targets)), test_size=0.2, stratify=targets, random_state=0)
+    targets = torch.from_numpy(targets).long()
     return Dataset("digits", images[train], targets[train], images[test], targets[test], tuple("0123456789"))
 
 
 def _gaussians(num_classes):
-    """Class c has one blob at radius 1 and angle c and one at radius 2 and angle c + 1, in steps of a C-th of the circle.
+    """Two blobs a class, at radius 1 and 2; the outer one lies behind the inner one of the next class.
 
-    The outer blob lies behind the inner one of the next class, so that no linear map separates the classes.
+    So no linear map separates the classes, while their means lie evenly spaced on a circle.
     """
     generator = torch.Generator().manual_seed(0)
     step = 2 * torch.pi / num_classes
-    spread = min(0.15, torch.sin(torch.tensor(step / 2)).item() / 4)
+    spread = min(0.1, torch.sin(torch.tensor(step / 2)).item() / 4)
 
     def sample(per_class):
         targets = torch.arange(num_classes).repeat_interleave(per_class)
@@ -164,14 +164,13 @@ def _unconstrained(num_classes, num_samples):
 
 
 def _torchvision(name, download):
-    """The uint8 tensors of a torchvision data set: from its files where they are, else downloaded."""
+    """A torchvision data set with its inputs as uint8: read where its files are there, else downloaded."""
     from torchvision import datasets
 
     source, root = getattr(datasets, _TORCHVISION[name]), _data_folder()
     by_split = name in ("svhn", "stl10")
     parts = [{"split": part} if by_split else {"train": part == "train"} for part in ("train", "test")]
     try:
-        # Absent files are torchvision's RuntimeError.
         train, test = (source(root, **part) for part in parts)
     except RuntimeError as absent:
         try:
@@ -181,10 +180,10 @@ def _torchvision(name, download):
         except (OSError, RuntimeError) as error:
             reason = "could not be downloaded" if download else "download=False forbids fetching it"
             raise RuntimeError(
-                f"data set {name!r} is not in {root} and {reason} ({error}). Set NCBOOK_DATA to a folder that holds it, "
+                f"data set {name!r} is not in {root} and {reason} ({error}). Set NCBOOK_DATA to a folder that has it, "
                 "or load it once with a network connection, or use 'digits', which needs neither."
             ) from error
-    class_names = tuple(name.split(" - ")[0] for name in getattr(train, "classes", "0123456789"))
+    class_names = tuple(label.split(" - ")[0] for label in getattr(train, "classes", "0123456789"))
     return Dataset(name, *_tensors(train), *_tensors(test), class_names)
 
 
@@ -212,20 +211,19 @@ def _unit_range(inputs):
 def _count(argument, value, default=None):
     """`value`, or the default for None, if it is an integer of at least two."""
     value = default if value is None else value
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{argument} must be an integer here, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{argument} must be an integer, not {value!r}")
     if value < 2:
         raise ValueError(f"{argument} must be at least 2, not {value}")
-    return operator.index(value)
+    return int(value)
 
 
 def _select_classes(data, classes):
-    if hasattr(classes, "__index__"):
+    if isinstance(classes, numbers.Integral):
         classes = range(_count("classes", classes))
-    try:
-        labels = [operator.index(label) for label in classes]
-    except TypeError:
-        raise TypeError(f"classes must be None, an integer or a sequence of integers, not {classes!r}") from None
+    if not isinstance(classes, (tuple, list, range)) or not all(isinstance(c, numbers.Integral) for c in classes):
+        raise TypeError(f"classes must be None, an integer or a tuple of integers, not {classes!r}")
+    labels = list(classes)
     if len(labels) < 2 or len(set(labels)) < len(labels) or not set(labels) <= set(range(data.num_classes)):
         raise ValueError(f"classes must be two or more different labels of 0..{data.num_classes - 1}, not {labels}")
     new_label = torch.full((data.num_classes,), -1)
@@ -255,7 +253,7 @@ def _stratified(targets, num_classes, train_size, split):
             f"train_size must be from {num_classes} (the number of classes) to {total - num_classes}, or all {total}, "
             f"not {size}"
         )
-    chosen, _ = train_test_split(torch.arange(total), train_size=size, stratify=targets, random_state=split)
+    chosen, _ = train_test_split(range(total), train_size=size, stratify=targets.numpy(), random_state=split)
     absent = sorted(set(range(num_classes)) - set(targets[chosen].tolist()))
     if absent:
         raise ValueError(f"train_size {size} is too small for class proportions: no sample of the classes {absent}")

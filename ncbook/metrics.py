@@ -47,10 +47,11 @@ def neural_collapse(features: Tensor, targets: Tensor, weight: Tensor | None = N
 
     All go to 0 under collapse but numerical_rank (1), cosine_margin (C/(C-1)) and accuracy.
 
-    vci takes no within-class variance below rounding (d eps of the largest) at face value but counts it as that much;
-    so it is not exactly 0 where S_W is singular. When all class means are equal to rounding, nc1, nc1_quotient and cdnv
-    are inf (nan without within-class scatter as well), vci 1, etf_distance 2, the other comparisons of means nan. Any
-    d >= 1 is measured; d < C-1 just keeps the ETF metrics away from 0.
+    For vci, a direction whose within-class variance is below rounding (d eps of the largest) counts as having that
+    much, so that rank decisions cannot flip the result: where S_W is singular it is tiny but not 0. When all class
+    means are equal up to rounding, nc1, nc1_quotient and cdnv are inf (nan without within-class scatter as well), vci
+    1, etf_distance 2, the other comparisons of means nan. Any d >= 1 is measured; d < C-1 just keeps the ETF metrics
+    away from 0.
 
     features (N, d) floating, of an evaluation-mode network; targets (N,) integers 0..C-1; weight (C, d) and bias (C,),
     zeros when left out. Without weight, C is the largest label plus one and the keys that need a classifier are absent.
@@ -73,7 +74,7 @@ class NeuralCollapse:
 
     Equal to `neural_collapse` on all samples, whatever the batches. Counts, means and scatter take O(C d + d^2) memory.
     nc4, cosine_margin and accuracy judge each sample by the final means or classifier and numerical_rank needs each
-    class's spectrum, so no summary gives them: for these, every batch's features are also copied as they came (N d
+    class's spectrum; no summary of that size gives them, so every batch's features are also copied as they came (N d
     numbers of their dtype, on their device). keep_features=False stays at O(C d + d^2) and leaves those four out.
 
     The state lives on the device of the features (on the CPU for MPS, which lacks float64) and can be pickled.
@@ -81,6 +82,7 @@ class NeuralCollapse:
     Source: Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance" (merging centred moments).
     """
 
+    @torch.inference_mode(False)  # or the state could not be updated outside inference mode
     def __init__(self, num_classes: int, dim: int, *, keep_features: bool = True):
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
@@ -93,7 +95,7 @@ class NeuralCollapse:
         self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
         self._kept: list[tuple[Tensor, Tensor]] = []
 
-    @torch.inference_mode(False)  # inside it, the state would be locked for updates outside
+    @torch.inference_mode(False)
     @torch.no_grad()
     def update(self, features: Tensor, targets: Tensor) -> NeuralCollapse:
         """Add a batch and return self.
@@ -115,7 +117,6 @@ class NeuralCollapse:
         self._merge_moments(*_moments(features, targets, self.num_classes))
         return self
 
-    @torch.inference_mode(False)
     @torch.no_grad()
     def merge(self, other: NeuralCollapse) -> NeuralCollapse:
         """Add the samples of another state, for example of another process, and return self.

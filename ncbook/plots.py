@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from ncbook.training import Snapshot
 
 CLASS_COLORS = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#8F8F1F", "#332288", "#6E6E6E",
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#8A5A2B", "#332288", "#222222",
 )
 METHOD_STYLES = {  # colour, line dash, marker
     "standard": ("#4D4D4D", "solid", "circle"),
     "fixed": ("#E69F00", "dash", "square"),
     "nearest": ("#0072B2", "solid", "diamond"),
-    "vanilla": ("#8C8C8C", "dot", "circle"),
+    "vanilla": ("#8A5A2B", "dot", "circle"),
     "constant": ("#D55E00", "dash", "triangle-up"),
     "delayed": ("#CC79A7", "dashdot", "triangle-down"),
     "sliding": ("#009E73", "solid", "star"),
@@ -120,6 +120,45 @@ def simplex_coordinates(points: torch.Tensor, class_means: torch.Tensor, *, dims
     return ((x - centre) / scale @ axes).to(points.dtype)
 
 
+def geometry_coordinates(
+    class_means: torch.Tensor,
+    features: torch.Tensor | None = None,
+    targets: torch.Tensor | None = None,
+    weight: torch.Tensor | None = None,
+) -> dict[str, np.ndarray]:
+    """What moves in `geometry`: trace name -> coordinates (M, 2) or (M, 3), a column per x, y (, z) of the trace.
+
+    Shapes and errors as in `geometry`. The live figures copy these into a figure that exists already.
+    """
+    means = _matrix("class_means", class_means)
+    dims = _dims(len(means), None)
+    at = simplex_coordinates(means, means)
+    parts = {"class means": at.numpy(), "spokes": _segments(torch.stack((torch.zeros_like(at), at), dim=1))}
+    parts["features"] = parts["weights"] = np.empty((0, dims))
+    if (features is None) != (targets is None):
+        raise ValueError("features and targets go together: pass both or neither")
+    if features is not None:
+        rows = _matrix("features", features, columns=means.shape[1])
+        if targets.shape != rows.shape[:1] or targets.min() < 0 or targets.max() >= len(means):
+            raise ValueError(
+                f"targets must hold one class in 0..{len(means) - 1} per feature, got shape {tuple(targets.shape)} "
+                f"for features {tuple(features.shape)}"
+            )
+        parts["features"] = simplex_coordinates(rows, means).numpy()
+    if weight is not None:
+        rows = _matrix("weight", weight, columns=means.shape[1])
+        if len(rows) != len(means):
+            raise ValueError(f"weight must have {len(means)} rows, one per class, got {len(rows)}")
+        rows = rows - rows.mean(0)
+        ratio = torch.linalg.matrix_norm(means - means.mean(0)) / torch.linalg.matrix_norm(rows).clamp_min(1e-300)
+        parts["weights"] = simplex_coordinates(rows * ratio + means.mean(0), means).numpy()
+    if dims == 1:
+        lane = (np.arange(len(parts["features"])) * 0.618 % 1 - 0.5) * 0.5
+        parts = {name: np.column_stack((xy, np.zeros(len(xy)))) for name, xy in parts.items()}
+        parts["features"][:, 1] = lane
+    return parts
+
+
 def geometry(
     class_means: torch.Tensor,
     *,
@@ -134,10 +173,10 @@ def geometry(
     class_means (C, d); features (N, d) with targets (N,); weight (C, d), centred and scaled to the norm of the means.
     On a line for C = 2, in the plane for C = 3, in space for C = 4, all exact; for more classes the projection of
     `simplex_coordinates`. Traces, in order: "nearest ETF", "features", "spokes", "weights", "class means", "labels",
-    then one empty trace per legend entry. A part that is not given stays as an empty trace.
+    then an empty trace per legend entry, with `meta` "legend". A part that is not given stays as an empty trace.
     Raises: ValueError for shapes that do not fit together, NaN or inf, coinciding class means.
     """
-    parts = _geometry_parts(class_means, features, targets, weight)
+    parts = geometry_coordinates(class_means, features, targets, weight)
     return _geometry_figure(parts, targets, class_names, title, _view_limit([parts]))
 
 
@@ -155,7 +194,7 @@ def geometry_animation(
     shots = _thin(_snapshots(snapshots), _MAX_FRAMES)
     keep = _thin(range(len(shots[-1].features)), _MAX_POINTS)
     targets = shots[-1].targets[keep]
-    parts = [_geometry_parts(s.class_means, s.features[keep], s.targets[keep], s.weight) for s in shots]
+    parts = [geometry_coordinates(s.class_means, s.features[keep], s.targets[keep], s.weight) for s in shots]
     fig = _geometry_figure(parts[-1], targets, class_names, title, _view_limit(parts))
     trace = type(fig.data[0])
     moving = ("features", "spokes", "weights", "class means")
@@ -432,7 +471,8 @@ def schedule_curves(
 ) -> go.Figure:
     """beta(e) and weight(e) of schedules for e = 1..epochs, in two panels.
 
-    schedules: name -> an object with `beta(epoch)` and `weight(epoch)`. Traces per name: β, then weight, both called <name>, with `meta` "β" and "weight".
+    schedules: name -> an object with `beta(epoch)` and `weight(epoch)`. Two traces per schedule, both called by its
+    name, with `meta` "β" and "weight".
     Raises: ValueError for no schedule or fewer than one epoch.
     """
     if not schedules or epochs < 1:
@@ -558,33 +598,6 @@ def _fourier_basis(num_classes: int, dims: int) -> torch.Tensor:
     return torch.stack(columns[:dims], dim=1)
 
 
-def _geometry_parts(class_means, features, targets, weight) -> dict[str, np.ndarray]:
-    means = _matrix("class_means", class_means)
-    dims = _dims(len(means), None)
-    at = simplex_coordinates(means, means)
-    parts = {"class means": at.numpy(), "spokes": _segments(torch.stack((torch.zeros_like(at), at), dim=1))}
-    parts["features"] = parts["weights"] = np.empty((0, dims))
-    if (features is None) != (targets is None):
-        raise ValueError("features and targets go together: pass both or neither")
-    if features is not None:
-        if targets.shape != features.shape[:1] or targets.min() < 0 or targets.max() >= len(means):
-            raise ValueError(
-                f"targets must hold one class in 0..{len(means) - 1} per feature, got shape {tuple(targets.shape)} "
-                f"for features {tuple(features.shape)}"
-            )
-        parts["features"] = simplex_coordinates(_matrix("features", features), means).numpy()
-    if weight is not None:
-        rows = _matrix("weight", weight, columns=means.shape[1], min_rows=len(means))
-        rows = rows - rows.mean(0)
-        ratio = torch.linalg.matrix_norm(means - means.mean(0)) / torch.linalg.matrix_norm(rows).clamp_min(1e-300)
-        parts["weights"] = simplex_coordinates(rows * ratio + means.mean(0), means).numpy()
-    if dims == 1:
-        lane = (np.arange(len(parts["features"])) * 0.618 % 1 - 0.5) * 0.5
-        parts = {name: np.column_stack((xy, np.zeros(len(xy)))) for name, xy in parts.items()}
-        parts["features"][:, 1] = lane
-    return parts
-
-
 def _geometry_figure(parts, targets, class_names, title, limit) -> go.Figure:
     count = len(parts["class means"])
     names, colors = _names(class_names, count), class_colors(count)
@@ -612,7 +625,8 @@ def _geometry_figure(parts, targets, class_names, title, limit) -> go.Figure:
     grey = {"color": _MUTED, "line_color": _MUTED}
     for name in ("class means", "nearest ETF", "weights", "features"):
         if len(drawn[name]):
-            key = trace(**_xyz(np.full((1, 3 if space else 2), np.nan)), name=name, legendgroup=name, **looks[name])
+            nowhere = _xyz(np.full((1, 3 if space else 2), np.nan))
+            key = trace(**nowhere, name=name, legendgroup=name, meta="legend", **looks[name])
             if key.mode == "markers":
                 key.marker.update(grey if name != "features" else {"color": _MUTED})
             fig.add_trace(key)
@@ -669,7 +683,7 @@ def _set_view(fig: go.Figure, count: int, limit: float) -> None:
     span = [-limit, limit]
     if count == 4:
         axis = dict(range=[-0.8 * limit, 0.8 * limit])
-        camera = dict(eye=dict(x=1.5, y=0.55, z=0.34))
+        camera = dict(eye=dict(x=1.4, y=0.51, z=0.32))
         fig.update_layout(scene=dict(xaxis=axis, yaxis=axis, zaxis=axis, camera=camera), margin=dict(l=8, r=8, b=8))
         return
     fig.update_xaxes(title="simplex axis 1 (1 = a vertex's length)", range=span, zeroline=True, zerolinecolor=_GRID)

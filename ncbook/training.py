@@ -234,12 +234,18 @@ class Trainer:
         self.steps += 1
         return loss.detach()
 
-    def snapshot(self, *, test: bool = True) -> Snapshot:
-        """The run as it stands, on all training data and, with `test`, all test data, in evaluation mode."""
-        train_features, train = self._evaluate(self.data.train_inputs, self.data.train_targets)
+    def snapshot(self, *, test: bool = True, indices: Tensor | None = None) -> Snapshot:
+        """The run as it stands, on all training data and, with `test`, all test data, in evaluation mode.
+
+        With `indices` (k,), which hold every class, just these training samples stand for the training set and are the
+        snapshot's features: quick enough for live display.
+        """
+        kept, chosen = (self._sample, slice(None)) if indices is None else (slice(None), indices)
+        targets = self.data.train_targets[chosen]
+        train_features, train = self._evaluate(self.data.train_inputs[chosen], targets)
         has_test = test and self.data.test_inputs is not None
         test_metrics = self._evaluate(self.data.test_inputs, self.data.test_targets)[1] if has_test else {}
-        means = torch.stack([train_features[self.data.train_targets == c].mean(0) for c in range(self.data.num_classes)])
+        means = torch.stack([train_features[targets == c].mean(0) for c in range(self.data.num_classes)])
         deaths = None if self._clouds is None else h0_death_times(self._clouds, self.controls.p)
 
         def keep(x: Tensor) -> Tensor:
@@ -247,8 +253,8 @@ class Trainer:
 
         return Snapshot(
             epoch=self.epoch, step=self.steps, train=train, test=test_metrics, class_means=keep(means),
-            weight=keep(self.head.weight), bias=keep(self._bias()), features=keep(train_features[self._sample]),
-            targets=self.data.train_targets[self._sample].cpu(), deaths=None if deaths is None else keep(deaths),
+            weight=keep(self.head.weight), bias=keep(self._bias()), features=keep(train_features[kept]),
+            targets=targets[kept].cpu(), deaths=None if deaths is None else keep(deaths),
             beta=self.controls.beta, densify_weight=self.controls.weight, lr=self.optimizer.param_groups[0]["lr"])
 
     def state_dict(self) -> dict:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
 BOOK_ONLY = {"plots.py", "live.py"}
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow", "IPython": "ipython"}
 
 FAKE_PYTHON = """\
 #!/bin/sh
@@ -36,16 +36,17 @@ def names(requirements):
     return {Requirement(line).name for line in requirements}
 
 
-def imported_distributions(path):
-    """The distributions outside the standard library that a module imports, at its top or inside a function."""
-    roots = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            roots |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            roots.add(node.module.partition(".")[0])
-    roots -= sys.stdlib_module_names | {"ncbook"}
-    return {DISTRIBUTIONS.get(root, root) for root in roots}
+def imported_distributions(paths):
+    """The distributions that Python files import, at their top or inside a function; ours and Python's own left out."""
+    roots, ours = set(), {"ncbook", "conftest"}
+    for path in paths:
+        ours.add(path.stem)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                roots |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                roots.add(node.module.partition(".")[0])
+    return {DISTRIBUTIONS.get(root, root) for root in roots - sys.stdlib_module_names - ours}
 
 
 def closure(requirements):
@@ -81,14 +82,15 @@ def test_the_test_extra_includes_the_book():
 
 def test_core_dependencies_are_what_the_package_imports():
     core = [path for path in (ROOT / "ncbook").glob("*.py") if path.name not in BOOK_ONLY]
-    assert set().union(*map(imported_distributions, core)) == names(PROJECT["dependencies"])
+    assert imported_distributions(core) == names(PROJECT["dependencies"])
 
 
-def test_the_book_extra_covers_figures_and_widgets():
+def test_extras_cover_what_the_book_and_the_tests_import():
+    book = [*(ROOT / "ncbook").glob("*.py"), *(ROOT / "notebooks").glob("*.py")]
     declared = names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["book"])
-    used = set().union(*(imported_distributions(ROOT / "ncbook" / name) for name in BOOK_ONLY
-                         if (ROOT / "ncbook" / name).exists()))
-    assert "plotly" in used and used - {"IPython"} <= declared
+    assert imported_distributions(book) <= declared
+    declared |= names(PROJECT["optional-dependencies"]["test"]) | {"build_book"}
+    assert imported_distributions((ROOT / "tests").rglob("*.py")) <= declared
 
 
 def test_the_package_alone_does_not_fetch_jupyter():

@@ -129,7 +129,7 @@ def test_gradient_equals_finite_differences_of_single_linkage(p):
 def test_gradcheck(p):
     points = torch.from_numpy(rng.normal(size=(2, 5, 3))).requires_grad_()
     assert torch.autograd.gradcheck(partial(h0_death_times, p=p), points)
-    assert torch.autograd.gradcheck(lambda x, beta: densification_loss(x, beta, p), (points, torch.tensor(0.7).double()))
+    assert torch.autograd.gradcheck(partial(densification_loss, beta=0.7, p=p), points)
     assert torch.autograd.gradgradcheck(partial(h0_death_times, p=p), points)
 
 
@@ -157,7 +157,16 @@ def test_half_precision_is_computed_in_float32(dtype):
     clouds = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
     deaths = h0_death_times(clouds)
     assert deaths.dtype == densification_loss(clouds, 1.0).dtype == dtype
-    np.testing.assert_allclose(deaths.double(), single_linkage(clouds.double().numpy(), 2), rtol=torch.finfo(dtype).eps)
+    expected = single_linkage(clouds.double().numpy(), 2)
+    np.testing.assert_allclose(deaths.double(), expected, rtol=torch.finfo(dtype).eps)
+
+
+def test_autocast_changes_nothing():
+    clouds = torch.randn(2, 40, 8, requires_grad=True)
+    expected = densification_loss(clouds, 1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = densification_loss(clouds, 1.0)
+    assert torch.equal(loss, expected) and loss.dtype == torch.float32
 
 
 def test_leading_dimensions():
@@ -184,7 +193,8 @@ def test_single_points_have_no_loss_and_zero_gradient():
     assert loss.item() == 0 and torch.equal(clouds.grad, torch.zeros_like(clouds))
 
 
-cloud_strategy = arrays(np.float64, st.tuples(st.integers(1, 9), st.integers(1, 3)), elements=st.floats(-8, 8, width=16))
+cloud_shapes = st.tuples(st.integers(1, 9), st.integers(1, 3))
+cloud_strategy = arrays(np.float64, cloud_shapes, elements=st.floats(-8, 8, width=16))
 norm_strategy = st.sampled_from(list(NORMS))
 
 
@@ -226,7 +236,10 @@ def test_other_devices_never_wait_for_a_value(p):
 
 
 def test_nan_and_inf_reach_the_loss_on_other_devices(monkeypatch):
-    monkeypatch.setattr(persistence, "_tree", lambda clouds, p: persistence._minimax_tree(persistence._distances(clouds, p)))
+    def tree(clouds, p):
+        return persistence._minimax_tree(persistence._distances(clouds, p))
+
+    monkeypatch.setattr(persistence, "_tree", tree)
     for bad in (math.nan, math.inf, -math.inf):
         for p in NORMS:
             clouds = torch.randn(2, 16, 8)
