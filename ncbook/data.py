@@ -167,7 +167,7 @@ def _torchvision(name, download):
     """A torchvision data set with its inputs as uint8: read where its files are there, else downloaded."""
     from torchvision import datasets
 
-    source, root = getattr(datasets, _TORCHVISION[name]), _data_folder()
+    source, root = getattr(datasets, _TORCHVISION[name]), data_folder()
     by_split = name in ("svhn", "stl10")
     parts = [{"split": part} if by_split else {"train": part == "train"} for part in ("train", "test")]
     try:
@@ -196,7 +196,8 @@ def _tensors(part):
     return inputs, torch.as_tensor(part.labels if hasattr(part, "labels") else part.targets).long()
 
 
-def _data_folder():
+def data_folder():
+    """Where data sets are kept: NCBOOK_DATA, or ncbook in the user's cache folder."""
     if os.environ.get("NCBOOK_DATA"):
         return Path(os.environ["NCBOOK_DATA"]).expanduser()
     caches = {"win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local"), "darwin": "~/Library/Caches"}

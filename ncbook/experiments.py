@@ -1,0 +1,229 @@
+"""The long runs behind the book's tables: `python -m ncbook.experiments NAME`.
+
+A table is a list of units (recipe, split, seed). Each finished unit is kept at once in one file, NAME.csv; a run that was
+stopped, however, goes on with the units that the file lacks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import io
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ncbook.data import Dataset, data_folder, load_dataset
+from ncbook.metrics import METRICS
+from ncbook.schedules import ConstantSchedule, SlidingSchedule
+from ncbook.training import Recipe, Snapshot, train
+
+KEYS = ("recipe", "split", "seed", "epoch")
+COLUMNS = (*KEYS[:1], "head", *KEYS[1:], "weight_decay", "test_accuracy", "train_accuracy", "train_loss", "test_loss",
+           *(f"{part}_{key}" for part in ("train", "test") for key in METRICS if key != "accuracy"),
+           "seconds", "device", "version")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One run of a table: what the table calls the recipe, the recipe itself, and how often it is measured.
+
+    `published_split` k takes the training images of the k-th published split (`published_splits`) for the recipe's own.
+    `every`: epochs between measurements, None for the last one only.
+    """
+
+    name: str
+    recipe: Recipe
+    published_split: int | None = None
+    every: int | None = None
+
+    @property
+    def split(self) -> int:
+        return self.recipe.split if self.published_split is None else self.published_split
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.name, str(self.split), str(self.recipe.seed)
+
+
+def published_splits(dataset: str) -> np.ndarray:
+    """The 20 published stratified splits of 250 training indices for "mnist" or "svhn": (20, 250).
+
+    Read from splits_250.npz (arrays MNIST_train and SVHN_train) in the data folder NCBOOK_DATA.
+    Raises FileNotFoundError when the file is not there.
+    Source: Hofer et al. 2020, arXiv 2002.04805; the file data_train_indices.pickle of their repository.
+    """
+    path = data_folder() / "splits_250.npz"
+    if not path.exists():
+        raise FileNotFoundError(f"the published splits are read from {path}: put MNIST_train and SVHN_train of "
+                                "data_train_indices.pickle (github.com/c-hofer/topologically_densified_distributions) there")
+    with np.load(path) as splits:
+        return splits[f"{dataset.upper()}_train"]
+
+
+def _densified(name: str, base: Recipe, sliding: SlidingSchedule, constant: ConstantSchedule, splits: Iterable[int],
+               **changes) -> Iterator[Unit]:
+    schedule = {"vanilla": None, "constant": constant, "sliding": sliding}[name.split("_")[0]]
+    for split in splits:
+        yield Unit(name, dataclasses.replace(base, schedule=schedule, seed=split, **changes), published_split=split)
+
+
+def mnist250() -> list[Unit]:
+    """MNIST-250 on the published splits 0 to 9, ablations on 0 to 4; one seed a split."""
+    base = Recipe(dataset="mnist", backbone="mnist_cnn", clouds=(8, 16), p=1, epochs=310, lr=0.1, weight_decay=0.01)
+    sliding, constant = SlidingSchedule(1.1, 0.1, 310), ConstantSchedule(1.1, 0.1)
+    units = [unit for name in ("vanilla", "sliding", "constant")
+             for unit in _densified(name, base, sliding, constant, range(10))]
+    for name in ("vanilla", "sliding", "constant"):
+        units += _densified(f"{name}_wd0.001", base, sliding, constant, range(5), weight_decay=0.001)
+    for head in ("fixed", "nearest"):
+        for name in ("vanilla", "sliding"):
+            units += _densified(f"{name}_{head}", base, sliding, constant, range(5), head=head)
+    return units
+
+
+def svhn250() -> list[Unit]:
+    """SVHN-250 on the published splits 0 to 9; one seed a split."""
+    base = Recipe(dataset="svhn", backbone="cnn13", clouds=(8, 16), p=2, epochs=310, lr=0.03, weight_decay=0.01)
+    sliding, constant = SlidingSchedule(1.0, 0.1, 310), ConstantSchedule(1.0, 0.1)
+    return [unit for name in ("vanilla", "sliding", "constant")
+            for unit in _densified(name, base, sliding, constant, range(10))]
+
+
+def unconstrained() -> list[Unit]:
+    """Unconstrained features, C = 10 and 100, d = 512, N = 1000: three heads, five seeds, full batch."""
+    base = Recipe(dataset="unconstrained", train_size=1000, backbone="free_features", feature_dim=512, batch_size=1000,
+                  epochs=500, lr=10.0, lr_decay="constant", weight_decay=0.0)
+    return [Unit(f"{name}_C{classes}", dataclasses.replace(base, classes=classes, head=head, seed=seed), every=10)
+            for classes in (10, 100) for name, head in (("standard", "cosine"), ("fixed", "fixed"), ("nearest", "nearest"))
+            for seed in range(5)]
+
+
+TABLES = {"mnist250": mnist250, "svhn250": svhn250, "unconstrained": unconstrained}
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table's file, none when it does not exist. Raises ValueError naming a line that is not a whole row."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows = list(csv.reader(lines))
+    if not rows or tuple(rows[0]) != COLUMNS:
+        raise ValueError(f"{path}: line 1 does not hold the columns of a table; move the file away to start anew")
+    for number, (line, row) in enumerate(zip(lines, rows, strict=True), start=1):
+        if len(row) != len(COLUMNS) or not line.endswith("\n"):
+            raise ValueError(f"{path}: line {number} is not a whole row; remove that line, the others are sound")
+    return [dict(zip(COLUMNS, row, strict=True)) for row in rows[1:]]
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    """Replace a table's file in one step: a crash or a full disk leaves the old file whole."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text.getvalue())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def run_unit(unit: Unit, threads: int | None = 1) -> list[dict[str, str]]:
+    """Run one unit and return its rows, one for each measured epoch."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    data = _published_data(unit) if unit.published_split is not None else None
+    start = time.perf_counter()
+    snapshots = list(train(unit.recipe, data=data, every=unit.every or unit.recipe.epochs))
+    seconds = time.perf_counter() - start
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() and unit.recipe.device != "cpu" else "cpu"
+    kept = snapshots if unit.every else snapshots[-1:]
+    return [_row(unit, snapshot, seconds, device) for snapshot in kept]
+
+
+def _published_data(unit: Unit) -> Dataset:
+    data = load_dataset(unit.recipe.dataset)
+    return data.subset(published_splits(unit.recipe.dataset)[unit.published_split])
+
+
+def _row(unit: Unit, snapshot: Snapshot, seconds: float, device: str) -> dict[str, str]:
+    values = {f"{part}_{key}": f"{value:.6g}" for part in ("train", "test")
+              for key, value in getattr(snapshot, part).items() if key != "accuracy"}
+    for part in ("train", "test"):
+        if getattr(snapshot, part):
+            values[f"{part}_accuracy"] = f"{100 * getattr(snapshot, part)['accuracy']:.4g}"
+    name, split, seed = unit.key
+    return {"recipe": name, "head": unit.recipe.head, "split": split, "seed": seed, "epoch": str(snapshot.epoch),
+            "weight_decay": f"{unit.recipe.weight_decay:g}", **values, "seconds": f"{seconds:.1f}", "device": device,
+            "version": version("ncbook")}
+
+
+def run_table(units: list[Unit], path: Path, *, jobs: int | None = None, dask: str | None = None,
+              progress: bool = True) -> list[dict[str, str]]:
+    """Run the units that the file at `path` lacks, as many at a time as there are GPUs or cores, keeping each at once.
+
+    jobs: how many at a time; dask: address of a Dask scheduler, whose workers take the place of local processes. Returns
+    all rows, in the order of the units. Raises ValueError for a file that is not sound.
+    """
+    from joblib import Parallel, delayed, parallel_config
+    from tqdm.auto import tqdm
+
+    kept: dict[tuple, list[dict[str, str]]] = {}
+    for row in read_rows(path):
+        kept.setdefault((row["recipe"], row["split"], row["seed"]), []).append(row)
+    pending = [unit for unit in units if unit.key not in kept]
+    jobs = jobs or torch.cuda.device_count() or os.cpu_count()
+    client = nullcontext()
+    config = {"backend": "loky", "n_jobs": jobs}
+    if dask is not None:
+        from dask.distributed import Client
+
+        client, config = Client(dask), {"backend": "dask"}
+    with client, parallel_config(**config):
+        results = Parallel(return_as="generator_unordered")(delayed(_keyed_run)(unit, i) for i, unit in enumerate(pending))
+        for key, rows in tqdm(results, total=len(units), initial=len(units) - len(pending), unit="run", disable=not progress):
+            kept[key] = rows
+            ranked = sorted(kept, key=lambda k: (k[0], int(k[1]), int(k[2])))
+            write_rows(path, [row for k in ranked for row in kept[k]])
+    return [row for unit in units for row in kept[unit.key]]
+
+
+def _keyed_run(unit: Unit, index: int) -> tuple[tuple[str, str, str], list[dict[str, str]]]:
+    if torch.cuda.device_count() > 1 and unit.recipe.device == "auto":
+        device = f"cuda:{index % torch.cuda.device_count()}"
+        unit = dataclasses.replace(unit, recipe=dataclasses.replace(unit.recipe, device=device))
+    return unit.key, run_unit(unit)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m ncbook.experiments", description=__doc__)
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--recipes", nargs="+", metavar="NAME", help="only these recipes of the table")
+    parser.add_argument("--results", type=Path, default=Path("notebooks/results"), help="folder of the table's file")
+    parser.add_argument("--jobs", type=int, help="runs at a time (default: GPUs, else cores)")
+    parser.add_argument("--dask", metavar="ADDRESS", help="address of a Dask scheduler to run on")
+    options = parser.parse_args(arguments)
+    units = TABLES[options.table]()
+    names = list(dict.fromkeys(unit.name for unit in units))
+    if options.recipes:
+        if unknown := set(options.recipes) - set(names):
+            parser.error(f"unknown recipes {sorted(unknown)}: {options.table} has {names}")
+        units = [unit for unit in units if unit.name in options.recipes]
+    if not options.results.is_dir():
+        parser.error(f"there is no folder {options.results}")
+    run_table(units, options.results / f"{options.table}.csv", jobs=options.jobs, dask=options.dask)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

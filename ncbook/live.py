@@ -1,0 +1,666 @@
+"""Live widgets: training in the background under sliders, linked figures, replay and export; and small explorers."""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import html
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import ipywidgets as widgets
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from plotly.subplots import make_subplots
+
+from ncbook import plots
+from ncbook.etf import PROXIMAL, nearest_simplex_etf, simplex_etf, simplex_etf_distance
+from ncbook.persistence import h0_death_times
+from ncbook.schedules import ConstantSchedule, SlidingSchedule
+from ncbook.training import Recipe, Trainer
+
+METHODS = {"standard": "cosine", "fixed": "fixed", "nearest": "nearest"}
+SETS = {
+    "digits": dict(backbone="small_cnn", train_size=None),
+    "gaussians": dict(backbone="mlp", train_size=None),
+    "unconstrained": dict(backbone="free_features", train_size=None),
+    **{name: dict(backbone="mnist_cnn", train_size=250) for name in ("mnist", "fashion-mnist", "kmnist")},
+    **{name: dict(backbone="small_cnn", train_size=1000) for name in ("svhn", "cifar10")},
+}
+MAX_FRAMES, MAX_RUNS = 600, 8
+_SAMPLE, _WINDOW, _EXPORTED = 200, 200, 120
+_LONG = 3600.0
+_DECAYING = {  # label, colour, dash
+    "nc1": ("NC1", "#222222", "solid"),
+    "nc2_equinorm": ("NC2 norms", "#882255", "dash"),
+    "nc2_equiangular": ("NC2 angles", "#882255", "dot"),
+    "nc3": ("NC3", "#332288", "dashdot"),
+    "etf_distance": ("ETF distance", "#8A5A2B", "longdash"),
+}
+_SHARES = {
+    "accuracy": ("accuracy", "#222222", "solid"),
+    "test_accuracy": ("test accuracy", "#222222", "dot"),
+    "nc4": ("NC4", "#882255", "dashdot"),
+}
+
+
+class Frame(NamedTuple):
+    """What one drawing shows; about 5 kB. geometry: trace name -> (points, dims); deaths ascending; cosines (C, C)."""
+
+    epoch: float
+    step: int
+    metrics: dict[str, float]
+    geometry: dict[str, np.ndarray]
+    deaths: np.ndarray
+    cosines: np.ndarray
+    beta: float
+    weight: float
+
+
+@dataclasses.dataclass(eq=False)
+class Run:
+    """A recorded run: at most MAX_FRAMES frames; when they are full every second one goes and fewer are kept."""
+
+    label: str
+    recipe: Recipe
+    class_names: tuple[str, ...]
+    geometry: go.Figure
+    frames: list[Frame] = dataclasses.field(default_factory=list)
+    _stride: int = 1
+    _seen: int = 0
+
+    def record(self, frame: Frame) -> None:
+        if self._seen % self._stride == 0:
+            self.frames.append(frame)
+        self._seen += 1
+        if len(self.frames) >= MAX_FRAMES:
+            del self.frames[1::2]
+            self._stride *= 2
+
+    def at(self, epoch: float) -> Frame:
+        """The frame nearest to an epoch."""
+        return min(self.frames, key=lambda frame: abs(frame.epoch - epoch))
+
+
+class Panel(widgets.VBox):
+    """Widgets that need a running kernel; without one, a notebook keeps just this line of text."""
+
+    def __repr__(self):
+        return f"{type(self).__name__}: run this cell in JupyterLab to use it"
+
+
+class LiveLab(Panel):
+    """Trains a recipe in the background; what its sliders are set to holds from the next training step on.
+
+    One daemon thread trains, and only it writes to the figure; `run` does the same steps in the caller's thread. A
+    kernel has one lab: a new one closes the one before. `error` is the exception that stopped training, or None;
+    `trainer` is the live `Trainer`; `runs` are the recorded runs, newest last, at most MAX_RUNS.
+
+    recipe: what to begin with; its `clouds` are what the barcode shows. frames_per_second: how often to draw, at most.
+    Raises: ValueError for a recipe without clouds.
+    """
+
+    _open: LiveLab | None = None
+
+    def __init__(self, recipe: Recipe | None = None, *, frames_per_second: float = 10):
+        if recipe is None:
+            schedule = SlidingSchedule(1.1, 0.1, 40)
+            recipe = Recipe(classes=3, head="nearest", clouds=(8, 16), schedule=schedule, epochs=40, lr=0.05)
+        if recipe.clouds is None:
+            raise ValueError("recipe must have clouds=(b, n): the lab draws their death times")
+        if LiveLab._open is not None:
+            LiveLab._open.close()
+        self.error: Exception | None = None
+        self.runs: list[Run] = []
+        self._base, self._interval = recipe, 1 / frames_per_second
+        self._training = threading.RLock()  # held by whoever steps and draws
+        self._lock, self._pending = threading.Lock(), {}
+        self._wake, self._running, self._due = threading.Event(), False, 0
+        self._worker: threading.Thread | None = None
+        self._writer: int | None = None
+        self._closed, self._next_step, self._next_frame = False, 0.0, 0.0
+        self._count = 0
+        self._view: list[Run] = []
+        self._plot: go.FigureWidget | None = None
+        self._shown = widgets.VBox()
+        self._make_widgets()
+        super().__init__([*self._rows, self._shown, self._replay])
+        LiveLab._open = self
+        atexit.register(self.close)
+        self._reset()
+
+    def start(self) -> None:
+        """Train until the recipe's last epoch or `pause`."""
+        self._running = True
+        self._ensure_worker()
+
+    def pause(self) -> None:
+        """Stop after the step that is under way."""
+        self._running = False
+        self._wake.set()
+
+    def step(self) -> None:
+        """One training step, then pause."""
+        self._running, self._due = False, self._due + 1
+        self._ensure_worker()
+
+    def reset(self) -> None:
+        """Begin anew with the settings that the controls show, training or not as before."""
+        self._ask("reset", True)
+
+    def run(self, steps: int, *, every: int = 10) -> None:
+        """Train `steps` steps, or to the last epoch, in this thread, with a frame after every `every`.
+
+        An exception ends it and is kept in `error`, as it is in the background.
+        """
+        with self._training, self._guard():
+            self._running = False
+            self._take_orders()
+            for k in range(1, steps + 1):
+                if self.trainer.finished:
+                    break
+                self.trainer.step()
+                if k % every == 0 or k == steps or self.trainer.finished:
+                    self._draw(self._take_frame())
+
+    def figure(self, *runs: Run) -> go.Figure:
+        """One run (by default the newest) or two beside each other at the same epochs, as an animation without kernel."""
+        return animation(*(runs or self.runs[-1:]))
+
+    def export(self, path: str | Path, *runs: Run) -> Path:
+        """Write `figure(*runs)` as one HTML file, about 5 MB, that plays by itself in any browser."""
+        path = Path(path)
+        self.figure(*runs).write_html(path, include_plotlyjs=True, auto_play=False)
+        return path
+
+    def close(self) -> None:
+        """Stop the thread and close all widgets."""
+        atexit.unregister(self.close)
+        self._closed, self._running = True, False
+        self._wake.set()
+        if self._worker is not None and self._worker is not threading.current_thread():
+            self._worker.join(timeout=10)
+        if LiveLab._open is self:
+            LiveLab._open = None
+        for widget in (self._plot, *self._controls.values(), *self._buttons.values(), *self.children):
+            widget.close()
+        super().close()
+
+    # What follows up to _take_frame runs with self._training held.
+
+    def _work(self) -> None:
+        while not self._closed:
+            self._wake.clear()
+            wait: float | None = _LONG
+            with self._training, self._guard():
+                self._take_orders()
+                wait = self._turn()
+            if wait:
+                self._wake.wait(wait)
+
+    def _turn(self) -> float | None:
+        """One step if one is due; returns how long to sleep until there may be something to do."""
+        now = time.monotonic()
+        single = self._due > 0
+        if not (self._running or single):
+            if self.error is None and self._frame.step < self.trainer.steps:
+                self._draw(self._take_frame())
+            return _LONG
+        if self.trainer.finished:
+            self._running, self._due = False, 0
+            self._tell("finished: Reset starts anew")
+            return None
+        if not single and now < self._next_step:
+            return self._next_step - now
+        self._next_step = now + 1 / self._controls["speed"].value
+        self.trainer.step()
+        self._due -= single
+        if single or now >= self._next_frame or not self._running or self.trainer.finished:
+            self._draw(self._take_frame())
+            spent = time.monotonic() - now
+            self._next_frame = now + max(self._interval, 2 * spent)
+        return None
+
+    @contextmanager
+    def _guard(self):
+        try:
+            yield
+        except Exception as error:
+            self.error, self._running, self._due = error, False, 0
+            self._tell(f"stopped by {type(error).__name__}: {error}", failed=True)
+
+    def _take_orders(self) -> None:
+        with self._lock:
+            orders, self._pending = self._pending, {}
+        if orders.pop("reset", False):
+            self._reset()
+        if "schedule" in orders:
+            self.trainer.recipe = dataclasses.replace(self.trainer.recipe, schedule=orders.pop("schedule"))
+            self.trainer.controls.manual = False
+            self._move(_plan_moves(self.trainer.recipe))
+        if orders.pop("export", False):
+            self._tell(f"wrote {self.export('live_lab.html', *self._view)}")
+        orders.pop("speed", None)
+        if "view" in orders:
+            self._show(orders.pop("view"))
+        if "replay" in orders:
+            self._draw_recorded(orders.pop("replay"))
+        for name, value in orders.items():
+            setattr(self.trainer.controls, name, value)
+        if orders and not self._running:
+            controls = self.trainer.controls
+            self._draw(self._frame._replace(beta=controls.beta, weight=controls.weight))
+
+    def _reset(self) -> None:
+        with self._training:
+            recipe = self._recipe()
+            self.trainer = Trainer(recipe)
+            self.error, self._due, self._count = None, 0, self._count + 1
+            targets = self.trainer.data.train_targets
+            classes = range(self.trainer.data.num_classes)
+            self._indices = torch.cat([(targets == c).nonzero().flatten()[: _SAMPLE // len(classes)] for c in classes])
+            shot = self.trainer.snapshot(test=False, indices=self._indices)
+            names = self.trainer.data.class_names
+            base = plots.geometry(shot.class_means, features=shot.features, targets=shot.targets, weight=shot.weight,
+                                  class_names=names)
+            kind, plan = self._controls["schedule"].value, (self._controls[name].value for name in ("beta0", "weight0"))
+            label = f"{self._count}: {self._controls['method'].value}, {kind}"
+            label += "" if recipe.schedule is None else " {:g}, {:g}".format(*plan)
+            if recipe.schedule is None:
+                controls = self.trainer.controls
+                controls.beta, controls.weight = self._controls["beta"].value, self._controls["weight"].value
+            kept = [run for run in self.runs if len(run.frames) > 1][-MAX_RUNS + 1 :]
+            self.runs = [*kept, Run(label, recipe, names, base)]
+            self._take_frame()
+            self._list_runs()
+            self._draw(self._frame)
+            self._move(_plan_moves(recipe))
+
+    def _take_frame(self) -> Frame:
+        shot = self.trainer.snapshot(test=False, indices=self._indices)
+        metrics = {key: shot.train[key] for key in (*_DECAYING, "accuracy", "nc4")}
+        metrics["test_accuracy"] = self._test_accuracy()
+        rows = torch.nn.functional.normalize(shot.class_means - shot.class_means.mean(0), dim=1)
+        b, n = self.trainer.recipe.clouds
+        deaths = torch.zeros(b * (n - 1)) if shot.deaths is None else shot.deaths.flatten().sort().values
+        parts = plots.geometry_coordinates(shot.class_means, shot.features, shot.targets, shot.weight)
+        self._frame = Frame(
+            shot.step / self.trainer.steps_per_epoch, shot.step, metrics,
+            {name: part.astype(np.float32) for name, part in parts.items()}, deaths.numpy(),
+            (rows @ rows.T).fill_diagonal_(math.nan).numpy(), shot.beta, shot.densify_weight,
+        )
+        self.runs[-1].record(self._frame)
+        return self._frame
+
+    @torch.no_grad()
+    def _test_accuracy(self) -> float:
+        data, trainer = self.trainer.data, self.trainer
+        if data.test_inputs is None:
+            return math.nan
+        logits = trainer.head(trainer.backbone(data.test_inputs[:_SAMPLE]))
+        return float((logits.argmax(1) == data.test_targets[:_SAMPLE]).float().mean())
+
+    def _draw(self, frame: Frame) -> None:
+        """Show a frame of the newest run as the present one."""
+        run = self.runs[-1]
+        if self._view != [run]:
+            self._show([run])
+        self._move(_moves(run, frame) | _curve_moves(run.frames[-_WINDOW:]))
+        with self._lock, self._own_writes():
+            if "beta" not in self._pending and "weight" not in self._pending:
+                self._controls["beta"].value, self._controls["weight"].value = frame.beta, frame.weight
+            if len(run.frames) % 10 == 0 or not self._running:
+                self._scrubber.max = max(1, len(run.frames) - 1)
+                self._scrubber.value = len(run.frames) - 1
+        hand = self.trainer.controls.manual or self.trainer.recipe.schedule is None
+        lead = "by hand" if hand else f"following {self._controls['schedule'].value}"
+        self._tell(f"{'training' if self._running else 'paused'}: epoch {frame.epoch:.2f} of {self.trainer.recipe.epochs}, "
+                   f"step {frame.step}; β {frame.beta:.3g}, weight {frame.weight:.3g} {lead}")
+
+    def _draw_recorded(self, index: int) -> None:
+        """Show a recorded frame of the run in view and, beside it, the other run's at the same epoch."""
+        first = self._view[0].frames[min(index, len(self._view[0].frames) - 1)]
+        for slot, run in enumerate(self._view):
+            self._move(_moves(run, run.at(first.epoch), slot) | _curve_moves(run.frames, slot))
+        self._tell(f"replay: epoch {first.epoch:.2f}; Start goes on with training")
+
+    def _show(self, runs: Sequence[Run]) -> None:
+        """Put the figure of these runs on the screen; one of the same kind is used again, for each sends plotly.js anew."""
+        before, self._view = self._view, list(runs)
+        same = len(before) == len(runs) and all(
+            (a.recipe.dataset, a.class_names) == (b.recipe.dataset, b.class_names) for a, b in zip(before, runs))
+        if not same:
+            fig = _figure(runs)
+            self._at = {trace.uid: i for i, trace in enumerate(fig.data)}
+            old, self._plot = self._plot, go.FigureWidget(fig)
+            self._shown.children = (self._plot,)
+            if old is not None:
+                old.close()
+        with self._own_writes():
+            self._scrubber.max = max(1, len(runs[0].frames) - 1)
+        for slot, run in enumerate(runs):
+            self._move(_plan_moves(run.recipe, slot))
+
+    def _move(self, moves: Mapping[str, dict]) -> None:
+        with self._plot.batch_update():
+            for uid, values in moves.items():
+                if uid in self._at:
+                    for name, value in values.items():
+                        self._plot.data[self._at[uid]][name] = value
+
+    # The controls. Their callbacks only leave orders for the thread.
+
+    def _make_widgets(self) -> None:
+        base = self._base
+        self._heads = METHODS | ({"standard": "learned"} if base.head == "learned" else {})
+        method = next(name for name, head in self._heads.items() if head == base.head or head == "learned")
+        plan = {"beta0": 1.1, "weight": 0.1} | getattr(base.schedule, "settings", {})
+        kinds = {type(None): "by hand", ConstantSchedule: "constant", SlidingSchedule: "sliding"}
+        kind = kinds.get(type(base.schedule), "own")
+        self._schedules = _SCHEDULES | ({"own": lambda *_: base.schedule} if kind == "own" else {})
+        classes = base.classes if isinstance(base.classes, int) else 10
+        slider = dict(layout=widgets.Layout(width="290px"), style={"description_width": "initial"})
+        self._controls = {
+            "dataset": _dropdown("data", list(SETS), base.dataset, "165px"),
+            "classes": _dropdown("classes", [2, 3, 4, 5, 6, 8, 10], classes, "110px"),
+            "method": widgets.ToggleButtons(options=list(METHODS), value=method, description="method",
+                                            style={"button_width": "82px", "description_width": "initial"}),
+            "epochs": _number("epochs", base.epochs, "115px", whole=True),
+            "schedule": _dropdown("schedule", list(self._schedules), kind, "170px"),
+            "beta0": _number("β₀", plan["beta0"], "95px"),
+            "weight0": _number("w₀", plan["weight"], "95px"),
+            "p": _dropdown("norm", [("L1", 1), ("L2", 2), ("L∞", math.inf)], base.p, "105px"),
+            "beta": widgets.FloatSlider(0, min=0, max=3, step=0.01, description="β", **slider),
+            "weight": widgets.FloatSlider(0, min=0, max=1, step=0.005, description="weight", readout_format=".3f", **slider),
+            "lr": widgets.FloatLogSlider(base.lr, min=-3, max=0, step=0.05, description="learning rate",
+                                         readout_format=".3f", **slider),
+            "speed": widgets.SelectionSlider(options=[(f"{n} steps/s", n) for n in (1, 3, 10, 30)] + [("full", math.inf)],
+                                             value=math.inf, description="speed", **slider),
+        }
+        actions = {"Start": self.start, "Pause": self.pause, "Step": self.step, "Reset": self.reset,
+                   "Follow schedule": lambda: self._ask("manual", False), "Export": lambda: self._ask("export", True)}
+        icons = {"Start": "play", "Pause": "pause", "Step": "step-forward", "Reset": "undo"}
+        self._buttons = {name: widgets.Button(description=name, icon=icons.get(name, ""), layout=widgets.Layout(
+            width="130px" if " " in name else "84px")) for name in actions}
+        for name, action in actions.items():
+            self._buttons[name].on_click(lambda _, action=action: action())
+        for name, control in self._controls.items():
+            control.observe(lambda change, name=name: self._touched(name, change["new"]), names="value")
+        self._status = widgets.HTML(layout=widgets.Layout(margin="0 0 0 8px"))
+        self._shown_run, self._beside = (_dropdown(text, [("nothing", None)], None, "270px") for text in ("replay", "beside"))
+        self._scrubber = widgets.IntSlider(0, min=0, max=1, description="frame", **slider)
+        self._shown_run.observe(lambda _: self._choose(), names="value")
+        self._beside.observe(lambda _: self._choose(), names="value")
+        self._scrubber.observe(lambda change: self._scrub(change["new"]), names="value")
+        c, b = self._controls, self._buttons
+        self._replay = widgets.HBox([self._shown_run, self._beside, self._scrubber, b["Export"]])
+        self._rows = [
+            widgets.HBox([c["dataset"], c["classes"], c["method"], c["epochs"]]),
+            widgets.HBox([c["schedule"], c["beta0"], c["weight0"], b["Follow schedule"], c["p"]]),
+            widgets.HBox([c["beta"], c["weight"], c["lr"]]),
+            widgets.HBox([b["Start"], b["Pause"], b["Step"], b["Reset"], c["speed"]]),
+            self._status,
+        ]
+
+    def _recipe(self) -> Recipe:
+        value = {name: control.value for name, control in self._controls.items()}
+        base, data = self._base, {}
+        if value["dataset"] != base.dataset:
+            data = dict(SETS[value["dataset"]], dataset=value["dataset"])
+        if self._controls["classes"].value != base.classes and not isinstance(base.classes, tuple):
+            data["classes"] = value["classes"]
+        return dataclasses.replace(base, head=self._heads[value["method"]], epochs=value["epochs"], p=value["p"],
+                                   lr=value["lr"], schedule=self._schedule(), **data)
+
+    def _schedule(self):
+        value = {name: self._controls[name].value for name in ("beta0", "weight0", "epochs")}
+        return self._schedules[self._controls["schedule"].value](*value.values())
+
+    def _touched(self, name: str, value) -> None:
+        if self._writer == threading.get_ident():
+            return
+        if name in ("beta", "weight"):
+            self._ask(name, value, manual=True)
+        elif name in ("p", "lr"):
+            self._ask(name, value)
+        elif name in ("schedule", "beta0", "weight0"):
+            self._ask("schedule", self._schedule())
+        else:
+            self._ask("reset" if name != "speed" else "speed", value)
+
+    def _scrub(self, index: int) -> None:
+        if self._writer != threading.get_ident():
+            self._running = False
+            self._ask("replay", index)
+
+    def _choose(self) -> None:
+        if self._writer != threading.get_ident():
+            self._running = False
+            runs = [run for run in (self._shown_run.value, self._beside.value) if run is not None]
+            self._ask("view", runs or self.runs[-1:], replay=self._scrubber.value)
+
+    def _ask(self, name: str, value, **more) -> None:
+        with self._lock:
+            self._pending |= {name: value, **more}
+        self._ensure_worker()
+
+    def _ensure_worker(self) -> None:
+        if self._worker is None and not self._closed:
+            self._worker = threading.Thread(target=self._work, name="live lab", daemon=True)
+            self._worker.start()
+        self._wake.set()
+
+    def _list_runs(self) -> None:
+        options = [(run.label, run) for run in self.runs]
+        with self._own_writes():
+            self._shown_run.options, self._shown_run.value = options, self.runs[-1]
+            self._beside.options, self._beside.value = [("nothing", None), *options], None
+
+    def _tell(self, text: str, *, failed: bool = False) -> None:
+        color = "#B00020" if failed else "#444444"
+        self._status.value = f'<span role="status" style="color: {color}">{html.escape(text)}</span>'
+
+    @contextmanager
+    def _own_writes(self):
+        self._writer = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._writer = None
+
+
+def animation(*runs: Run) -> go.Figure:
+    """One recorded run, or two beside each other at the same epochs, as a figure that plays without a kernel.
+
+    At most 120 frames, evenly spaced over the frames of the first run. Raises: ValueError for none or more than two.
+    """
+    if len(runs) not in (1, 2):
+        raise ValueError(f"runs must be one or two, got {len(runs)}")
+    fig = _figure(runs)
+    at = {trace.uid: i for i, trace in enumerate(fig.data)}
+    for slot, run in enumerate(runs):
+        for uid, values in (_curve_moves(run.frames, slot) | _plan_moves(run.recipe, slot)).items():
+            if uid in at:
+                fig.data[at[uid]].update(values)
+    picked = np.linspace(0, len(runs[0].frames) - 1, min(_EXPORTED, len(runs[0].frames)))
+    stops = [runs[0].frames[k] for k in np.unique(picked.round().astype(int))]
+    for k, stop in enumerate(stops):
+        moves = {}
+        for slot, run in enumerate(runs):
+            moves |= _moves(run, run.at(stop.epoch), slot)
+        moves = {at[uid]: values for uid, values in moves.items() if uid in at}
+        data = [dict(values, type=fig.data[i].type) for i, values in moves.items()]
+        fig.frames += (go.Frame(name=str(k), traces=list(moves), data=data),)
+    for i, values in moves.items():
+        fig.data[i].update(values)
+    _add_player(fig, stops)
+    return fig
+
+
+_SCHEDULES: dict[str, Callable] = {
+    "by hand": lambda beta0, weight, epochs: None,
+    "constant": lambda beta0, weight, epochs: ConstantSchedule(beta0, weight),
+    "sliding": SlidingSchedule,
+}
+
+
+def _dropdown(text: str, options: list, value, width: str) -> widgets.Dropdown:
+    return widgets.Dropdown(options=options, value=value, description=text, layout=widgets.Layout(width=width),
+                            style={"description_width": "initial"})
+
+
+def _number(text: str, value: float, width: str, *, whole: bool = False):
+    kind, least, most, step = (widgets.BoundedIntText, 1, 10**6, 1) if whole else (widgets.BoundedFloatText, 0, 100, 0.05)
+    return kind(value, min=least, max=most, step=step, description=text, layout=widgets.Layout(width=width),
+                style={"description_width": "initial"})
+
+
+def _figure(runs: Sequence[Run]) -> go.Figure:
+    """The panels of one run or two; `uid` of a trace that moves is "slot name"."""
+    space = [{"type": "scene"} if len(run.class_names) == 4 else {} for run in runs]
+    if len(runs) == 1:
+        tall, none = {"rowspan": 2}, None
+        specs = [[space[0] | {"rowspan": 3}, tall, tall], [none] * 3, [none, tall, tall], [{"secondary_y": True}, none, none]]
+        titles = ("", "collapse (log)", "shares", "H<sub>0</sub> bars and β", "cosines of class means", "schedule")
+        fig = make_subplots(4, 3, specs=specs, subplot_titles=titles, column_widths=[0.4, 0.3, 0.3],
+                            row_heights=[0.27, 0.23, 0.2, 0.3], horizontal_spacing=0.075, vertical_spacing=0.13)
+        cells = [dict(geometry=(1, 1), decaying=(1, 2), shares=(1, 3), bars=(3, 2), cosines=(3, 3), schedule=(4, 1))]
+    else:
+        titles = [run.label for run in runs] + ["collapse (log)"] * 2 + ["shares"] * 2 + ["H<sub>0</sub> bars and β"] * 2
+        fig = make_subplots(4, 2, specs=[space, [{}, {}], [{}, {}], [{}, {}]], subplot_titles=titles,
+                            row_heights=[0.42, 0.2, 0.16, 0.22], vertical_spacing=0.09)
+        cells = [dict(geometry=(1, k), decaying=(2, k), shares=(3, k), bars=(4, k)) for k in (1, 2)]
+    for slot, (run, cell) in enumerate(zip(runs, cells, strict=True)):
+        for name, place in cell.items():
+            _ADD[name](fig, run, slot, *place)
+    fig.update_layout(template=plots.TEMPLATE, height=520 if len(runs) == 1 else 900, barmode="overlay", bargap=0.1,
+                      margin=dict(l=48, r=16, t=56, b=44), font_size=11, uirevision="keep",
+                      legend=dict(orientation="h", x=0.42, y=1.16, font_size=11),
+                      legend2=dict(orientation="h", x=0, y=1.16, font_size=11))
+    fig.update_annotations(font_size=12)
+    return fig
+
+
+def _add_player(fig: go.Figure, stops: Sequence[Frame]) -> None:
+    def play(which, milliseconds: int) -> list:
+        return [which, dict(mode="immediate", fromcurrent=True, frame=dict(duration=milliseconds, redraw=True),
+                            transition=dict(duration=0))]
+
+    steps = [dict(label=f"{stop.epoch:.1f}", method="animate", args=play([str(k)], 0)) for k, stop in enumerate(stops)]
+    buttons = [dict(label=label, method="animate", args=play(*args))
+               for label, args in (("▶ Play", (None, 80)), ("❚❚ Pause", ([None], 0)))]
+    foot = dict(x=0, xanchor="left", y=-0.02, yanchor="top")
+    fig.update_layout(
+        height=fig.layout.height + 90, margin_b=fig.layout.margin.b + 90,
+        sliders=[foot | dict(steps=steps, active=len(steps) - 1, x=0.25, len=0.75, pad=dict(t=40),
+                             currentvalue=dict(prefix="epoch "))],
+        updatemenus=[foot | dict(type="buttons", direction="left", buttons=buttons, pad=dict(t=56), showactive=False)],
+    )
+
+
+def _place(fig: go.Figure, traces, slot: int, row: int, col: int, **changes) -> None:
+    taken = {trace.uid for trace in fig.data}
+    for trace in traces:
+        uid = f"{slot} {trace.name}"
+        fig.add_trace(trace, row=row, col=col)
+        fig.data[-1].update(uid=uid if uid not in taken else f"{uid} key {len(fig.data)}", **changes)
+        taken.add(uid)
+
+
+def _add_geometry(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
+    _place(fig, run.geometry.data, slot, row, col, legend="legend2")
+    old = run.geometry.layout
+    if len(run.class_names) == 4:
+        fig.update_scenes(old.scene, row=row, col=col)
+        return
+    fig.update_xaxes(range=old.xaxis.range, zeroline=True, zerolinecolor="#E6E6E6", row=row, col=col)
+    anchor = {} if len(run.class_names) == 2 else dict(scaleanchor=fig.get_subplot(row, col).xaxis.plotly_name.replace("axis", ""))
+    fig.update_yaxes(range=old.yaxis.range, zeroline=True, zerolinecolor="#E6E6E6", row=row, col=col, **anchor)
+
+
+def _add_curves(fig: go.Figure, slot: int, row: int, col: int, curves: dict, name: str) -> None:
+    lines = [go.Scatter(name=label, mode="lines", line=dict(color=color, dash=dash, width=1.8), showlegend=slot == 0,
+                        legendgroup=label) for label, color, dash in curves.values()]
+    colors = [color for _, color, _ in curves.values()]
+    now = go.Scatter(name=f"now {name}", mode="markers", marker=dict(size=6, color=colors), showlegend=False)
+    _place(fig, [*lines, now], slot, row, col)
+    fig.update_xaxes(title="epoch", row=row, col=col)
+
+
+def _add_decaying(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
+    _add_curves(fig, slot, row, col, _DECAYING, "decaying")
+    fig.update_yaxes(type="log", exponentformat="power", nticks=5, row=row, col=col)
+
+
+def _add_shares(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
+    _add_curves(fig, slot, row, col, _SHARES, "shares")
+    fig.update_yaxes(range=[-0.03, 1.03], row=row, col=col)
+
+
+def _add_bars(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
+    count = len(run.frames[-1].deaths)
+    _place(fig, plots.barcode(torch.ones(count), 1.0).data, slot, row, col, showlegend=False)
+    fig.update_xaxes(title="distance", rangemode="tozero", row=row, col=col)
+    fig.update_yaxes(range=[0.5, count + 0.5], showgrid=False, row=row, col=col)
+
+
+def _add_cosines(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
+    ideal = simplex_etf(len(run.class_names), len(run.class_names), dtype=torch.float64)
+    heat = plots.cosine_heatmap(ideal, class_names=run.class_names)
+    _place(fig, heat.data, slot, row, col)
+    fig.data[-1].update(colorbar=dict(x=1.0, len=0.42, y=0.19, thickness=10), textfont_size=10)
+    fig.update_xaxes(type="category", showgrid=False, row=row, col=col)
+    fig.update_yaxes(type="category", showgrid=False, autorange="reversed", row=row, col=col)
+
+
+def _add_schedule(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
+    for name, color, second in (("β", "#222222", False), ("weight", "#E69F00", True)):
+        line = go.Scatter(name=f"planned {name}", mode="lines", line=dict(color=color, dash="dash", width=1.5))
+        now = go.Scatter(name=f"now {name}", mode="markers", marker=dict(size=9, color=color))
+        for trace in (line, now):
+            fig.add_trace(trace.update(uid=f"{slot} {trace.name}", showlegend=False), row=row, col=col, secondary_y=second)
+        fig.update_yaxes(title=name, color=color, rangemode="tozero", showgrid=not second, row=row, col=col, secondary_y=second)
+    fig.update_xaxes(title="epoch", row=row, col=col)
+
+
+_ADD = dict(geometry=_add_geometry, decaying=_add_decaying, shares=_add_shares, bars=_add_bars, cosines=_add_cosines,
+            schedule=_add_schedule)
+
+
+def _moves(run: Run, frame: Frame, slot: int = 0) -> dict[str, dict]:
+    """What a frame changes: uid -> properties of the trace."""
+    short = frame.deaths < frame.beta
+    moves = {name: dict(zip("xyz", part.T)) for name, part in frame.geometry.items()}
+    moves |= {
+        "shorter than β": {"x": np.where(short, frame.deaths, 0)},
+        "longer than β": {"x": np.where(short, 0, frame.deaths)},
+        "β": {"x": [frame.beta] * 2},
+        "cosines": {"z": frame.cosines},
+        "now β": {"x": [frame.epoch], "y": [frame.beta]},
+        "now weight": {"x": [frame.epoch], "y": [frame.weight]},
+    }
+    for name, curves in (("decaying", _DECAYING), ("shares", _SHARES)):
+        moves[f"now {name}"] = {"x": [frame.epoch] * len(curves), "y": [frame.metrics[key] for key in curves]}
+    return {f"{slot} {name}": values for name, values in moves.items()}
+
+
+def _curve_moves(frames: Sequence[Frame], slot: int = 0) -> dict[str, dict]:
+    epochs = np.array([frame.epoch for frame in frames], dtype=np.float32)
+    return {
+        f"{slot} {label}": {"x": epochs, "y": np.array([frame.metrics[key] for frame in frames], dtype=np.float32)}
+        for key, (label, _, _) in (_DECAYING | _SHARES).items()
+    }
+
+
+def _plan_moves(recipe: Recipe, slot: int = 0) -> dict[str, dict]:
+    grid = np.linspace(1, recipe.epochs, 60) if recipe.schedule is not None else np.empty(0)
+    return {
+        f"{slot} planned {name}": {"x": grid, "y": np.array([getattr(recipe.schedule, attribute)(float(e)) for e in grid])}
+        for name, attribute in (("β", "beta"), ("weight", "weight"))
+    }
