@@ -21,7 +21,7 @@ test: $(VENV)/.test
 
 book: $(CHAPTERS:%=notebooks/%.ipynb)
 
-notebooks/%.ipynb: notebooks/%.py notebooks/build_book.py $(wildcard ncbook/*.py) | $(VENV)/.book
+notebooks/%.ipynb: notebooks/%.py notebooks/build_book.py $(wildcard ncbook/*.py) | $(VENV)/.test
 	$(BIN)/python notebooks/build_book.py $<
 
 $(VENV)/.book: $(VENV)/.made pyproject.toml

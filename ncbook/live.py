@@ -369,8 +369,7 @@ class LiveLab(Panel):
         self._controls = {
             "dataset": _dropdown("data", list(SETS), base.dataset, "165px"),
             "classes": _dropdown("classes", [2, 3, 4, 5, 6, 8, 10], classes, "110px"),
-            "method": widgets.ToggleButtons(options=list(METHODS), value=method, description="method",
-                                            style={"button_width": "82px", "description_width": "initial"}),
+            "method": _dropdown("method", list(METHODS), method, "150px"),
             "epochs": _number("epochs", base.epochs, "115px", whole=True),
             "schedule": _dropdown("schedule", list(self._schedules), kind, "170px"),
             "beta0": _number("β₀", plan["beta0"], "95px"),

@@ -151,7 +151,7 @@ def strings(value):
 
 
 def problems(notebook, size=0):
-    """What keeps an executed notebook of `size` bytes from being committed: a list of sentences, empty when it is fine."""
+    """What keeps an executed notebook of `size` bytes from being committed: a list, empty when it is fine."""
     found = []
     if size > MAX_BYTES:
         found.append(f"the file has {size:,} bytes, more than {MAX_BYTES:,}")

@@ -18,7 +18,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
-BOOK_ONLY = {"plots.py", "live.py"}
+EXTRAS = PROJECT["optional-dependencies"]
+EXTRA_OF = {"plots.py": "book", "live.py": "book", "experiments.py": "experiments"}
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow", "IPython": "ipython"}
 
 FAKE_PYTHON = """\
@@ -36,12 +37,13 @@ def names(requirements):
     return {Requirement(line).name for line in requirements}
 
 
-def imported_distributions(paths):
-    """The distributions that Python files import, at their top or inside a function; ours and Python's own left out."""
-    roots, ours = set(), {"ncbook", "conftest"}
+def imported_distributions(paths, inside_functions=True):
+    """The distributions that Python files import; ours and Python's own left out."""
+    roots, ours = set(), {"ncbook", "conftest", "build_book"}
     for path in paths:
         ours.add(path.stem)
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree) if inside_functions else tree.body:
             if isinstance(node, ast.Import):
                 roots |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -50,19 +52,15 @@ def imported_distributions(paths):
 
 
 def closure(requirements):
-    """Every installed distribution that the requirements pull in."""
+    """Every installed distribution that the requirements pull in, lower case."""
     todo, found = [Requirement(line) for line in requirements], set()
     while todo:
-        requirement = todo.pop()
-        environments = [{"extra": extra} for extra in requirement.extras or {""}]
-        wanted = not requirement.marker or any(requirement.marker.evaluate({"extra": ""}) for _ in environments)
-        if requirement.name.lower() in found or not wanted:
+        parent = todo.pop()
+        if parent.name.lower() in found:
             continue
-        found.add(requirement.name.lower())
-        for line in metadata.requires(requirement.name) or []:
-            child = Requirement(line)
-            if not child.marker or any(child.marker.evaluate(environment) for environment in environments):
-                child.marker = None
+        found.add(parent.name.lower())
+        for child in map(Requirement, metadata.requires(parent.name) or []):
+            if not child.marker or any(child.marker.evaluate({"extra": extra}) for extra in {"", *parent.extras}):
                 todo.append(child)
     return found
 
@@ -76,20 +74,25 @@ def test_conda_installs_the_test_extra_and_lists_nothing_itself():
     }
 
 
-def test_the_test_extra_includes_the_book():
-    assert "ncbook[book]" in PROJECT["optional-dependencies"]["test"]
+def test_core_dependencies_are_what_the_package_imports_beyond_its_extras():
+    needed = set()
+    for path in (ROOT / "ncbook").glob("*.py"):
+        needed |= imported_distributions([path]) - names(EXTRAS.get(EXTRA_OF.get(path.name), []))
+    assert needed == names(PROJECT["dependencies"])
 
 
-def test_core_dependencies_are_what_the_package_imports():
-    core = [path for path in (ROOT / "ncbook").glob("*.py") if path.name not in BOOK_ONLY]
-    assert imported_distributions(core) == names(PROJECT["dependencies"])
+def test_the_book_extra_covers_what_the_chapters_import():
+    core = names(PROJECT["dependencies"])
+    chapters = (ROOT / "notebooks").glob("[0-9][0-9]_*.py")
+    # What a chapter imports inside a function it can do without.
+    assert imported_distributions(chapters, inside_functions=False) <= core | names(EXTRAS["book"])
+    assert imported_distributions([ROOT / "notebooks" / "build_book.py"]) <= core | names(EXTRAS["book"])
 
 
-def test_extras_cover_what_the_book_and_the_tests_import():
-    book = [*(ROOT / "ncbook").glob("*.py"), *(ROOT / "notebooks").glob("*.py")]
-    declared = names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["book"])
-    assert imported_distributions(book) <= declared
-    declared |= names(PROJECT["optional-dependencies"]["test"]) | {"build_book"}
+def test_the_test_extra_has_the_other_extras_and_covers_the_tests():
+    (ours,) = [Requirement(line) for line in EXTRAS["test"] if line.startswith("ncbook")]
+    assert ours.extras == EXTRAS.keys() - {"test"}
+    declared = names(PROJECT["dependencies"]).union(*map(names, EXTRAS.values()))
     assert imported_distributions((ROOT / "tests").rglob("*.py")) <= declared
 
 
@@ -97,7 +100,7 @@ def test_the_package_alone_does_not_fetch_jupyter():
     installed = closure(PROJECT["dependencies"])
     assert {"torch", "threadpoolctl"} <= installed
     assert installed.isdisjoint({"jupyterlab", "jupytext", "ipykernel", "ipywidgets", "plotly", "pandas", "pytest"})
-    assert {"ipykernel", "tornado"} <= closure(PROJECT["optional-dependencies"]["book"])
+    assert {"ipykernel", "tornado"} <= closure(EXTRAS["book"])
 
 
 def make(folder, *arguments, too_old=0):

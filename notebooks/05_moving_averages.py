@@ -1,0 +1,723 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Moving averages of the class means
+#
+# The nearest simplex ETF of chapter 04 needs the class means, and a training step sees only a batch: a few samples a
+# class, sometimes none. This chapter is about the average that stands between the batch and the classifier. It
+# has two jobs that pull in opposite directions, to be *quiet* and to be *up to date*, and we measure both, on a toy and on a real run.
+# Then we look at what happens to classes that are not in the batch, where a careless rule does lasting damage.
+#
+# *You will learn*
+#
+# - what cumulative and exponential averages weigh how much, and why the published "exponential" one is a straight ramp;
+# - the price of each in variance and in lag, on paper and in a simulation;
+# - how well they track the class means of a network that is being trained, and how steady the nearest ETF is;
+# - what to do with a class that is absent from a batch, and with one that has never been seen;
+# - why the averages belong in the checkpoint.
+
+# %%
+import copy
+import inspect
+import io
+import os
+from collections import defaultdict
+
+import plotly.graph_objects as go
+import torch
+from IPython.display import Code, Markdown, display
+from plotly.subplots import make_subplots
+
+import ncbook
+from ncbook import plots
+
+PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
+SIZES = {  #      epochs of each run, seeds where seeds are compared, batch sizes, repeats of the simulation
+    "quick": dict(EPOCHS=2, SEEDS=1, BATCHES=(16, 64, 256), REPEATS=500),
+    "book": dict(EPOCHS=8, SEEDS=3, BATCHES=(16, 64, 256), REPEATS=2000),
+    "paper": dict(EPOCHS=100, SEEDS=5, BATCHES=(16, 64, 256), REPEATS=10000),
+}[PROFILE]
+EPOCHS, SEEDS, BATCHES, REPEATS = (SIZES[key] for key in ("EPOCHS", "SEEDS", "BATCHES", "REPEATS"))
+ALPHA = 0.1  # of the average with a constant weight, which is here for comparison
+SEED = 0
+DEVICE = "cpu"  # the networks are so small that nothing is faster
+
+STYLES = {  # colour, dash
+    "batch alone": ("#8A5A2B", "dot"), "cumulative": ("#E69F00", "dash"), "ramp (ema)": ("#0072B2", "solid"),
+    f"constant α = {ALPHA}": ("#009E73", "dashdot"),
+}
+NAMES = tuple(STYLES)
+
+
+def show_code(*objects):
+    display(Code("\n\n".join(inspect.getsource(o) for o in objects), language="python"))
+
+
+def add_line(fig, x, y, name, styles=STYLES, **cell):
+    colour, dash = styles[name]
+    fig.add_scatter(x=[round(float(v), 3) for v in x], y=[float(f"{v:.3g}") for v in y], name=name, legendgroup=name,
+                    mode="lines", line=dict(color=colour, dash=dash, width=2),
+                    showlegend=not any(trace.name == name for trace in fig.data), **cell)
+
+
+# %% [markdown]
+# ## 1. Two averages
+#
+# Let $m_t \in \mathbb{R}^d$ be the mean feature of one class in batch $t = 1, 2, \dots$ (only batches that hold the class
+# count). Both averages of the paper are of the form
+#
+# $$ a_t = (1 - \alpha_t)\, a_{t-1} + \alpha_t\, m_t, \qquad
+#    \alpha_t = \begin{cases} 1/t & \text{cumulative (cma)} \\ \max\!\big(\tfrac{2}{t+1},\ 10^{-4}\big) & \text{exponential (ema)} \end{cases} $$
+#
+# and $\alpha_1 = 1$ in both, so that the first batch sets the average. In the package, each class has its own count $t$:
+
+# %%
+show_code(ncbook.ClassMeanAverage.forward)
+
+# %% [markdown]
+# The gradient runs through `batch_mean` alone: earlier batches belong to earlier networks, whose graphs are gone.
+#
+# What does each of them remember? Unrolling the recursion, batch $s$ enters $a_t$ with the weight
+# $w_s = \alpha_s \prod_{j=s+1}^{t} (1 - \alpha_j)$. For the cumulative average this is $1/t$ for all $s$, the plain mean. For
+# $\alpha_t = 2/(t+1)$ the product telescopes, since $1 - \alpha_j = \frac{j-1}{j+1}$:
+#
+# $$ w_s = \frac{2}{s+1} \cdot \frac{s\,(s+1)}{t\,(t+1)} = \frac{2 s}{t\,(t+1)} . $$
+#
+# A straight **ramp**, not an exponential. The average becomes a true exponential one only when $\alpha_t$ reaches its
+# floor:
+
+# %%
+floor_at = next(t for t in range(1, 10**6) if 2 / (t + 1) <= 1e-4)
+display(Markdown(f"The floor $10^{{-4}}$ is reached at update $t$ = {floor_at:,}. With 22 batches an epoch, as the digits have at a "
+                 f"batch size of 64, that is after {floor_at / 22:,.0f} epochs."))
+assert floor_at == 19_999
+
+# %% [markdown]
+# The weights can be read off the module itself, by feeding it unit vectors: if the feature of batch $s$ is
+# the unit vector $e_s$, the average at time $t$ *is* the vector of weights. For comparison there is a third average, with a constant weight
+# $\alpha$ after the first batch. It is what most people think of as exponential.
+
+# %%
+class ConstantAverage(ncbook.ClassMeanAverage):
+    """a_t = (1 - alpha) a_{t-1} + alpha m_t, for the classes in the batch; alpha = 1 is the batch alone."""
+
+    def __init__(self, num_classes, dim, alpha):
+        super().__init__(num_classes, dim)
+        self.alpha = alpha
+
+    def forward(self, features, targets):
+        batch = ncbook.ClassMeanAverage(*self.mean.shape)  # its first update is the batch's own class means
+        batch_mean = batch(features, targets)
+        alpha = torch.where(self.seen, self.alpha, 1.0) * batch.seen
+        mean = torch.lerp(self.mean.clone(), batch_mean, alpha[:, None])
+        self.mean.copy_(mean.detach())
+        self.count += batch.seen
+        return mean
+
+
+def averages(num_classes, dim):
+    made = (ConstantAverage(num_classes, dim, 1.0), ncbook.ClassMeanAverage(num_classes, dim, "cma"),
+            ncbook.ClassMeanAverage(num_classes, dim, "ema"), ConstantAverage(num_classes, dim, ALPHA))
+    return dict(zip(NAMES, made))
+
+
+T = 100
+weights = averages(2, T)
+for unit in torch.eye(T):
+    for average in weights.values():
+        average(unit[None], torch.tensor([0]))
+weights = {name: average.mean[0] for name, average in weights.items()}
+s = torch.arange(1, T + 1)
+assert torch.allclose(weights["cumulative"], torch.full((T,), 1 / T), atol=1e-6)
+assert torch.allclose(weights["ramp (ema)"], 2 * s / (T * (T + 1)), atol=1e-6)
+
+fig = go.Figure()
+for name in NAMES[1:]:
+    add_line(fig, s, weights[name], name)
+fig.update_layout(template=plots.TEMPLATE, width=760, height=380,
+                  title=dict(text=f"What an average remembers after {T} batches", subtitle=dict(text="weight of each batch; every curve sums to 1")))
+fig.update_xaxes(title="batch s")
+fig.update_yaxes(title="weight", rangemode="tozero")
+fig
+
+# %% [markdown]
+# The cumulative average gives the first batch, of an untrained network, as much say as the last. The ramp lets it fade: of
+# $t$ batches, the newer half has three quarters of the weight. Both remember ever longer as time goes on; the
+# constant one always forgets at the same rate.
+#
+# ## 2. Variance against lag
+#
+# Let the batch means scatter around the true class mean, independently, with variance $\sigma^2$ per coordinate. The
+# average then has the variance $\sigma^2 \sum_s w_s^2$. And let the true mean move at a constant speed $v$: the average
+# shows where it was $\sum_s w_s\,(t-s)$ batches ago, and is off by $v$ times this **lag**. Summing up the weights:
+#
+# | average | $\sum_s w_s^2$ | lag in batches |
+# |---|---:|---:|
+# | cumulative | $\frac1t$ | $\frac{t-1}{2}$ |
+# | ramp, $\alpha_t = \frac{2}{t+1}$ | $\frac{2(2t+1)}{3t(t+1)} \approx \frac{4}{3t}$ | $\frac{t-1}{3}$ |
+# | constant $\alpha$, for $t \to \infty$ | $\frac{\alpha}{2-\alpha}$ | $\frac{1-\alpha}{\alpha}$ |
+
+# %%
+formulas = {
+    "cumulative": (1 / T, (T - 1) / 2),
+    "ramp (ema)": (2 * (2 * T + 1) / (3 * T * (T + 1)), (T - 1) / 3),
+    NAMES[3]: (ALPHA / (2 - ALPHA), (1 - ALPHA) / ALPHA),
+}
+for name, (variance, lag) in formulas.items():
+    w = weights[name].double()
+    measured = float(w.square().sum()), float((w * (T - s)).sum())
+    print(f"{name:15} variance {measured[0]:.4f} (formula {variance:.4f})   lag {measured[1]:.2f} (formula {lag:.2f})")
+    assert abs(measured[0] - variance) < 1e-3 * variance and abs(measured[1] - lag) < 1e-2 * lag
+
+# %% [markdown]
+# Against the cumulative average, the ramp pays a third more variance for a third less lag. Which is the better deal depends
+# on how the target moves. Class means move fast at first and then settle, so let us simulate that: a scalar target
+# $1 - e^{-t/50}$, and batch means that scatter around it with standard deviation 0.5. The simulation runs many
+# times at once, one in each coordinate of the module.
+
+# %%
+steps, sigma = 400, 0.5
+generator = torch.Generator().manual_seed(SEED)
+target = 1 - torch.exp(-torch.arange(1, steps + 1) / 50)
+simulated, bias, scatter = averages(2, REPEATS), defaultdict(list), defaultdict(list)
+for value in target:
+    batch = value + sigma * torch.randn(1, REPEATS, generator=generator)
+    for name, average in simulated.items():
+        error = average(batch, torch.tensor([0]))[0] - value
+        bias[name].append(float(error.mean().abs()))
+        scatter[name].append(float(error.std()))
+rmse = {name: torch.tensor([b**2 + c**2 for b, c in zip(bias[name], scatter[name])]).sqrt() for name in NAMES}
+
+fig = make_subplots(1, 3, subplot_titles=("lag: mean error", "noise: standard deviation", "both: root mean square"), horizontal_spacing=0.08)
+shown = range(0, steps, 5)
+for column, values in enumerate((bias, scatter, rmse), start=1):
+    for name in NAMES:
+        if column > 1 or name != "batch alone":
+            add_line(fig, [t + 1 for t in shown], [values[name][t] for t in shown], name, row=1, col=column)
+fig.update_layout(template=plots.TEMPLATE, width=860, height=400, margin=dict(t=96, b=90), legend=dict(orientation="h", x=0, y=-0.2),
+                  title=f"Tracking a target that moves, then settles ({REPEATS:,} runs)")
+fig.update_annotations(font=dict(size=14))
+fig.update_xaxes(title="batch")
+fig.update_yaxes(rangemode="tozero", range=[0, 0.6])
+middle, end = steps // 8, steps - 1
+assert bias["cumulative"][end] > bias["ramp (ema)"][end] > bias[NAMES[3]][end]
+assert scatter["cumulative"][end] < scatter["ramp (ema)"][end] < scatter[NAMES[3]][end] < scatter["batch alone"][end]
+assert rmse["ramp (ema)"][end] < rmse["cumulative"][end] and rmse[NAMES[3]][middle] < rmse["cumulative"][middle]
+fig
+
+# %% [markdown]
+# Left: the cumulative average is still dragging its beginning along when the target has long come to rest; the ramp
+# catches up sooner; the constant one soonest. Middle: in noise the order is reversed. Right, in total: on a moving target
+# a constant weight is best, and its noise floor is what it pays for that later. The ramp ends below both, without any
+# constant to tune, as long as the target does settle.
+#
+# ## 3. On a real run
+#
+# Now the digits. We train with the nearest-ETF head and feed all four averages the features of every batch. Only the
+# head's own (the ramp) steers the classifier, so the four see exactly the same run. What they should track is the class means of the *whole*
+# training set under the network of that moment, computed in training mode as the batches are, with the batch norm's statistics over the whole set. Distances are of
+# centred means, relative to the norm of the true ones.
+
+# %%
+def centred(x):
+    return x - x.mean(0)
+
+
+def true_class_means(trainer):
+    backbone = copy.deepcopy(trainer.backbone).train()  # a copy: batch norm must not take note of this
+    with torch.no_grad():
+        features = trainer.head.embed(backbone(trainer.data.train_inputs))
+    return torch.stack([features[trainer.data.train_targets == c].mean(0) for c in range(trainer.data.num_classes)])
+
+
+def watch(trainer):
+    """Train to the end, with four averages of each batch beside the head; yields them after each step."""
+    seen, shadows = {}, averages(*trainer.head.weight.shape)
+
+    def note(head, arguments):
+        seen["batch"] = head.embed(arguments[0]).detach(), arguments[1]
+
+    handle = trainer.head.register_forward_pre_hook(note)
+    while not trainer.finished:
+        trainer.step()
+        for average in shadows.values():
+            average(*seen["batch"])
+        yield shadows
+    handle.remove()
+
+
+def recipe(**changes):
+    return ncbook.Recipe(**{**dict(dataset="digits", backbone="mlp", head="nearest", epochs=EPOCHS, seed=SEED, device=DEVICE), **changes})
+
+
+errors, epochs_at = {}, {}
+for size in BATCHES:
+    trainer = ncbook.Trainer(recipe(batch_size=size))
+    every = max(1, trainer.steps_per_epoch * EPOCHS // 60)
+    errors[size], epochs_at[size] = defaultdict(list), []
+    for shadows in watch(trainer):
+        if trainer.steps % every == 0 or trainer.steps <= 5:
+            truth = centred(true_class_means(trainer))
+            epochs_at[size].append(trainer.steps / trainer.steps_per_epoch)
+            for name, average in shadows.items():
+                errors[size][name].append(float((centred(average.mean) - truth).norm() / truth.norm()))
+
+fig = make_subplots(1, len(BATCHES), subplot_titles=[f"batch size {size}" for size in BATCHES], shared_yaxes=True, horizontal_spacing=0.04)
+for column, size in enumerate(BATCHES, start=1):
+    for name in NAMES:
+        add_line(fig, epochs_at[size], errors[size][name], name, row=1, col=column)
+fig.update_layout(template=plots.TEMPLATE, width=860, height=420, margin=dict(t=96, b=90), legend=dict(orientation="h", x=0, y=-0.2),
+                  title="How far the averages are from the true class means")
+fig.update_annotations(font=dict(size=14))
+fig.update_xaxes(title="epoch")
+fig.update_yaxes(type="log", exponentformat="e", dtick=1)
+fig.update_yaxes(title="relative distance", col=1)
+fig
+
+
+# %%
+def late(size, name):
+    values = errors[size][name]
+    return sum(values[-len(values) // 4:]) / len(values[-len(values) // 4:])
+
+
+table = "| batch size | " + " | ".join(NAMES) + " |\n" + "|---:" * (1 + len(NAMES)) + "|\n"
+table += "\n".join(f"| {size} | " + " | ".join(f"{late(size, name):.3f}" for name in NAMES) + " |" for size in BATCHES)
+display(Markdown("Relative distance to the true class means, mean over the last quarter of the run:\n\n" + table))
+small, large = BATCHES[0], BATCHES[-1]
+assert all(late(size, "ramp (ema)") < late(size, "cumulative") for size in BATCHES)
+assert late(small, "ramp (ema)") < late(small, "batch alone") and late(large, "batch alone") < late(large, "cumulative")
+
+# %% [markdown]
+# Three things to read from this:
+#
+# - **The ramp beats the cumulative average** at every batch size: class means that settle as training goes on are the case it is made for.
+# - **Averaging pays when batches are small.** With few samples a class, every average is better than the batch alone before
+#   long.
+# - **With large batches the lag costs more than the noise.** In a short run at the largest batch size the batch's own means
+#   are better than the cumulative average. Averages count in batches, and an epoch has few of them.
+#
+# The constant weight does well here, which the paper's choice does not try to deny: it is a constant to tune, and good values depend on the batch
+# size and the length of the run. The ramp has none.
+#
+# ## 4. What the classifier makes of it
+#
+# The classifier sees an average only through its nearest ETF. So measure there: the angle between two ETFs $W$ and $W'$, as
+# matrices of norm $\sqrt C$, is $\arccos\big(\langle W, W'\rangle/C\big)$. Two angles matter. From one step to the next: is the classifier
+# steady, so that the features have something to aim at? And to the nearest ETF of the true class means: is it right?
+
+# %%
+def angle(w, other):
+    return float(torch.rad2deg(torch.arccos(((w * other).sum() / len(w)).clamp(-1, 1))))
+
+
+trainer = ncbook.Trainer(recipe(batch_size=64))
+frames, turn, off, epochs_of = {}, defaultdict(list), defaultdict(list), []
+for shadows in watch(trainer):
+    target_etf = ncbook.nearest_simplex_etf(true_class_means(trainer))
+    epochs_of.append(trainer.steps / trainer.steps_per_epoch)
+    for name, average in shadows.items():
+        frame = ncbook.nearest_simplex_etf(average.mean, previous=frames.get(name))
+        turn[name].append(angle(frame, frames[name]) if name in frames else float("nan"))
+        off[name].append(angle(frame, target_etf))
+        frames[name] = frame
+settled = copy.deepcopy(trainer)
+
+fig = make_subplots(1, 2, subplot_titles=("from one step to the next", "to the ETF of the true class means"), horizontal_spacing=0.1)
+shown = range(1, len(epochs_of), max(1, len(epochs_of) // 80))
+for column, values in enumerate((turn, off), start=1):
+    for name in NAMES:
+        add_line(fig, [epochs_of[i] for i in shown], [values[name][i] for i in shown], name, row=1, col=column)
+fig.update_layout(template=plots.TEMPLATE, width=860, height=420, margin=dict(t=96, b=90), legend=dict(orientation="h", x=0, y=-0.2),
+                  title="How the nearest ETF turns, batch size 64")
+fig.update_annotations(font=dict(size=14))
+fig.update_xaxes(title="epoch")
+fig.update_yaxes(type="log", title="angle, degrees", tickvals=[0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30], tickformat="g")
+fig
+
+
+# %%
+def median_late(values):
+    return float(torch.tensor(values[len(values) // 2:]).median())
+
+
+for name in NAMES:
+    print(f"{name:15} second half of the run, median: turns {median_late(turn[name]):6.3f} degrees a step, "
+          f"is off by {median_late(off[name]):.2f} degrees")
+assert median_late(turn["cumulative"]) < median_late(turn["ramp (ema)"]) < median_late(turn[NAMES[3]]) < median_late(turn["batch alone"])
+assert median_late(off["ramp (ema)"]) < median_late(off["batch alone"])
+
+# %% [markdown]
+# The batch alone makes a restless classifier, which turns by degrees from one step to the next however well it tracks on average.
+# The cumulative average is the steadiest and the ramp nearly so: the newest batch weighs $1/t$ in the one, and about twice
+# that in the other.
+#
+# Does it matter for the network that is trained? The same recipe, with each average in the head:
+
+# %%
+results = {}
+for index, name in enumerate(NAMES):
+    for seed in range(SEEDS):
+        trainer = ncbook.Trainer(recipe(seed=seed))
+        trainer.head.averages = list(averages(*trainer.head.weight.shape).values())[index]
+        while not trainer.finished:
+            trainer.step()
+        shot = trainer.snapshot()
+        results.setdefault(name, []).append((shot.test["accuracy"], shot.train["nc1"], shot.train["nc3"]))
+
+
+def median_and_range(values, form):
+    low, middle, high = min(values), sorted(values)[len(values) // 2], max(values)
+    return form(middle) if len(values) == 1 else f"{form(middle)} ({form(low)} to {form(high)})"
+
+
+table = "| average in the head | test accuracy | nc1 | nc3 |\n|---|---:|---:|---:|\n"
+for name, values in results.items():
+    accuracy, nc1, nc3 = zip(*values)
+    table += (f"| {name} | {median_and_range(accuracy, lambda v: f'{100 * v:.1f}%')} | {median_and_range(nc1, lambda v: f'{v:.3f}')} "
+              f"| {median_and_range(nc3, lambda v: f'{v:.4f}')} |\n")
+display(Markdown(f"After {EPOCHS} epochs, {SEEDS} seed(s), median and range:\n\n" + table))
+assert all(accuracy > 0.9 for values in results.values() for accuracy, _, _ in values)
+
+# %% [markdown]
+# On a task as easy as the digits, accuracy hardly tells them apart: look at the ranges before believing a difference. What
+# the average changes is the geometry: how tightly classes collapse and how well class means and classifier agree in the
+# end. In the package, `NearestETFHead(..., method="ema")` is the default, and `method="cma"` the other published choice.
+#
+# ## 5. A class that is not in the batch
+#
+# With $C$ classes of equal size and batches of $B$ samples, a class is absent from a batch with probability about
+# $(1 - 1/C)^B$.
+
+# %%
+rows = [(10, 16), (10, 64), (10, 256), (100, 256), (1000, 256)]
+display(Markdown("| classes | batch size | classes absent from a batch, expected |\n|---:|---:|---:|\n" + "\n".join(
+    f"| {c} | {b} | {c * (1 - 1 / c) ** b:.3g} |" for c, b in rows)))
+
+# %% [markdown]
+# So absence is either rare or the rule, and an average needs an answer for it. `ClassMeanAverage` does the obvious: a class
+# that is absent **keeps** its average and its count. Two other answers are worth a look.
+#
+# *Filling.* Put something in the place of the missing mean, say the mean of all features in the batch, and update as usual.
+# It is convenient, as there is one count and no mask.
+#
+# *Filling, with a memory.* The code published with the paper keeps the average of an absent class if it has a note that
+# the class has been seen. But it takes that note only in batches in which *some* class is missing. A
+# class that was in every batch so far, all of them complete, has no note; the first time it is absent, its
+# average is overwritten by the mean of the batch. (We read it so in the public repository, file `nc/models/ddn_modules.py`. There class means are stored
+# relative to the batch mean and yet filled with the batch mean itself; here we let them be filled with the
+# centre, which is kinder.)
+
+# %%
+class Filled(ncbook.ClassMeanAverage):
+    """An absent class is given the mean of the batch; one count for all classes."""
+
+    def forward(self, features, targets):
+        fresh = ncbook.ClassMeanAverage(*self.mean.shape)
+        batch_mean = fresh(features, targets)
+        old, new = self.fill(batch_mean, fresh.seen, features.mean(0))
+        mean = torch.lerp(old, new, max(2 / (int(self.count[0]) + 2), 1e-4))
+        self.mean.copy_(mean.detach())
+        self.count += 1
+        return mean
+
+    def fill(self, batch_mean, present, centre):
+        return self.mean.clone(), torch.where(present[:, None], batch_mean, centre)
+
+
+class FilledWithMemory(Filled):
+    """As published: an absent class keeps its average if an earlier incomplete batch held it, else it is overwritten."""
+
+    def __init__(self, num_classes, dim):
+        super().__init__(num_classes, dim)
+        self.register_buffer("noted", torch.zeros(num_classes, dtype=torch.bool))
+
+    def fill(self, batch_mean, present, centre):
+        old = self.mean.clone()
+        if present.all():
+            return old, batch_mean
+        self.noted |= present
+        old = torch.where((present | self.noted)[:, None], old, centre)
+        return old, torch.where(present[:, None], batch_mean, old)
+
+
+RULES = {"keep": ncbook.ClassMeanAverage, "fill": Filled, "fill, with memory": FilledWithMemory}
+RULE_STYLES = {"keep": ("#0072B2", "solid"), "fill": ("#E69F00", "dash"), "fill, with memory": ("#D55E00", "dashdot")}
+
+# %% [markdown]
+# The first experiment is on frozen features, those of the network just trained, so that nothing moves but the averages. All
+# batches have six samples of each class, except for a single one, number 100, from which class 9 is missing. The picture shows how far the
+# average of class 9 is from its true mean, and by what angle its vertex of the nearest ETF turns away from where it should be.
+
+# %%
+settled.backbone.eval()
+with torch.no_grad():
+    features = settled.head.embed(settled.backbone(settled.data.train_inputs))
+targets = settled.data.train_targets
+true_means = torch.stack([features[targets == c].mean(0) for c in range(10)])
+true_etf = ncbook.nearest_simplex_etf(true_means)
+STEPS, GAP = 300, 100
+generator = torch.Generator().manual_seed(SEED)
+members = [torch.nonzero(targets == c)[:, 0] for c in range(10)]
+rules = {name: rule(*true_means.shape) for name, rule in RULES.items()}
+frames, distance, vertex = {}, defaultdict(list), defaultdict(list)
+for step in range(1, STEPS + 1):
+    batch = torch.cat([m[torch.randint(len(m), (6,), generator=generator)] for m in members[: 9 if step == GAP else 10]])
+    for name, average in rules.items():
+        average(features[batch], targets[batch])
+        frames[name] = ncbook.nearest_simplex_etf(average.mean, previous=frames.get(name))
+        distance[name].append(float((average.mean[9] - true_means[9]).norm() / centred(true_means)[9].norm()))
+        vertex[name].append(float(torch.rad2deg(torch.arccos((frames[name][9] @ true_etf[9]).clamp(-1, 1)))))
+
+fig = make_subplots(1, 2, subplot_titles=("distance of its average, relative", "angle of its vertex, degrees"), horizontal_spacing=0.1)
+shown = [*range(1, GAP - 5, 5), *range(GAP - 5, GAP + 6), *range(GAP + 6, STEPS + 1, 6)]
+for column, values in enumerate((distance, vertex), start=1):
+    for name in RULES:
+        add_line(fig, shown, [values[name][i - 1] for i in shown], name, RULE_STYLES, row=1, col=column)
+fig.update_layout(template=plots.TEMPLATE, width=860, height=410, margin=dict(t=96, b=90), legend=dict(orientation="h", x=0, y=-0.2),
+                  title=f"Class 9, absent from batch {GAP} alone")
+fig.update_annotations(font=dict(size=14))
+fig.update_xaxes(title="batch")
+fig.update_yaxes(rangemode="tozero")
+before, at, end = GAP - 2, GAP - 1, STEPS - 1
+assert distance["keep"][at] == distance["keep"][before] and distance["fill, with memory"][at] > 0.9
+assert distance["fill, with memory"][end] > 3 * distance["keep"][end]
+fig
+
+# %%
+back = next(i for i in range(at, STEPS) if distance["fill, with memory"][i] < 0.2) - at if min(
+    distance["fill, with memory"][at:]) < 0.2 else None
+display(Markdown(
+    f"With *keep* nothing happens. *Fill* mixes a small share of the centre in, the newest batch's weight: the distance goes from "
+    f"{distance['fill'][before]:.3f} to {distance['fill'][at]:.3f}. With *fill, with memory* the average of class 9 is gone in one step, "
+    f"distance {distance['fill, with memory'][at]:.2f}, and its vertex turns by "
+    f"{vertex['fill, with memory'][at] - vertex['fill, with memory'][before]:.1f} degrees. It comes back only as fast as the averages forget: "
+    + (f"after {back} more batches the distance is below 0.2." if back else f"at batch {STEPS} the distance is still {distance['fill, with memory'][end]:.2f}.")))
+
+# %% [markdown]
+# One incident in a hundred batches, and it happens once to each class at most. What about a class that is absent *often*, as rare classes are? For the second
+# experiment most samples of class 9 are taken out of the training set, and a network is trained with each rule. The last two columns
+# compare with the true class means at the end of training.
+
+# %%
+digits = ncbook.load_dataset("digits")
+nines = torch.nonzero(digits.train_targets == 9)[:, 0]
+RARE = 14
+rare = digits.subset(torch.cat([torch.nonzero(digits.train_targets != 9)[:, 0], nines[:RARE]]))
+outcome = {}
+for name, rule in RULES.items():
+    for seed in range(SEEDS):
+        trainer = ncbook.Trainer(recipe(seed=seed), data=rare)
+        trainer.head.averages = rule(*trainer.head.weight.shape)
+        while not trainer.finished:
+            trainer.step()
+        shot, truth = trainer.snapshot(), true_class_means(trainer)
+        off_by = (centred(trainer.head.averages.mean) - centred(truth))[9].norm() / centred(truth)[9].norm()
+        outcome.setdefault(name, []).append((shot.test["accuracy"], float(off_by), shot.train["nc3"]))
+
+absent = (1 - RARE / len(rare.train_targets)) ** 64
+table = "| rule | test accuracy, all classes | average of class 9, relative distance | nc3 |\n|---|---:|---:|---:|\n"
+for name, values in outcome.items():
+    accuracy, off_by, nc3 = zip(*values)
+    table += (f"| {name} | {median_and_range(accuracy, lambda v: f'{100 * v:.1f}%')} "
+              f"| {median_and_range(off_by, lambda v: f'{v:.2f}')} | {median_and_range(nc3, lambda v: f'{v:.3f}')} |\n")
+display(Markdown(f"Class 9 has {RARE} training samples and is absent from {100 * absent:.0f}% of the batches. {EPOCHS} epochs, {SEEDS} seed(s), "
+                 f"median and range:\n\n" + table))
+assert min(v[1] for v in outcome["fill"]) > max(v[1] for v in outcome["keep"])
+
+# %% [markdown]
+# *Fill* leaves the average of the rare class short of its mean by about the share of batches in which the class is absent:
+# each of them pulls it towards the centre. The nearest ETF looks at directions more than at lengths and forgives most of that, so do not expect a
+# large effect on the accuracy of an easy task. The point of *keep* is that there is nothing to forgive.
+#
+# ## 6. Classes that have never been seen
+#
+# Before its first sample, a class has no average to keep. The row of `mean` is zero then, which is *not* a neutral
+# value. The features of an untrained network share a large common part, and zero is far from all of them: taken for a class mean, it says that
+# the unseen classes lie in the direction opposite to everything. `NearestETFHead` puts such a class at the centre of
+# the others, where its column of $H$ is zero and it has no say in the fit. Here an untrained network is shown a batch of the digits 0 to 6.
+
+# %%
+untrained = ncbook.Trainer(recipe())
+head, backbone = untrained.head.train(), untrained.backbone.train()
+order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(SEED))
+early = order[targets[order] < 7][:256]
+with torch.no_grad():
+    head(backbone(untrained.data.train_inputs[early]), targets[early])
+    embedded = head.embed(backbone(untrained.data.train_inputs))
+seen, means = head.averages.seen, head.averages.mean
+centre = means[seen].mean(0)
+zeros_as_means = ncbook.nearest_simplex_etf(means, previous=ncbook.simplex_etf(*means.shape))
+print("seen:", seen.int().tolist(), " updates:", head.averages.count.tolist())
+print(f"norm of the centre of the seen classes {centre.norm():.2f}, "
+      f"mean distance of a class mean from it {(means[seen] - centre).norm(dim=1).mean():.2f}")
+
+
+def judge(weight, middle):
+    """Cosine of the unseen classes' vertices with minus the centre, and the loss on samples of the unseen classes."""
+    logits, unseen = (embedded - middle) @ weight.T, ~seen[targets]
+    opposite = torch.cosine_similarity(weight[~seen].mean(0), -centre, dim=0)
+    return float(opposite), float(torch.nn.functional.cross_entropy(logits[unseen], targets[unseen]))
+
+
+at_centre, at_zero = judge(head.weight, centre), judge(zeros_as_means, means.mean(0))
+for name, (opposite, loss) in (("at the centre", at_centre), ("zero rows", at_zero)):
+    print(f"unseen classes {name:13}: cosine of their vertices with minus the centre {opposite:5.2f}, loss on their samples {loss:.2f}")
+cosines = (head.weight @ head.weight.T)[~torch.eye(10, dtype=torch.bool)]
+assert head.weight.isfinite().all() and (cosines + 1 / 9).abs().max() < 1e-5
+assert at_zero[0] > 0.9 and abs(at_centre[0]) < 0.5 and at_centre[1] < at_zero[1]
+
+# %% [markdown]
+# With zero rows, the ETF spends its effort on a direction that says nothing, and the network learns that samples of the unseen
+# classes look *unlike* those classes. At the centre, the fit has no opinion about them.
+#
+# The unseen classes already own their vertices: all ten rows of $W$ are a simplex ETF, and what the fit leaves open comes from the
+# previous solution by way of the proximal pull. When the first sample arrives, $\alpha_1 = 1$ makes it the average, whatever the count of
+# the other classes is. That is why each class counts for itself.
+
+# %%
+late_batch = order[targets[order] >= 7][:64]
+with torch.no_grad():
+    z = backbone(untrained.data.train_inputs[late_batch])
+    old = head.averages.mean.clone()
+    head(z, targets[late_batch])
+    first = torch.stack([head.embed(z)[targets[late_batch] == c].mean(0) for c in range(7, 10)])
+print("updates:", head.averages.count.tolist())
+assert torch.equal(head.averages.mean[:7], old[:7]) and torch.allclose(head.averages.mean[7:], first, atol=1e-5)
+
+# %% [markdown]
+# ## 7. Checkpoints
+#
+# The averages are not parameters, and an optimiser knows nothing of them. But they are state: without them, a run that goes on
+# from a checkpoint begins again with $t = 1$ and takes the first batch for the truth. In the package they are buffers and in every `state_dict`:
+
+# %%
+half = ncbook.Trainer(recipe())
+while half.epoch < EPOCHS // 2:
+    half.step()
+file = io.BytesIO()
+torch.save(half.state_dict(), file)
+print(sorted(half.head.state_dict()))
+
+
+def resume(forget):
+    file.seek(0)
+    trainer = ncbook.Trainer(recipe())
+    trainer.load_state_dict(torch.load(file, weights_only=True))
+    if forget:
+        trainer.head.averages = ncbook.ClassMeanAverage(*trainer.head.weight.shape)
+    before = trainer.head.weight.clone()
+    trainer.step()
+    return trainer, angle(before, trainer.head.weight)
+
+
+before = half.head.weight.clone()
+half.step()
+uninterrupted = angle(before, half.head.weight)
+(whole, with_averages), (_, without) = resume(forget=False), resume(forget=True)
+print(f"first step after the checkpoint, the classifier turns by: {uninterrupted:.2f} degrees uninterrupted, "
+      f"{with_averages:.2f} resumed, {without:.2f} resumed without the averages")
+for trainer in (half, whole):
+    while not trainer.finished:
+        trainer.step()
+same = all(torch.equal(a, b) for a, b in zip(half.head.state_dict().values(), whole.head.state_dict().values()))
+print("the resumed run ends with the same head, bit for bit:", same)
+assert same and with_averages == uninterrupted and without > 2 * uninterrupted
+
+# %% [markdown]
+# ## Try it
+#
+# **1. A constant weight that is as quiet as the ramp.** Which $\alpha$ has, in the long run, the variance that the ramp has
+# at batch $t$? Compare their lags.
+#
+# <details><summary>Solution</summary>
+#
+# Setting $\frac{\alpha}{2-\alpha} = \frac{2(2t+1)}{3t(t+1)} =: q$ gives $\alpha = \frac{2q}{1+q} \approx \frac{8}{3t}$, whose lag is
+# $\frac{1-\alpha}{\alpha} \approx \frac{3t}{8}$. The ramp's lag is about $\frac t3$: a little less for the same variance.
+#
+# ```python
+# t = 1000
+# q = 2 * (2 * t + 1) / (3 * t * (t + 1))
+# alpha = 2 * q / (1 + q)
+# print(alpha, "lag", (1 - alpha) / alpha, "ramp", (t - 1) / 3)
+# ```
+# </details>
+#
+# **2. The best weights.** Of all weights that sum to 1 over the last $t$ batches, which have the least variance for a *given* lag?
+#
+# <details><summary>Solution</summary>
+#
+# Minimise $\sum w_s^2$ subject to $\sum w_s = 1$ and $\sum w_s (t - s) = \ell$. The Lagrange conditions say that $w_s$ is linear in
+# $s$: ramps are the best there is, as long as no weight gets negative. The published ramp is the steepest one that stays positive
+# over all batches.
+#
+# ```python
+# t, lag = 100, 33.0
+# age = (t - torch.arange(1.0, t + 1)).double()
+# constraints = torch.stack([torch.ones_like(age), age])
+# w = constraints.T @ torch.linalg.solve(constraints @ constraints.T, torch.tensor([1.0, lag]).double())
+# print((w - 2 * torch.arange(1, t + 1) / (t * (t + 1))).abs().max())
+# ```
+# </details>
+#
+# **3. A restart.** Let the target of section 2 jump to $-1$ at batch 300. How long does each average need to get half the way?
+#
+# <details><summary>Solution</summary>
+#
+# Averages with a growing memory pay for it: the cumulative one needs 300 more batches, as many as it has seen. The ramp needs
+# $t(t+1)$ to double, so about $0.41 \cdot 300$. The constant one needs $\ln 2/\alpha$, about 7.
+#
+# ```python
+# jump = averages(2, 1)
+# for t in range(1, 1001):
+#     for name, average in jump.items():
+#         value = average(torch.tensor([[1.0 if t <= 300 else -1.0]]), torch.tensor([0]))[0, 0]
+#         if t > 300 and value <= 0 and not hasattr(average, "half"):
+#             average.half = t - 300
+# print({name: average.half for name, average in jump.items()})
+# ```
+#
+# So after a change of data or of learning rate in the middle of a run, a fresh average may be better than a checkpoint's.
+# </details>
+#
+# **4. Equal classes.** If all classes are absent equally often, *fill* shrinks all averages by the same factor. Why does
+# the nearest ETF not care?
+#
+# <details><summary>Solution</summary>
+#
+# It depends on centred means up to a common scale (chapter 04, section 6). Only *differences* between the classes in how
+# often they are absent are harmful.
+#
+# ```python
+# shrunk = true_means.mean(0) + 0.3 * (true_means - true_means.mean(0))
+# print(angle(ncbook.nearest_simplex_etf(shrunk), true_etf))
+# ```
+# </details>
+#
+# ## Summary
+#
+# - The cumulative average weighs all batches alike. The published "exponential" one, $\alpha_t = 2/(t+1)$, is a linear ramp
+#   for its first twenty thousand updates: a third more variance, a third less lag.
+# - On a real run the ramp tracks the true class means better than the cumulative average. Small batches need averaging; with large ones, lag is
+#   the larger error early on.
+# - An average makes the classifier steady, where the batch alone turns it by degrees at each step.
+# - An absent class keeps its average. Filling pulls rare classes to the centre, and a fill that forgets can erase an
+#   average in one step. A class never seen takes no part in the fit.
+# - Averages are state. They are in the checkpoint, and a resumed run equals an uninterrupted one.
+#
+# ## References
+#
+# - E. Markou, T. Ajanthan, S. Gould (2024). *Guiding Neural Collapse: Optimising Towards the Nearest Simplex Equiangular Tight
+#   Frame.* NeurIPS. arXiv:2411.01248. Code: github.com/evanmarkou/Guiding-Neural-Collapse.
+# - V. Papyan, X. Y. Han, D. L. Donoho (2020). *Prevalence of neural collapse during the terminal phase of deep learning
+#   training.* PNAS. arXiv:2008.08186.
+# - S. Ioffe, C. Szegedy (2015). *Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate
+#   Shift.* ICML. arXiv:1502.03167. (Moving averages of batch statistics, for evaluation.)
