@@ -35,7 +35,9 @@ SETS = {
 }
 MAX_FRAMES, MAX_RUNS = 600, 8
 _SAMPLE, _WINDOW, _EXPORTED = 200, 200, 120
-_LONG = 3600.0
+_LONG, _SILENCE = 3600.0, 60.0  # seconds
+_WEIGHT_COLOR = "#C04F00"
+_SYMBOLS = "● class means  ◇ weights  · features  △ nearest ETF"
 _DECAYING = {  # label, colour, dash
     "nc1": ("NC1", "#222222", "solid"),
     "nc2_equinorm": ("NC2 norms", "#882255", "dash"),
@@ -125,6 +127,7 @@ class LiveLab(Panel):
         self._worker: threading.Thread | None = None
         self._writer: int | None = None
         self._closed, self._next_step, self._next_frame = False, 0.0, 0.0
+        self._answered, self._last_answer, self._patience = True, 0.0, 0.0
         self._count = 0
         self._view: list[Run] = []
         self._plot: go.FigureWidget | None = None
@@ -137,7 +140,7 @@ class LiveLab(Panel):
 
     def start(self) -> None:
         """Train until the recipe's last epoch or `pause`."""
-        self._running = True
+        self._running, self._last_answer = True, 0.0
         self._ensure_worker()
 
     def pause(self) -> None:
@@ -221,11 +224,27 @@ class LiveLab(Panel):
         self._next_step = now + 1 / self._controls["speed"].value
         self.trainer.step()
         self._due -= single
-        if single or now >= self._next_frame or not self._running or self.trainer.finished:
+        due = now >= self._next_frame and (self._answered or now >= self._patience)
+        if single or due or self.trainer.finished:
             self._draw(self._take_frame())
             spent = time.monotonic() - now
             self._next_frame = now + max(self._interval, 2 * spent)
+            self._wait_for_browser()
         return None
+
+    def _wait_for_browser(self) -> None:
+        """Hold the next frame back until the browser has drawn this one, or messages would pile up in it."""
+        now = time.monotonic()
+        if self._answered:
+            self._answered = False
+            self._plot.on_edits_completed(self._on_drawn)
+        elif self._last_answer and now > self._last_answer + _SILENCE:
+            self._running = False
+            self._tell("paused: the page has not answered for a minute; Start goes on")
+        self._patience = now + (1 if self._last_answer else 0)
+
+    def _on_drawn(self) -> None:
+        self._answered, self._last_answer = True, time.monotonic()
 
     @contextmanager
     def _guard(self):
@@ -314,7 +333,9 @@ class LiveLab(Panel):
         self._move(_moves(run, frame) | _curve_moves(run.frames[-_WINDOW:]))
         with self._lock, self._own_writes():
             if "beta" not in self._pending and "weight" not in self._pending:
-                self._controls["beta"].value, self._controls["weight"].value = frame.beta, frame.weight
+                for name, value in (("beta", frame.beta), ("weight", frame.weight)):
+                    step = self._controls[name].step  # the browser would answer anything between two steps with a change
+                    self._controls[name].value = round(round(value / step) * step, 6)
             if len(run.frames) % 10 == 0 or not self._running:
                 self._scrubber.max = max(1, len(run.frames) - 1)
                 self._scrubber.value = len(run.frames) - 1
@@ -337,7 +358,8 @@ class LiveLab(Panel):
             (a.recipe.dataset, a.class_names) == (b.recipe.dataset, b.class_names) for a, b in zip(before, runs))
         if not same:
             fig = _figure(runs)
-            self._at = {trace.uid: i for i, trace in enumerate(fig.data)}
+            self._at = {trace.meta: i for i, trace in enumerate(fig.data)}
+            self._answered = True
             old, self._plot = self._plot, go.FigureWidget(fig)
             self._shown.children = (self._plot,)
             if old is not None:
@@ -349,10 +371,10 @@ class LiveLab(Panel):
 
     def _move(self, moves: Mapping[str, dict]) -> None:
         with self._plot.batch_update():
-            for uid, values in moves.items():
-                if uid in self._at:
+            for meta, values in moves.items():
+                if meta in self._at:
                     for name, value in values.items():
-                        self._plot.data[self._at[uid]][name] = value
+                        self._plot.data[self._at[meta]][name] = value
 
     # The controls. Their callbacks only leave orders for the thread.
 
@@ -482,18 +504,18 @@ def animation(*runs: Run) -> go.Figure:
     if len(runs) not in (1, 2):
         raise ValueError(f"runs must be one or two, got {len(runs)}")
     fig = _figure(runs)
-    at = {trace.uid: i for i, trace in enumerate(fig.data)}
+    at = {trace.meta: i for i, trace in enumerate(fig.data)}
     for slot, run in enumerate(runs):
-        for uid, values in (_curve_moves(run.frames, slot) | _plan_moves(run.recipe, slot)).items():
-            if uid in at:
-                fig.data[at[uid]].update(values)
+        for meta, values in (_curve_moves(run.frames, slot) | _plan_moves(run.recipe, slot)).items():
+            if meta in at:
+                fig.data[at[meta]].update(values)
     picked = np.linspace(0, len(runs[0].frames) - 1, min(_EXPORTED, len(runs[0].frames)))
     stops = [runs[0].frames[k] for k in np.unique(picked.round().astype(int))]
     for k, stop in enumerate(stops):
         moves = {}
         for slot, run in enumerate(runs):
             moves |= _moves(run, run.at(stop.epoch), slot)
-        moves = {at[uid]: values for uid, values in moves.items() if uid in at}
+        moves = {at[meta]: values for meta, values in moves.items() if meta in at}
         data = [dict(values, type=fig.data[i].type) for i, values in moves.items()]
         fig.frames += (go.Frame(name=str(k), traces=list(moves), data=data),)
     for i, values in moves.items():
@@ -521,29 +543,39 @@ def _number(text: str, value: float, width: str, *, whole: bool = False):
 
 
 def _figure(runs: Sequence[Run]) -> go.Figure:
-    """The panels of one run or two; `uid` of a trace that moves is "slot name"."""
+    """The panels of one run or two; `meta` of a trace that moves is "slot name"."""
     space = [{"type": "scene"} if len(run.class_names) == 4 else {} for run in runs]
+    bars = "H<sub>0</sub> bars of the clouds, and β"
     if len(runs) == 1:
         tall, none = {"rowspan": 2}, None
         specs = [[space[0] | {"rowspan": 3}, tall, tall], [none] * 3, [none, tall, tall], [{"secondary_y": True}, none, none]]
-        titles = ("", "collapse (log)", "shares", "H<sub>0</sub> bars and β", "cosines of class means", "schedule")
-        fig = make_subplots(4, 3, specs=specs, subplot_titles=titles, column_widths=[0.4, 0.3, 0.3],
-                            row_heights=[0.27, 0.23, 0.2, 0.3], horizontal_spacing=0.075, vertical_spacing=0.13)
+        titles = (_SYMBOLS, "", "", bars, "cosines of class means", f"schedule: β left, {_orange('weight')} right")
+        fig = make_subplots(4, 3, specs=specs, subplot_titles=titles, column_widths=[0.37, 0.34, 0.29],
+                            row_heights=[0.27, 0.23, 0.23, 0.27], horizontal_spacing=0.08, vertical_spacing=0.15)
         cells = [dict(geometry=(1, 1), decaying=(1, 2), shares=(1, 3), bars=(3, 2), cosines=(3, 3), schedule=(4, 1))]
+        keys = {"legend": (0.39, 1.01), "legend2": (0.8, 0.83)}
     else:
-        titles = [run.label for run in runs] + ["collapse (log)"] * 2 + ["shares"] * 2 + ["H<sub>0</sub> bars and β"] * 2
+        titles = [f"<b>{run.label}</b><br>{_SYMBOLS}" for run in runs] + [""] * 4 + [bars] * 2
         fig = make_subplots(4, 2, specs=[space, [{}, {}], [{}, {}], [{}, {}]], subplot_titles=titles,
-                            row_heights=[0.42, 0.2, 0.16, 0.22], vertical_spacing=0.09)
+                            row_heights=[0.44, 0.2, 0.14, 0.22], vertical_spacing=0.085, horizontal_spacing=0.09)
         cells = [dict(geometry=(1, k), decaying=(2, k), shares=(3, k), bars=(4, k)) for k in (1, 2)]
+        keys = {"legend": (0, 0.545), "legend2": (0, 0.3)}
     for slot, (run, cell) in enumerate(zip(runs, cells, strict=True)):
         for name, place in cell.items():
             _ADD[name](fig, run, slot, *place)
-    fig.update_layout(template=plots.TEMPLATE, height=520 if len(runs) == 1 else 900, barmode="overlay", bargap=0.1,
-                      margin=dict(l=48, r=16, t=56, b=44), font_size=11, uirevision="keep",
-                      legend=dict(orientation="h", x=0.42, y=1.16, font_size=11),
-                      legend2=dict(orientation="h", x=0, y=1.16, font_size=11))
+    fig.update_layout(
+        template=plots.TEMPLATE, width=840, height=480 if len(runs) == 1 else 900, barmode="overlay", bargap=0.1,
+        margin=dict(l=40, r=60, t=44 if len(runs) == 1 else 60, b=40), font_size=11, uirevision="keep",
+        **{key: dict(x=x, y=y, yanchor="bottom", font_size=11, orientation="h") for key, (x, y) in keys.items()})
+    if len(runs) == 1:
+        fig.update_layout(legend2=dict(orientation="v", yanchor="middle", bgcolor="rgba(255,255,255,0.7)"))
     fig.update_annotations(font_size=12)
+    fig.update_xaxes(title_standoff=2)
     return fig
+
+
+def _orange(text: str) -> str:
+    return f'<span style="color: {_WEIGHT_COLOR}">{text}</span>'
 
 
 def _add_player(fig: go.Figure, stops: Sequence[Frame]) -> None:
@@ -564,16 +596,13 @@ def _add_player(fig: go.Figure, stops: Sequence[Frame]) -> None:
 
 
 def _place(fig: go.Figure, traces, slot: int, row: int, col: int, **changes) -> None:
-    taken = {trace.uid for trace in fig.data}
     for trace in traces:
-        uid = f"{slot} {trace.name}"
         fig.add_trace(trace, row=row, col=col)
-        fig.data[-1].update(uid=uid if uid not in taken else f"{uid} key {len(fig.data)}", **changes)
-        taken.add(uid)
+        fig.data[-1].update(changes, meta=f"{slot} {trace.name}")
 
 
 def _add_geometry(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
-    _place(fig, run.geometry.data, slot, row, col, legend="legend2")
+    _place(fig, [trace for trace in run.geometry.data if trace.meta != "legend"], slot, row, col)
     old = run.geometry.layout
     if len(run.class_names) == 4:
         fig.update_scenes(old.scene, row=row, col=col)
@@ -583,9 +612,9 @@ def _add_geometry(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> No
     fig.update_yaxes(range=old.yaxis.range, zeroline=True, zerolinecolor="#E6E6E6", row=row, col=col, **anchor)
 
 
-def _add_curves(fig: go.Figure, slot: int, row: int, col: int, curves: dict, name: str) -> None:
+def _add_curves(fig: go.Figure, slot: int, row: int, col: int, curves: dict, name: str, legend: str) -> None:
     lines = [go.Scatter(name=label, mode="lines", line=dict(color=color, dash=dash, width=1.8), showlegend=slot == 0,
-                        legendgroup=label) for label, color, dash in curves.values()]
+                        legend=legend) for label, color, dash in curves.values()]
     colors = [color for _, color, _ in curves.values()]
     now = go.Scatter(name=f"now {name}", mode="markers", marker=dict(size=6, color=colors), showlegend=False)
     _place(fig, [*lines, now], slot, row, col)
@@ -593,12 +622,12 @@ def _add_curves(fig: go.Figure, slot: int, row: int, col: int, curves: dict, nam
 
 
 def _add_decaying(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
-    _add_curves(fig, slot, row, col, _DECAYING, "decaying")
-    fig.update_yaxes(type="log", exponentformat="power", nticks=5, row=row, col=col)
+    _add_curves(fig, slot, row, col, _DECAYING, "decaying", "legend")
+    fig.update_yaxes(type="log", exponentformat="power", nticks=5, tickfont_size=10, row=row, col=col)
 
 
 def _add_shares(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
-    _add_curves(fig, slot, row, col, _SHARES, "shares")
+    _add_curves(fig, slot, row, col, _SHARES, "shares", "legend2")
     fig.update_yaxes(range=[-0.03, 1.03], row=row, col=col)
 
 
@@ -612,19 +641,22 @@ def _add_bars(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
 def _add_cosines(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
     ideal = simplex_etf(len(run.class_names), len(run.class_names), dtype=torch.float64)
     heat = plots.cosine_heatmap(ideal, class_names=run.class_names)
+    heat.data[0].z = None
     _place(fig, heat.data, slot, row, col)
-    fig.data[-1].update(colorbar=dict(x=1.0, len=0.42, y=0.19, thickness=10), textfont_size=10)
+    at = fig.get_subplot(row, col)
+    x, y = at.xaxis.domain[1], at.yaxis.domain
+    fig.data[-1].update(colorbar=dict(x=x, len=y[1] - y[0], y=sum(y) / 2, thickness=10, xpad=4, ypad=0), textfont_size=10)
     fig.update_xaxes(type="category", showgrid=False, row=row, col=col)
     fig.update_yaxes(type="category", showgrid=False, autorange="reversed", row=row, col=col)
 
 
 def _add_schedule(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
-    for name, color, second in (("β", "#222222", False), ("weight", "#E69F00", True)):
+    for name, color, second in (("β", "#222222", False), ("weight", _WEIGHT_COLOR, True)):
         line = go.Scatter(name=f"planned {name}", mode="lines", line=dict(color=color, dash="dash", width=1.5))
         now = go.Scatter(name=f"now {name}", mode="markers", marker=dict(size=9, color=color))
         for trace in (line, now):
-            fig.add_trace(trace.update(uid=f"{slot} {trace.name}", showlegend=False), row=row, col=col, secondary_y=second)
-        fig.update_yaxes(title=name, color=color, rangemode="tozero", showgrid=not second, row=row, col=col, secondary_y=second)
+            fig.add_trace(trace.update(meta=f"{slot} {trace.name}", showlegend=False), row=row, col=col, secondary_y=second)
+        fig.update_yaxes(color=color, rangemode="tozero", showgrid=not second, nticks=4, tickmode="auto", row=row, col=col, secondary_y=second)
     fig.update_xaxes(title="epoch", row=row, col=col)
 
 
@@ -633,14 +665,14 @@ _ADD = dict(geometry=_add_geometry, decaying=_add_decaying, shares=_add_shares, 
 
 
 def _moves(run: Run, frame: Frame, slot: int = 0) -> dict[str, dict]:
-    """What a frame changes: uid -> properties of the trace."""
+    """What a frame changes: `meta` of a trace -> properties of the trace."""
     short = frame.deaths < frame.beta
     moves = {name: dict(zip("xyz", part.T)) for name, part in frame.geometry.items()}
     moves |= {
         "shorter than β": {"x": np.where(short, frame.deaths, 0)},
         "longer than β": {"x": np.where(short, 0, frame.deaths)},
         "β": {"x": [frame.beta] * 2},
-        "cosines": {"z": frame.cosines},
+        "cosines": {"z": [[None if math.isnan(x) else x for x in row] for row in frame.cosines.tolist()]},
         "now β": {"x": [frame.epoch], "y": [frame.beta]},
         "now weight": {"x": [frame.epoch], "y": [frame.weight]},
     }
