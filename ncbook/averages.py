@@ -14,7 +14,8 @@ class ClassMeanAverage(nn.Module):
     Update t of a class mixes in its batch mean with weight alpha_t: max(2/(t+1), 1e-4) for "ema", 1/t for "cma", so
     the first batch sets the average. A class absent from a batch keeps its average and its count.
 
-    num_classes C >= 2, dim d. Buffers: `mean` (C, d), `count` (C,) updates so far. Raises ValueError for an unknown method.
+    num_classes C >= 2, dim d. Buffers: `mean` (C, d), `count` (C,) updates so far.
+    Raises ValueError for fewer classes, dim < 1 or an unknown method.
     Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248 (there one count for all classes, here one for each).
     """
 

@@ -146,7 +146,8 @@ def riemannian_nearest_etf(class_means: Tensor, *, previous: Tensor | None = Non
 
     Minimises |H^T - V Q^T/sqrt(C-1)|_F^2 + proximal/(C-1) |V - V_previous|_F^2 over V^T V = I. A slow reference in
     float64 that shows the solver at work; not differentiable. class_means (C, d); previous and initial (C, d) are
-    simplex ETFs, the start is the canonical one without `initial` (mirrored for d = C-1 where need be). Raises as `nearest_simplex_etf`.
+    simplex ETFs, the start is the canonical one without `initial` (mirrored for d = C-1 where need be).
+    Raises as `nearest_simplex_etf`.
     Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248: their solver and, in V, their problem.
     """
     import numpy as np
@@ -185,7 +186,8 @@ def riemannian_nearest_etf(class_means: Tensor, *, previous: Tensor | None = Non
     def euclidean_hessian(v, direction):
         return 2 * (1 + pull) * direction / rank
 
-    problem = pymanopt.Problem(manifold, cost, euclidean_gradient=euclidean_gradient, euclidean_hessian=euclidean_hessian)
+    problem = pymanopt.Problem(manifold, cost, euclidean_gradient=euclidean_gradient,
+                               euclidean_hessian=euclidean_hessian)
     optimizer = TrustRegions(max_iterations=max_iterations, min_gradient_norm=1e-10, verbosity=0)
     initial_point = frame_of(start)
     if dim == rank and np.linalg.det(initial_point) * np.linalg.det(target + pull * pulled_to) < 0:

@@ -1,7 +1,7 @@
 """The long runs behind the book's tables: `python -m ncbook.experiments NAME`.
 
-A table is a list of units (recipe, split, seed). Each finished unit is kept at once in one file, NAME.csv; a run that was
-stopped, however, goes on with the units that the file lacks.
+A table is a list of units (recipe, split, seed). Each finished unit is kept at once in one file, NAME.csv; a run that
+was stopped, at whatever moment, goes on with the units that the file lacks.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def published_splits(dataset: str) -> np.ndarray:
     """
     path = data_folder() / "splits_250.npz"
     if not path.exists():
-        raise FileNotFoundError(f"the published splits are read from {path}: put MNIST_train and SVHN_train of "
-                                "data_train_indices.pickle (github.com/c-hofer/topologically_densified_distributions) there")
+        raise FileNotFoundError(f"the published splits are read from {path}: put them there from "
+                                "data_train_indices.pickle of github.com/c-hofer/topologically_densified_distributions")
     with np.load(path) as splits:
         return splits[f"{dataset.upper()}_train"]
 
@@ -103,16 +103,16 @@ def unconstrained() -> list[Unit]:
     """Unconstrained features, C = 10 and 100, d = 512, N = 1000: three heads, five seeds, full batch."""
     base = Recipe(dataset="unconstrained", train_size=1000, backbone="free_features", feature_dim=512, batch_size=1000,
                   epochs=500, lr=10.0, lr_decay="constant", weight_decay=0.0)
+    heads = {"standard": "cosine", "fixed": "fixed", "nearest": "nearest"}
     return [Unit(f"{name}_C{classes}", dataclasses.replace(base, classes=classes, head=head, seed=seed), every=10)
-            for classes in (10, 100) for name, head in (("standard", "cosine"), ("fixed", "fixed"), ("nearest", "nearest"))
-            for seed in range(5)]
+            for classes in (10, 100) for name, head in heads.items() for seed in range(5)]
 
 
 TABLES = {"mnist250": mnist250, "svhn250": svhn250, "unconstrained": unconstrained}
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a table's file, none when it does not exist. Raises ValueError naming a line that is not a whole row."""
+    """The rows of a table's file, none when it is absent. Raises ValueError naming a line that is not a whole row."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -173,8 +173,8 @@ def run_table(units: list[Unit], path: Path, *, jobs: int | None = None, dask: s
               progress: bool = True) -> list[dict[str, str]]:
     """Run the units that the file at `path` lacks, as many at a time as there are GPUs or cores, keeping each at once.
 
-    jobs: how many at a time; dask: address of a Dask scheduler, whose workers take the place of local processes. Returns
-    all rows, in the order of the units. Raises ValueError for a file that is not sound.
+    jobs: how many at a time; dask: address of a Dask scheduler, whose workers take the place of local processes.
+    Returns all rows, in the order of the units. Raises ValueError for a file that is not sound.
     """
     from joblib import Parallel, delayed, parallel_config
     from tqdm.auto import tqdm
@@ -191,8 +191,10 @@ def run_table(units: list[Unit], path: Path, *, jobs: int | None = None, dask: s
 
         client, config = Client(dask), {"backend": "dask"}
     with client, parallel_config(**config):
-        results = Parallel(return_as="generator_unordered")(delayed(_keyed_run)(unit, i) for i, unit in enumerate(pending))
-        for key, rows in tqdm(results, total=len(units), initial=len(units) - len(pending), unit="run", disable=not progress):
+        runs = (delayed(_keyed_run)(unit, index) for index, unit in enumerate(pending))
+        results = Parallel(return_as="generator_unordered")(runs)
+        done = len(units) - len(pending)
+        for key, rows in tqdm(results, total=len(units), initial=done, unit="run", disable=not progress):
             kept[key] = rows
             ranked = sorted(kept, key=lambda k: (k[0], int(k[1]), int(k[2])))
             write_rows(path, [row for k in ranked for row in kept[k]])

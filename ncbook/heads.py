@@ -24,7 +24,7 @@ class LearnedHead(nn.Linear):
     """A trained classifier: plain nn.Linear, or with `cosine` unit rows, no bias, on features of norm `scale`.
 
     in_features d, out_features C. `weight` (C, d) and `bias` (C,) are what the logits are computed with.
-    Source: the standard baseline of Markou, Ajanthan, Gould 2024, arXiv 2411.01248 (cosine); any linear classifier (plain).
+    Source: with `cosine`, the standard baseline of Markou, Ajanthan, Gould 2024, arXiv 2411.01248.
     """
 
     def __init__(self, in_features: int, out_features: int, *, cosine: bool = False, scale: float = SCALE):
@@ -87,7 +87,7 @@ class NearestETFHead(FixedETFHead):
 
     @contextmanager
     def observing(self, targets: Tensor):
-        """Hand the targets (N,) to a head that is called without them, deep inside a model: `with head.observing(y): model(x)`."""
+        """Hand the targets (N,) to a head that a model calls without them: `with head.observing(y): model(x)`."""
         self._targets = targets
         try:
             yield self
@@ -104,7 +104,8 @@ class NearestETFHead(FixedETFHead):
         seen = self.averages.seen[:, None]
         centre = (means * seen).sum(0) / seen.sum()
         # At the centre a row of the Procrustes problem is zero: the class has no say in the fit.
-        weight = nearest_simplex_etf(torch.where(seen, means, centre), previous=self.weight.clone(), proximal=self.proximal)
+        means = torch.where(seen, means, centre)
+        weight = nearest_simplex_etf(means, previous=self.weight.clone(), proximal=self.proximal)
         bias = -weight @ centre
         self.weight.copy_(weight.detach())
         self.bias.copy_(bias.detach())

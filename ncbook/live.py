@@ -37,7 +37,7 @@ MAX_FRAMES, MAX_RUNS = 600, 8
 _SAMPLE, _WINDOW, _EXPORTED = 200, 200, 120
 _LONG, _SILENCE = 3600.0, 60.0  # seconds
 _WEIGHT_COLOR = "#C04F00"
-_SYMBOLS = "● class means  ◇ weights  · features  △ nearest ETF"
+_SYMBOLS = "● class means ◇ weights · features △ ETF"
 _DECAYING = {  # label, colour, dash
     "nc1": ("NC1", "#222222", "solid"),
     "nc2_equinorm": ("NC2 norms", "#882255", "dash"),
@@ -412,7 +412,7 @@ class LiveLab(Panel):
         for name, action in actions.items():
             self._buttons[name].on_click(lambda _, action=action: action())
         for name, control in self._controls.items():
-            control.observe(lambda change, name=name: self._touched(name, change["new"]), names="value")
+            control.observe(lambda change, name=name: self._touched(name, change["old"], change["new"]), names="value")
         self._status = widgets.HTML(layout=widgets.Layout(margin="0 0 0 8px"))
         self._shown_run, self._beside = (_dropdown(text, [("nothing", None)], None, "270px") for text in ("replay", "beside"))
         self._scrubber = widgets.IntSlider(0, min=0, max=1, description="frame", **slider)
@@ -443,9 +443,13 @@ class LiveLab(Panel):
         value = {name: self._controls[name].value for name in ("beta0", "weight0", "epochs")}
         return self._schedules[self._controls["schedule"].value](*value.values())
 
-    def _touched(self, name: str, value) -> None:
+    def _touched(self, name: str, old, value) -> None:
         if self._writer == threading.get_ident():
             return
+        if name in ("beta", "weight", "lr"):
+            moved = math.log10(value / old) if name == "lr" else value - old
+            if abs(moved) < 0.6 * self._controls[name].step:
+                return  # not a hand: the browser rounds what it is sent
         if name in ("beta", "weight"):
             self._ask(name, value, manual=True)
         elif name in ("p", "lr"):
@@ -551,7 +555,7 @@ def _figure(runs: Sequence[Run]) -> go.Figure:
         specs = [[space[0] | {"rowspan": 3}, tall, tall], [none] * 3, [none, tall, tall], [{"secondary_y": True}, none, none]]
         titles = (_SYMBOLS, "", "", bars, "cosines of class means", f"schedule: β left, {_orange('weight')} right")
         fig = make_subplots(4, 3, specs=specs, subplot_titles=titles, column_widths=[0.37, 0.34, 0.29],
-                            row_heights=[0.27, 0.23, 0.23, 0.27], horizontal_spacing=0.08, vertical_spacing=0.15)
+                            row_heights=[0.28, 0.2, 0.24, 0.28], horizontal_spacing=0.08, vertical_spacing=0.17)
         cells = [dict(geometry=(1, 1), decaying=(1, 2), shares=(1, 3), bars=(3, 2), cosines=(3, 3), schedule=(4, 1))]
         keys = {"legend": (0.39, 1.01), "legend2": (0.8, 0.83)}
     else:
@@ -566,7 +570,7 @@ def _figure(runs: Sequence[Run]) -> go.Figure:
     fig.update_layout(
         template=plots.TEMPLATE, width=840, height=480 if len(runs) == 1 else 900, barmode="overlay", bargap=0.1,
         margin=dict(l=40, r=60, t=44 if len(runs) == 1 else 60, b=40), font_size=11, uirevision="keep",
-        **{key: dict(x=x, y=y, yanchor="bottom", font_size=11, orientation="h") for key, (x, y) in keys.items()})
+        **{key: dict(x=x, y=y, yanchor="bottom", font_size=11, orientation="h", entrywidth=74) for key, (x, y) in keys.items()})
     if len(runs) == 1:
         fig.update_layout(legend2=dict(orientation="v", yanchor="middle", bgcolor="rgba(255,255,255,0.7)"))
     fig.update_annotations(font_size=12)
@@ -641,13 +645,14 @@ def _add_bars(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
 def _add_cosines(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
     ideal = simplex_etf(len(run.class_names), len(run.class_names), dtype=torch.float64)
     heat = plots.cosine_heatmap(ideal, class_names=run.class_names)
-    heat.data[0].z = None
+    heat.data[0].update(x=None, y=None, z=_without_nan(heat.data[0].z))  # FigureWidget loses the names as coordinates
+    names = dict(tickvals=list(range(len(run.class_names))), ticktext=run.class_names, showgrid=False)
     _place(fig, heat.data, slot, row, col)
     at = fig.get_subplot(row, col)
     x, y = at.xaxis.domain[1], at.yaxis.domain
     fig.data[-1].update(colorbar=dict(x=x, len=y[1] - y[0], y=sum(y) / 2, thickness=10, xpad=4, ypad=0), textfont_size=10)
-    fig.update_xaxes(type="category", showgrid=False, row=row, col=col)
-    fig.update_yaxes(type="category", showgrid=False, autorange="reversed", row=row, col=col)
+    fig.update_xaxes(**names, row=row, col=col)
+    fig.update_yaxes(**names, autorange="reversed", row=row, col=col)
 
 
 def _add_schedule(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
@@ -672,13 +677,17 @@ def _moves(run: Run, frame: Frame, slot: int = 0) -> dict[str, dict]:
         "shorter than β": {"x": np.where(short, frame.deaths, 0)},
         "longer than β": {"x": np.where(short, 0, frame.deaths)},
         "β": {"x": [frame.beta] * 2},
-        "cosines": {"z": [[None if math.isnan(x) else x for x in row] for row in frame.cosines.tolist()]},
+        "cosines": {"z": _without_nan(frame.cosines)},
         "now β": {"x": [frame.epoch], "y": [frame.beta]},
         "now weight": {"x": [frame.epoch], "y": [frame.weight]},
     }
     for name, curves in (("decaying", _DECAYING), ("shares", _SHARES)):
         moves[f"now {name}"] = {"x": [frame.epoch] * len(curves), "y": [frame.metrics[key] for key in curves]}
     return {f"{slot} {name}": values for name, values in moves.items()}
+
+
+def _without_nan(rows: np.ndarray) -> list:
+    return [[None if math.isnan(x) else x for x in row] for row in rows.tolist()]  # widgets send no NaN
 
 
 def _curve_moves(frames: Sequence[Frame], slot: int = 0) -> dict[str, dict]:

@@ -35,10 +35,11 @@ class Recipe:
     """Everything that decides a training run.
 
     dataset, classes, train_size, split: as in `load_dataset`. backbone, feature_dim: as in `build_backbone`.
-    head: "learned" (plain linear), "cosine" (learned, unit rows), "fixed", "nearest"; scale: feature norm of the last three.
-    batch_size: images a step, without clouds. clouds (b, n): a step takes b anchors and n-1 more draws of the class of
-    each, b*n images, on which `schedule` (None: no densification) and the norm p (1, 2, inf) set the densification loss.
-    An epoch is N // batch_size (N // b with clouds) steps, at least one. lr_decay: "cosine" to 0 by epochs, or "constant".
+    head: "learned" (plain linear), "cosine" (learned, unit rows), "fixed", "nearest"; scale: feature norm of the last
+    three. batch_size: images a step, without clouds. clouds (b, n): a step takes b anchors and n-1 more draws of the class
+    of each, b*n images, on which `schedule` (None: no densification) and the norm p (1, 2, inf) set the densification
+    loss. An epoch is N // batch_size (N // b with clouds) steps, at least one. lr_decay: "cosine" to 0 by epochs, or
+    "constant". Raises ValueError for a value that is not accepted.
     """
 
     dataset: str = "digits"
@@ -70,8 +71,8 @@ class Recipe:
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name} must be one of {accepted}, got {getattr(self, name)!r}")
         if self.loss == "dot_regression" and self.head in ("learned", "cosine"):
-            raise ValueError(f"loss 'dot_regression' needs head 'fixed' or 'nearest', got {self.head!r}: rows that may move "
-                             "reach loss 0 by all being the same")
+            raise ValueError(f"loss 'dot_regression' needs head 'fixed' or 'nearest', got {self.head!r}: rows that may "
+                             "move reach loss 0 by all being the same")
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -90,7 +91,8 @@ class Recipe:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         if self.schedule is not None:
             if not hasattr(self.schedule, "to_dict"):
-                raise TypeError(f"schedule must be one of ncbook.schedules to be saved, got {type(self.schedule).__name__}")
+                raise TypeError("schedule must be one of ncbook.schedules to be saved, "
+                                f"got {type(self.schedule).__name__}")
             values["schedule"] = self.schedule.to_dict()
         return json.dumps(values)
 
@@ -123,8 +125,8 @@ class Snapshot:
     """A training run at one moment. Tensors are float32 on the CPU, features are what the classifier sees.
 
     epoch, step: finished so far. train, test: the keys of `neural_collapse` and "loss"; test is {} without test data.
-    class_means (C, d) of the training set, weight (C, d), bias (C,); features (k, d) and targets (k,) of a fixed sample of
-    it; deaths (b, n-1): death times of the last step's clouds, before that step, or None; the last step's beta,
+    class_means (C, d) of the training set, weight (C, d), bias (C,); features (k, d) and targets (k,) of a fixed sample
+    of it; deaths (b, n-1): death times of the last step's clouds, before that step, or None; the last step's beta,
     densify_weight and lr (before any step, the first's).
     """
 
@@ -165,7 +167,8 @@ class Trainer:
         self.recipe = recipe
         self.device = resolve_device(recipe.device)
         if data is None:
-            data = load_dataset(recipe.dataset, classes=recipe.classes, train_size=recipe.train_size, split=recipe.split)
+            data = load_dataset(recipe.dataset, classes=recipe.classes, train_size=recipe.train_size,
+                                split=recipe.split)
         self.data = data.to(self.device)
         self.controls = controls or Controls()
         if self.controls.p is None:
@@ -183,7 +186,8 @@ class Trainer:
         self._batch = min(recipe.clouds[0] if recipe.clouds else recipe.batch_size, len(data.train_targets))
         self.steps_per_epoch = len(data.train_targets) // self._batch
         self._sampler = SameClassSampler(data.train_targets.cpu())
-        self._sample = torch.randperm(len(data.train_targets), generator=self._generator(0))[: self.sample_size].to(self.device)
+        order = torch.randperm(len(data.train_targets), generator=self._generator(0))
+        self._sample = order[: self.sample_size].to(self.device)
         self._order: Tensor | None = None
         self._clouds: Tensor | None = None
         self._follow_schedule()
@@ -321,8 +325,8 @@ def train(recipe: Recipe, *, data: Dataset | None = None, controls: Controls | N
           checkpoint: str | Path | None = None, progress: bool = False) -> Iterator[Snapshot]:
     """Run a recipe and yield a snapshot of where it starts, every `every` epochs, and at the end.
 
-    With `checkpoint`, a file, the state is saved there before each later snapshot is handed out, and a run that finds the
-    file starts from it: stopped at any moment, it continues to the same result as an uninterrupted one.
+    With `checkpoint`, a file, the state is saved there before each later snapshot is handed out, and a run that finds
+    the file starts from it: stopped at any moment, it continues to the same result as an uninterrupted one.
     Raises ValueError for `every` below 1 or a checkpoint of another recipe.
     """
     if every < 1:

@@ -11,14 +11,14 @@
 # %% [markdown]
 # # Start here
 #
-# Train a deep network until it makes no more mistakes on its training set, and then go on training. Nothing seems to be left
-# to learn, yet the last layer keeps changing, and it changes towards something simple: the features of each class gather
-# at one point, these points arrange themselves as symmetrically as points can, and the classifier lines up with them.
-# Papyan, Han and Donoho (2020) named this **neural collapse**. ncbook is a book of notebooks in which you watch it happen,
-# measure it, and steer it.
+# Train a deep network until it makes no more mistakes on its training set, and then go on training. Nothing seems to be
+# left to learn, yet the last layer keeps changing, and it changes towards something simple: the features of each class
+# gather at one point, these points arrange themselves as symmetrically as points can, and the classifier lines up with
+# them. Papyan, Han and Donoho (2020) named this **neural collapse**. ncbook is a book of notebooks in which you watch
+# it happen, measure it, and steer it.
 #
-# This page says what is in the book and how to run it, checks your environment, and then lets three classes
-# collapse in the plane, where nothing has to be imagined. That takes less than a minute.
+# This page says what is in the book and how to run it, checks your environment, and then lets three classes collapse in
+# the plane, where nothing has to be imagined. That takes less than a minute.
 #
 # *You will learn*
 #
@@ -32,37 +32,40 @@
 # | chapter | what it is about |
 # |---|---|
 # | **00 Start here** | this page |
-# | [01 Neural collapse](01_neural_collapse.ipynb) | what happens after the last training error, and the metrics NC1 to NC4 that measure it |
-# | [02 Simplex ETF](02_simplex_etf.ipynb) | the shape that the class means fall into: construction, uniqueness, distance |
-# | [03 Fixed ETF](03_fixed_etf.ipynb) | training with a classifier that is such a frame from the start and never moves |
-# | [04 Nearest ETF](04_nearest_etf.ipynb) | the frame nearest to the class means: a Riemannian problem, its closed form, its gradient |
-# | [05 Moving averages](05_moving_averages.ipynb) | class means that outlive a batch, and what happens when a class is missing |
-# | [06 Guided training](06_guided_training.ipynb) | learned, fixed and nearest classifiers side by side, over several seeds |
-# | [07 Persistence](07_persistence.ipynb) | the topology of a cloud of features: death times and the densification loss |
-# | [08 Sliding schedule](08_sliding_schedule.ipynb) | when to pull a class together, and what it costs to do so too early |
-# | [09 Live lab](09_live_lab.ipynb) | sliders that change a training run while you watch it |
+# | [01 Neural collapse](01_neural_collapse.ipynb) | what happens after the last error, and the metrics that measure it |
+# | [02 Simplex ETF](02_simplex_etf.ipynb) | the shape that the class means fall into |
+# | [03 Fixed ETF](03_fixed_etf.ipynb) | a classifier that is such a frame from the start |
+# | [04 Nearest ETF](04_nearest_etf.ipynb) | the nearest such frame: a Riemannian problem and its closed form |
+# | [05 Moving averages](05_moving_averages.ipynb) | class means that outlive a batch |
+# | [06 Guided training](06_guided_training.ipynb) | learned, fixed and nearest classifiers side by side |
+# | [07 Persistence](07_persistence.ipynb) | the topology of a cloud of features, and the densification loss |
+# | [08 Sliding schedule](08_sliding_schedule.ipynb) | when to densify a class, and when it is too early |
+# | [09 Live lab](09_live_lab.ipynb) | sliders that change a run while you watch it |
 #
 # Chapters 01 and 02 are the ground for all others. After them, 03 to 06 tell one story (a classifier that guides the
 # features) and 07 and 08 another (a regulariser that shapes them); 09 is for playing with both.
 #
 # ## How to read
 #
-# Every page can be read as it is: numbers and figures were saved with it, and animations play without a
-# kernel once the notebook is opened in JupyterLab. To run a chapter yourself, choose *Run → Run All Cells*. Two environment variables matter, both set before
-# JupyterLab is started:
+# Every page can be read as it is: numbers and figures were saved with it, and animations play without a kernel once the
+# notebook is opened in JupyterLab. To run a chapter yourself, choose *Run → Run All Cells*. Two environment variables
+# matter, both set before JupyterLab is started:
 #
-# - `NCBOOK_PROFILE` is the size of the experiments. `book`, the default, takes at most about two minutes a chapter on a laptop
-#   without a GPU. `quick` takes seconds, for a first look and for the tests; some effects are then only half visible.
-#   `paper` uses the published sizes and wants a GPU. Each chapter's first code cell has a table of what the profile changes.
-# - `NCBOOK_DATA` is the folder for data sets that are downloaded on first use (MNIST, SVHN, CIFAR-10 and others); left out,
-#   it is in your user's cache. The default data, scikit-learn's 1,797 handwritten digits, need neither folder nor network.
+# - `NCBOOK_PROFILE` is the size of the experiments. `book`, the default, takes at most about two minutes a chapter on a
+#   laptop without a GPU. `quick` takes seconds, for a first look and for the tests; some effects are then only half
+#   visible. `paper` uses the published sizes and wants a GPU. Each chapter's first code cell has a table of what the
+#   profile changes.
+# - `NCBOOK_DATA` is the folder for data sets that are downloaded on first use (MNIST, SVHN, CIFAR-10 and others); left
+#   out, it is in your user's cache. The default data, scikit-learn's 1,797 handwritten digits, need neither folder nor
+#   network.
 #
 # The code that chapters share is the package `ncbook`, thin enough to read. When a chapter introduces a piece of it, it
 # shows the source as it is in the package. Exercises stand at the end of each chapter with their solutions folded away.
 #
 # ## Is everything there?
 #
-# If the next cell fails, something is not installed: `pip install -e '.[book]'` in the project's folder puts that right.
+# If the next cell fails, something is not installed: `pip install -e '.[book]'` in the project's folder puts that
+# right.
 
 # %%
 import os
@@ -101,9 +104,9 @@ display(Markdown("| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for na
 # %% [markdown]
 # ## A collapse in the plane
 #
-# *What does a network do to its classes?* To see it without any projection we need inputs and features that both live in
-# the plane. The inputs are three classes of points. Each class consists of two blobs, and the outer blob of a class lies
-# behind the inner blob of the next one, so no linear classifier can tell the classes apart.
+# *What does a network do to its classes?* To see it without any projection we need inputs and features that both live
+# in the plane. The inputs are three classes of points. Each class consists of two blobs, and the outer blob of a class
+# lies behind the inner blob of the next one, so no linear classifier can tell the classes apart.
 
 # %%
 dataset = ncbook.load_dataset("gaussians")
@@ -123,10 +126,10 @@ fig.update_yaxes(title="input 2", scaleanchor="x")
 fig
 
 # %% [markdown]
-# A small multilayer perceptron maps each point $x$ to a feature $h(x) \in \mathbb{R}^2$, and a linear classifier with one weight
-# vector $w_c$ and one bias $b_c$ for each class $c$ decides for the class with the largest $w_c^\top h(x) + b_c$. Both are
-# trained together by stochastic gradient descent on the cross-entropy loss, with weight decay. In this book such a run is
-# a `Recipe`, and `train` yields a `Snapshot` of it after each epoch:
+# A small multilayer perceptron maps each point $x$ to a feature $h(x) \in \mathbb{R}^2$, and a linear classifier with
+# one weight vector $w_c$ and one bias $b_c$ for each class $c$ decides for the class with the largest $w_c^\top h(x) +
+# b_c$. Both are trained together by stochastic gradient descent on the cross-entropy loss, with weight decay. In this
+# book such a run is a `Recipe`, and `train` yields a `Snapshot` of it after each epoch:
 
 # %%
 recipe = ncbook.Recipe(dataset="gaussians", backbone="mlp", feature_dim=2, weight_decay=5e-3, epochs=EPOCHS, seed=SEED)
@@ -138,24 +141,25 @@ print(f"training accuracy {start.train['accuracy']:.3f} -> {end.train['accuracy'
 assert end.train["accuracy"] > 0.99 and end.test["accuracy"] > 0.97
 
 # %% [markdown]
-# *And where are the features?* Press Play. Each faint dot is the feature of a training point, each large dot is a **class
-# mean**, the average feature of a class, and the open diamonds are the three weight vectors of the classifier, brought to a
-# common scale with the means. The picture is centred on the mean of the class means. It turns with the features and is
-# scaled with the class means, so that only the *shape* is left to change.
+# *And where are the features?* Press Play. Each faint dot is the feature of a training point, each large dot is a
+# **class mean**, the average feature of a class, and the open diamonds are the three weight vectors of the classifier,
+# brought to a common scale with the means. The picture is centred on the mean of the class means. It turns with the
+# features and is scaled with the class means, so that only the *shape* is left to change.
 
 # %%
-fig = plots.geometry_animation(shots, class_names=[f"class {c}" for c in range(3)], title="Three classes collapse in the plane")
+fig = plots.geometry_animation(shots, class_names=["class 0", "class 1", "class 2"],
+                               title="Three classes collapse in the plane")
 fig
 
 # %% [markdown]
-# Before training, the features lie about with no regard to class. Then they separate, and from there on three things happen at
-# once. The dots of a class gather around their mean. The three means move into the corners of the grey triangle,
-# which is equilateral. And the diamonds move onto the means.
+# Before training, the features lie about with no regard to class. Then they separate, and from there on three things
+# happen at once. The dots of a class gather around their mean. The three means move into the corners of the grey
+# triangle, which is equilateral. And the diamonds move onto the means.
 #
-# An equilateral triangle around the origin is the **simplex equiangular tight frame** (simplex ETF) of three classes: vectors
-# of equal length whose angles are all equal and as large as possible. For four classes it is the tetrahedron, and for $C$ classes the regular
-# simplex with $C$ corners, in which any two corners seen from the centre have the cosine $-1/(C-1)$. For $C = 3$ this is
-# $-1/2$, an angle of 120°. What were the angles and the lengths in our run?
+# An equilateral triangle around the origin is the **simplex equiangular tight frame** (simplex ETF) of three classes:
+# vectors of equal length whose angles are all equal and as large as possible. For four classes it is the tetrahedron,
+# and for $C$ classes the regular simplex with $C$ corners, in which any two corners seen from the centre have the
+# cosine $-1/(C-1)$. For $C = 3$ this is $-1/2$, an angle of 120°. What were the angles and the lengths in our run?
 
 # %%
 def shape(snapshot):
@@ -175,8 +179,8 @@ assert spread[1] < spread[0] and (PROFILE == "quick" or spread[1] < 20)
 # %% [markdown]
 # ## The same in numbers
 #
-# The next chapter defines a whole family of metrics. Here are six of them, over the epochs of the run that you have just
-# watched. Those with a logarithmic axis are zero in an exact collapse.
+# The next chapter defines a whole family of metrics. Here are six of them, over the epochs of the run that you have
+# just watched. Those with a logarithmic axis are zero in an exact collapse.
 
 # %%
 fig = plots.metric_curves({"training set": [shots]},
@@ -188,11 +192,13 @@ fig
 # %% [markdown]
 # - **NC1, the scatter quotient,** divides the spread of the features within their classes by the spread of the class
 #   means: it is small when each class has become nearly a point.
-# - **NC2, unequal norms,** is the standard deviation of the lengths of the centred class means, divided by their average.
+# - **NC2, unequal norms,** is the standard deviation of the lengths of the centred class means, divided by their
+#   average.
 # - **NC2, unequal angles,** is how far the cosines between them are from $-1/(C-1)$, on average.
 # - **The distance to the nearest ETF** joins the two: the squared distance of the class means from the equilateral
 #   triangle that fits them best.
-# - **NC3** is the squared distance between the classifier's weights and the class means, once both have been given length 1.
+# - **NC3** is the squared distance between the classifier's weights and the class means, once both have been given
+#   length 1.
 # - **NC4** is the share of points for which the classifier and the nearest class mean would decide differently.
 
 # %%
@@ -202,25 +208,27 @@ display(Markdown("\n".join([f"| metric | epoch {start.epoch} | epoch {end.epoch}
 assert all(end.train[key] < start.train[key] for key in names)
 
 # %% [markdown]
-# All of them end lower than they began, but not all in the same way, nor always steadily. The first
-# epochs pull the classes apart, and only then does the slow part begin, which goes on long after the accuracy has nothing
-# more to gain. That slow part is the subject of the book.
+# All of them end lower than they began, but not all in the same way, nor always steadily. The first epochs pull the
+# classes apart, and only then does the slow part begin, which goes on long after the accuracy has nothing more to gain.
+# That slow part is the subject of the book.
 #
 # ## Try it
 #
-# **1. Less weight decay.** Set `weight_decay=5e-4` in the recipe. Does the network still classify everything? Does it still
-# collapse?
+# **1. Less weight decay.** Set `weight_decay=5e-4` in the recipe. Does the network still classify everything? Does it
+# still collapse?
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# less = list(ncbook.train(ncbook.Recipe(dataset="gaussians", backbone="mlp", feature_dim=2, weight_decay=5e-4, epochs=EPOCHS)))[-1]
+# from dataclasses import replace
+#
+# less = list(ncbook.train(replace(recipe, weight_decay=5e-4)))[-1]
 # for key in ("accuracy", "loss", *names):
 #     print(f"{key:16} {end.train[key]:10.3g} {less.train[key]:10.3g}")
 # ```
 #
-# The accuracy is as high and the loss even lower, as large weights make confident predictions. But the class means stay further
-# from the triangle. With the loss alone, the quickest way down is to let the weights grow; weight decay forbids
+# The accuracy is as high and the loss even lower, as large weights make confident predictions. But the class means stay
+# further from the triangle. With the loss alone, the quickest way down is to let the weights grow; weight decay forbids
 # that, and among classifiers of limited size the symmetric one is the best. Chapter 01 makes this argument exact.
 #
 # </details>
@@ -235,7 +243,8 @@ assert all(end.train[key] < start.train[key] for key in names)
 # plots.geometry_animation(four)
 # ```
 #
-# A regular tetrahedron, with the cosine $-1/3$, about 109.5° between any two class means. You can turn the figure with the mouse.
+# A regular tetrahedron, with the cosine $-1/3$, about 109.5° between any two class means. You can turn the figure with
+# the mouse.
 #
 # </details>
 #
@@ -253,25 +262,28 @@ assert all(end.train[key] < start.train[key] for key in names)
 # print(flat.train["accuracy"], flat.train["nc1_quotient"], flat.train["etf_distance"])
 # ```
 #
-# The classes still gather around their means, and the means spread out around a circle, roughly as a square: two cosines in each row near 0
-# and one near -1. The distance to the nearest ETF cannot become small, because no simplex ETF fits in the plane.
+# The classes still gather around their means, and the means spread out around a circle, roughly as a square: two
+# cosines in each row near 0 and one near -1. The distance to the nearest ETF cannot become small, because no simplex
+# ETF fits in the plane.
 #
 # </details>
 #
 # ## Summary
 #
-# - Neural collapse happens in the last layer, late in training: features gather at their class means, the
-#   means form a simplex ETF, and the classifier's weights line up with them.
-# - With three classes and two-dimensional features all of it can be seen without a projection: the simplex ETF is an equilateral triangle.
+# - Neural collapse happens in the last layer, late in training: features gather at their class means, the means form a
+#   simplex ETF, and the classifier's weights line up with them.
+# - With three classes and two-dimensional features all of it can be seen without a projection: the simplex ETF is an
+#   equilateral triangle.
 # - A `Recipe` decides a run, `train` yields its `Snapshot`s, `plots` draws them; every chapter works in this way.
 #
 # Next: [01 Neural collapse](01_neural_collapse.ipynb), the definitions, real images, and a reason why.
 #
 # ## References
 #
-# - V. Papyan, X. Y. Han, D. L. Donoho. *Prevalence of neural collapse during the terminal phase of deep learning training.*
-#   Proceedings of the National Academy of Sciences 117 (40), 2020. [arXiv 2008.08186](https://arxiv.org/abs/2008.08186)
-# - E. Markou, T. Ajanthan, S. Gould. *Guiding neural collapse: optimising towards the nearest simplex equiangular tight frame.*
-#   NeurIPS 2024. [arXiv 2411.01248](https://arxiv.org/abs/2411.01248)
-# - C. D. Hofer, F. Graf, M. Niethammer, R. Kwitt. *Topologically densified distributions.* ICML 2020.
-#   [arXiv 2002.04805](https://arxiv.org/abs/2002.04805)
+# - V. Papyan, X. Y. Han, D. L. Donoho. *Prevalence of neural collapse during the terminal phase of deep learning
+#   training.* Proceedings of the National Academy of Sciences 117 (40), 2020. [arXiv
+#   2008.08186](https://arxiv.org/abs/2008.08186)
+# - E. Markou, T. Ajanthan, S. Gould. *Guiding neural collapse: optimising towards the nearest simplex equiangular tight
+#   frame.* NeurIPS 2024. [arXiv 2411.01248](https://arxiv.org/abs/2411.01248)
+# - C. D. Hofer, F. Graf, M. Niethammer, R. Kwitt. *Topologically densified distributions.* ICML 2020. [arXiv
+#   2002.04805](https://arxiv.org/abs/2002.04805)

@@ -67,8 +67,9 @@ def show_code(*objects):
 # %% [markdown]
 # ## 1. How far apart can $C$ directions be?
 #
-# Put a few unit vectors on a sphere and let them repel each other. The closest pair repels the most. Where do they come to
-# rest? Here are four in space. Press *Play*, or move the slider; the figure can also be turned with the mouse.
+# Put a few unit vectors on a sphere and let them repel each other. The closest pair repels the most. Where do they come
+# to rest? Here are four in space. Press *Play*, or move the slider; the figure can also be turned with the mouse.
+
 
 # %%
 def spread_out(vectors, steps):
@@ -88,20 +89,32 @@ def segments(starts, ends):
 
 
 def columns(points):
-    return {axis: points[:, k].float().numpy().round(3) for k, axis in enumerate("xyz"[: points.shape[1]])}
+    return {axis: points[:, k].float().numpy().round(3) for k, axis in enumerate("xyz"[:points.shape[1]])}
 
 
 def add_player(fig, labels, redraw):
     """Play button and slider over the frames of a figure."""
     still = dict(mode="immediate", frame=dict(duration=0, redraw=redraw), transition=dict(duration=0))
-    moving = dict(mode="immediate", fromcurrent=True, frame=dict(duration=160, redraw=redraw), transition=dict(duration=0))
-    stops = [dict(label=label, method="animate", args=[[frame.name], still]) for frame, label in zip(fig.frames, labels)]
+    moving = dict(mode="immediate", fromcurrent=True, frame=dict(duration=160, redraw=redraw),
+                  transition=dict(duration=0))
+    stops = [
+        dict(label=label, method="animate", args=[[frame.name], still]) for frame, label in zip(fig.frames, labels)
+    ]
     fig.update_layout(
-        sliders=[dict(steps=stops, active=len(stops) - 1, x=0.34, len=0.66, y=0, yanchor="top", pad=dict(t=36), ticklen=0,
-                      minorticklen=0, font=dict(color="rgba(0,0,0,0)"), currentvalue=dict(font=dict(size=14, color="#222222")))],
-        updatemenus=[dict(type="buttons", direction="left", x=0, xanchor="left", y=0, yanchor="top", pad=dict(t=52),
-                          showactive=False, buttons=[dict(label="▶ Play", method="animate", args=[None, moving]),
-                                                     dict(label="❚❚ Pause", method="animate", args=[[None], still])])],
+        sliders=[
+            dict(steps=stops, active=len(stops) - 1, x=0.34, len=0.66, y=0, yanchor="top", pad=dict(t=36), ticklen=0,
+                 minorticklen=0, font=dict(color="rgba(0,0,0,0)"),
+                 currentvalue=dict(font=dict(size=14, color="#222222")),
+                 )
+        ], updatemenus=[
+            dict(
+                type="buttons", direction="left", x=0, xanchor="left", y=0, yanchor="top", pad=dict(t=52),
+                showactive=False, buttons=[
+                    dict(label="▶ Play", method="animate", args=[None, moving]),
+                    dict(label="❚❚ Pause", method="animate", args=[[None], still]),
+                ],
+            )
+        ],
     )
 
 
@@ -114,23 +127,31 @@ rings = torch.cat([torch.cat([ring.roll(k, 1), torch.full((1, 3), math.nan)]) fo
 
 
 def moving_traces(w):
-    return [go.Scatter3d(**columns(segments(w[pairs[:, 0]], w[pairs[:, 1]]))),
-            go.Scatter3d(**columns(segments(torch.zeros_like(w), w))), go.Scatter3d(**columns(w))]
+    return [
+        go.Scatter3d(**columns(segments(w[pairs[:, 0]], w[pairs[:, 1]]))),
+        go.Scatter3d(**columns(segments(torch.zeros_like(w), w))),
+        go.Scatter3d(**columns(w)),
+    ]
 
 
 fig = go.Figure([*moving_traces(path[-1]), go.Scatter3d(**columns(rings))])
 colours = plots.class_colors(4)
-looks = [dict(mode="lines", line=dict(color="#B5B5B5", width=3)), dict(mode="lines", line=dict(color="#666666", width=5)),
-         dict(mode="markers", marker=dict(size=8, color=colours, line=dict(color="white", width=1))),
-         dict(mode="lines", line=dict(color="#D8E3EC", width=2))]
+looks = [
+    dict(mode="lines", line=dict(color="#B5B5B5", width=3)),
+    dict(mode="lines", line=dict(color="#666666", width=5)),
+    dict(mode="markers", marker=dict(size=8, color=colours, line=dict(color="white", width=1))),
+    dict(mode="lines", line=dict(color="#D8E3EC", width=2)),
+]
 for trace, look in zip(fig.data, looks):
     trace.update(hoverinfo="skip", showlegend=False, **look)
 fig.frames = [go.Frame(name=str(k), traces=[0, 1, 2], data=moving_traces(path[k])) for k in shown]
 add_player(fig, [f"step {k}, largest cosine {float(pairwise_cosines(path[k]).max()):+.3f}" for k in shown], redraw=True)
 span = dict(range=[-1.05, 1.05])
-fig.update_layout(template=plots.TEMPLATE, width=620, height=600, margin=dict(l=8, r=8, b=100),
-                  scene=dict(xaxis=span, yaxis=span, zaxis=span, camera=dict(eye=dict(x=1.1, y=1.1, z=0.6))),
-                  title=dict(text="Four unit vectors that repel each other", subtitle=dict(text="in space, no projection")))
+fig.update_layout(
+    template=plots.TEMPLATE, width=620, height=600, margin=dict(l=8, r=8, b=100),
+    scene=dict(xaxis=span, yaxis=span, zaxis=span, camera=dict(eye=dict(x=1.1, y=1.1, z=0.6))),
+    title=dict(text="Four unit vectors that repel each other", subtitle=dict(text="in space, no projection")),
+)
 assert (pairwise_cosines(path[-1]) + 1 / 3).abs().max() < 1e-3
 fig
 
@@ -140,14 +161,14 @@ fig
 #
 # ## 2. The bound, and the definition
 #
-# Let $w_1, \dots, w_C \in \mathbb{R}^d$ be unit vectors, the rows of a $(C, d)$ matrix $W$. Whatever they are, the squared
-# length of their sum is not negative:
+# Let $w_1, \dots, w_C \in \mathbb{R}^d$ be unit vectors, the rows of a $(C, d)$ matrix $W$. Whatever they are, the
+# squared length of their sum is not negative:
 #
 # $$ 0 \le \Big\| \sum_c w_c \Big\|^2 = \sum_c \|w_c\|^2 + \sum_{i \ne j} \langle w_i, w_j \rangle
 #    = C + \sum_{i \ne j} \langle w_i, w_j \rangle . $$
 #
-# There are $C(C-1)$ ordered pairs, so the mean of their cosines is at least $-C/(C(C-1)) = -1/(C-1)$, and the largest is no
-# smaller than the mean:
+# There are $C(C-1)$ ordered pairs, so the mean of their cosines is at least $-C/(C(C-1)) = -1/(C-1)$, and the largest
+# is no smaller than the mean:
 #
 # $$ \max_{i \ne j}\ \langle w_i, w_j \rangle \ \ge\ -\frac{1}{C-1}. \tag{1} $$
 #
@@ -157,19 +178,20 @@ fig
 # $$ \|w_c\| = 1, \qquad \langle w_i, w_j \rangle = -\frac{1}{C-1} \quad (i \ne j). $$
 #
 # *Equiangular* says that all angles are the same, *simplex* that they are the obtuse angles of a regular simplex;
-# section 6 explains *tight frame*. It is maximal in exactly this sense: no $C$ directions have a smaller largest cosine.
+# section 6 explains *tight frame*. It is maximal in exactly this sense: no $C$ directions have a smaller largest
+# cosine.
 #
-# **How many dimensions does it take?** With $M = I - \frac1C \mathbf 1 \mathbf 1^\top$, the matrix that subtracts a mean,
-# the definition says that the Gram matrix is
+# **How many dimensions does it take?** With $M = I - \frac1C \mathbf 1 \mathbf 1^\top$, the matrix that subtracts a
+# mean, the definition says that the Gram matrix is
 #
 # $$ W W^\top = \frac{C}{C-1}\, M . $$
 #
-# $M$ is a projection of rank $C-1$: it kills the vector of ones and nothing else. A Gram matrix has no larger rank than the
-# space has dimensions, so $d \ge C-1$ is necessary. It is also enough, since every positive semidefinite matrix of rank $C-1$
-# is the Gram matrix of some vectors in $\mathbb{R}^{C-1}$; section 3 writes them down.
+# $M$ is a projection of rank $C-1$: it kills the vector of ones and nothing else. A Gram matrix has no larger rank than
+# the space has dimensions, so $d \ge C-1$ is necessary. It is also enough, since every positive semidefinite matrix of
+# rank $C-1$ is the Gram matrix of some vectors in $\mathbb{R}^{C-1}$; section 3 writes them down.
 #
-# And with fewer dimensions? Rankin (1955) found that for $d + 2 \le C \le 2d$ the best largest cosine is exactly $0$, far
-# from $-1/(C-1)$: one vector too many, and the obtuse angles are lost. Repelling vectors in space ($d = 3$) agree:
+# And with fewer dimensions? Rankin (1955) found that for $d + 2 \le C \le 2d$ the best largest cosine is exactly $0$,
+# far from $-1/(C-1)$: one vector too many, and the obtuse angles are lost. Repelling vectors in space ($d = 3$) agree:
 
 # %%
 rows, best = [], {}
@@ -178,8 +200,9 @@ for count in range(2, 7):
     best[count] = min(float(pairwise_cosines(w).max()) for w in ends)
     rows.append(f"| {count} | {best[count]:+.3f} | {-1 / (count - 1):+.3f} | {'yes' if count <= 4 else 'no'} |")
     assert abs(best[count] - (-1 / (count - 1) if count <= 4 else 0)) < 0.02 and best[count] > -1 / (count - 1) - 1e-12
-display(Markdown("| vectors $C$ in $\\mathbb{R}^3$ | smallest largest cosine found | bound (1) | $d \\ge C-1$ |\n|---:|---:|---:|---:|\n"
-                 + "\n".join(rows)))
+display(
+    Markdown("| vectors $C$ in $\\mathbb{R}^3$ | smallest largest cosine found | bound (1) | $d \\ge C-1$"
+             " |\n|---:|---:|---:|---:|\n" + "\n".join(rows)))
 
 # %% [markdown]
 # Up to four vectors the bound is met. With five, where it would be $-1/4$, the best is a right angle.
@@ -190,14 +213,15 @@ display(Markdown("| vectors $C$ in $\\mathbb{R}^3$ | smallest largest cosine fou
 # zero, as the columns of a $(C, C-1)$ matrix $Q$: $Q^\top Q = I$, $\mathbf 1^\top Q = 0$, and therefore $Q Q^\top = M$.
 # Take any $(d, C-1)$ matrix $V$ with orthonormal columns, to place the simplex in $\mathbb{R}^d$. Then
 #
-# $$ \boxed{\, W = \sqrt{\tfrac{C}{C-1}}\; Q\, V^\top \,} \qquad\Longrightarrow\qquad
+# $$ \boxed{\, W = \sqrt{\tfrac{C}{C-1}}\; Q\, V^\top \} \qquad\Longrightarrow\qquad
 #    W W^\top = \tfrac{C}{C-1}\, Q V^\top V Q^\top = \tfrac{C}{C-1}\, M. \tag{2} $$
 #
 # Geometrically, row $c$ of $Q$ is the standard basis vector $e_c$ of $\mathbb{R}^C$ with its mean subtracted, in
-# coordinates of the hyperplane that contains the result. So a simplex ETF is what remains of an orthonormal basis after centring.
+# coordinates of the hyperplane that contains the result. So a simplex ETF is what remains of an orthonormal basis after
+# centring.
 #
-# The **Helmert basis** is a choice of $Q$ with a simple pattern. Column $k$ compares class $k+1$ with the mean of the $k$
-# classes before it: $k$ equal entries $1/\sqrt{k(k+1)}$, then $-k/\sqrt{k(k+1)}$, then zeros. For four classes:
+# The **Helmert basis** is a choice of $Q$ with a simple pattern. Column $k$ compares class $k+1$ with the mean of the
+# $k$ classes before it: $k$ equal entries $1/\sqrt{k(k+1)}$, then $-k/\sqrt{k(k+1)}$, then zeros. For four classes:
 
 # %%
 Q = ncbook.helmert_basis(4, dtype=torch.float64)
@@ -208,8 +232,8 @@ assert torch.allclose(Q @ Q.T, torch.eye(4, dtype=torch.float64) - 1 / 4)
 show_code(ncbook.helmert_basis, ncbook.simplex_etf)
 
 # %% [markdown]
-# Without a generator, $V$ consists of the first $C-1$ unit vectors: this is the **canonical** simplex ETF of the book. Does it
-# keep its promise for many sizes, and turned as well?
+# Without a generator, $V$ consists of the first $C-1$ unit vectors: this is the **canonical** simplex ETF of the book.
+# Does it keep its promise for many sizes, and turned as well?
 
 # %%
 worst = 0.0
@@ -224,27 +248,43 @@ assert worst < 1e-13
 # %% [markdown]
 # ## 4. Two, three, four and ten classes
 #
-# Two classes need a line, three a plane, four the space. These can be drawn as they are: the coordinates are the rows of
-# `simplex_etf(C, C - 1)`.
+# Two classes need a line, three a plane, four the space. These can be drawn as they are: the coordinates are the rows
+# of `simplex_etf(C, C - 1)`.
 
 # %%
-fig = make_subplots(1, 3, specs=[[{}, {}, {"type": "scene"}]], horizontal_spacing=0.05,
-                    subplot_titles=[f"C = {c}: cosine {'−1' if c == 2 else f'−1/{c - 1}'}, angle {math.degrees(math.acos(-1 / (c - 1))):.1f}°" for c in (2, 3, 4)])
+fig = make_subplots(
+    1, 3, specs=[[{}, {}, {"type": "scene"}]], horizontal_spacing=0.05, subplot_titles=[
+        f"C = {c}: cosine {'−1' if c == 2 else f'−1/{c - 1}'}, angle {math.degrees(math.acos(-1 / (c - 1))):.1f}°"
+        for c in (2, 3, 4)
+    ],
+)
 for column, count in enumerate((2, 3, 4), start=1):
     w = ncbook.simplex_etf(count, count - 1, dtype=torch.float64)
     points = torch.cat([w, torch.zeros(count, 1, dtype=torch.float64)], dim=1) if count == 2 else w
     trace = go.Scatter3d if count == 4 else go.Scatter
     ends = torch.tensor(list(itertools.combinations(range(count), 2)))
     cell, quiet = dict(row=1, col=column), dict(hoverinfo="skip", showlegend=False)
-    fig.add_trace(trace(**columns(segments(points[ends[:, 0]], points[ends[:, 1]])), mode="lines",
-                        line=dict(color="#B5B5B5", width=2), **quiet), **cell)
-    fig.add_trace(trace(**columns(segments(torch.zeros_like(points), points)), mode="lines",
-                        line=dict(color="#666666", width=4), **quiet), **cell)
-    fig.add_trace(trace(**columns(points), mode="markers", showlegend=False, name=f"C = {count}",
-                        marker=dict(size=6 if count == 4 else 14, color=plots.class_colors(count))), **cell)
-fig.update_layout(template=plots.TEMPLATE, width=900, height=380, margin=dict(l=24, r=24, t=100, b=40),
-                  scene=dict(xaxis=span, yaxis=span, zaxis=span, camera=dict(eye=dict(x=1.3, y=0.7, z=0.5))),
-                  title=dict(text="Exact pictures of simplex ETFs", subtitle=dict(text="the rows of W themselves; nothing is projected")))
+    fig.add_trace(
+        trace(**columns(segments(points[ends[:, 0]], points[ends[:, 1]])), mode="lines",
+              line=dict(color="#B5B5B5", width=2), **quiet,
+              ), **cell,
+    )
+    fig.add_trace(
+        trace(**columns(segments(torch.zeros_like(points), points)), mode="lines", line=dict(color="#666666", width=4),
+              **quiet,
+              ), **cell,
+    )
+    fig.add_trace(
+        trace(**columns(points), mode="markers", showlegend=False, name=f"C = {count}",
+              marker=dict(size=6 if count == 4 else 14, color=plots.class_colors(count)),
+              ), **cell,
+    )
+fig.update_layout(
+    template=plots.TEMPLATE, width=900, height=380, margin=dict(l=24, r=24, t=100, b=40),
+    scene=dict(xaxis=span, yaxis=span, zaxis=span, camera=dict(eye=dict(x=1.3, y=0.7, z=0.5))),
+    title=dict(text="Exact pictures of simplex ETFs",
+               subtitle=dict(text="the rows of W themselves; nothing is projected")),
+)
 fig.update_annotations(font=dict(size=14))
 fig.update_xaxes(range=[-1.25, 1.25], showticklabels=False, ticks="", showgrid=False, showline=False)
 fig.update_yaxes(range=[-1.25, 1.25], showticklabels=False, ticks="", showgrid=False, showline=False)
@@ -253,8 +293,8 @@ fig.update_yaxes(scaleanchor="x2", col=2)
 fig
 
 # %% [markdown]
-# The angle shrinks from 180° towards, but never to, a right angle. Ten classes need nine dimensions, and every flat picture
-# of them is a shadow. Which shadow one chooses matters. Below, the same ten vectors are drawn twice.
+# The angle shrinks from 180° towards, but never to, a right angle. Ten classes need nine dimensions, and every flat
+# picture of them is a shadow. Which shadow one chooses matters. Below, the same ten vectors are drawn twice.
 
 # %%
 w = ncbook.simplex_etf(10, 10, dtype=torch.float64)
@@ -263,19 +303,26 @@ fig = make_subplots(1, 2, subplot_titles=list(shadows))
 names = [str(c) for c in range(10)]
 for column, points in enumerate(shadows.values(), start=1):
     cell = dict(row=1, col=column)
-    fig.add_scatter(**columns(segments(torch.zeros_like(points), points)), mode="lines", line=dict(color="#B5B5B5", width=2),
-                    hoverinfo="skip", showlegend=False, **cell)
+    fig.add_scatter(**columns(segments(torch.zeros_like(points), points)), mode="lines",
+                    line=dict(color="#B5B5B5", width=2), hoverinfo="skip", showlegend=False, **cell,
+                    )
     fig.add_scatter(**columns(points), mode="markers", marker=dict(size=14, color=plots.class_colors(10)), text=names,
-                    hovertemplate="class %{text}<extra></extra>", showlegend=False, **cell)
+                    hovertemplate="class %{text}<extra></extra>", showlegend=False, **cell,
+                    )
     away = [(c, p) for c, p in enumerate(points) if p.norm() > 0.01]
     fig.add_scatter(**columns(torch.stack([p + 0.18 * p / p.norm() for _, p in away])), mode="text",
-                    text=[f"<b>{c}</b>" for c, _ in away], hoverinfo="skip", showlegend=False, **cell)
+                    text=[f"<b>{c}</b>" for c, _ in away], hoverinfo="skip", showlegend=False, **cell,
+                    )
 at_centre = [c for c in range(10) if w[c, :2].norm() < 1e-12]
 fig.add_annotation(x=0, y=0, ax=0.75, ay=-0.55, axref="x", ayref="y", text=f"classes {at_centre[0]} to {at_centre[-1]}",
-                   showarrow=True, arrowcolor="#666666", row=1, col=1)
-fig.update_layout(template=plots.TEMPLATE, width=860, height=490, margin=dict(t=110),
-                  title=dict(text="One simplex ETF of ten classes, two shadows",
-                             subtitle=dict(text="projections from 9 to 2 dimensions; lengths on the right are scaled by √(9/2)")))
+                   showarrow=True, arrowcolor="#666666", row=1, col=1,
+                   )
+fig.update_layout(
+    template=plots.TEMPLATE, width=860, height=490, margin=dict(t=110),
+    title=dict(text="One simplex ETF of ten classes, two shadows",
+               subtitle=dict(text="projections from 9 to 2 dimensions; lengths on the right are scaled by √(9/2)"),
+               ),
+)
 fig.update_annotations(font=dict(size=14))
 fig.update_xaxes(range=[-1.3, 1.3])
 fig.update_yaxes(range=[-1.3, 1.3], scaleanchor="x")
@@ -284,21 +331,24 @@ assert len(at_centre) == 7
 fig
 
 # %%
-centred, projected = math.degrees(math.acos(-1 / 9)), math.degrees(math.acos(float(pairwise_cosines(shadows["the projection used in this book"])[0])))
-display(Markdown(f"On the left, {len(at_centre)} of the 10 vertices fall on the same point, though all of them are equally far from each "
-                 f"other. On the right, all are told apart and treated alike, at the corners of a regular 10-gon. But its angles are not "
-                 f"the true ones: neighbours are {projected:.0f}° apart on paper and {centred:.1f}° in nine dimensions. "
-                 "Wherever the book draws more than four classes, it uses this projection and says so."))
+centred, projected = math.degrees(math.acos(-1 / 9)), math.degrees(
+    math.acos(float(pairwise_cosines(shadows["the projection used in this book"])[0])))
+display(
+    Markdown(
+        f"On the left, {len(at_centre)} of the 10 vertices fall on the same point, though all of them are equally far"
+        " from each other. On the right, all are told apart and treated alike, at the corners of a regular 10-gon."
+        f" But its angles are not the true ones: neighbours are {projected:.0f}° apart on paper and {centred:.1f}° in"
+        " nine dimensions. Wherever the book draws more than four classes, it uses this projection and says so."))
 
 # %% [markdown]
 # ## 5. A uniformly random orientation
 #
-# Sometimes we want an ETF that is turned at random, without favouring any direction: $V$ should be uniform on the Stiefel
-# manifold, the set of all $(d, C-1)$ matrices with orthonormal columns. The recipe starts from a matrix $G$ of
+# Sometimes we want an ETF that is turned at random, without favouring any direction: $V$ should be uniform on the
+# Stiefel manifold, the set of all $(d, C-1)$ matrices with orthonormal columns. The recipe starts from a matrix $G$ of
 # independent Gaussians. Its distribution does not change when it is multiplied by a rotation, so $G = VR$, with $V$
-# orthonormal and $R$ upper triangular, should give a $V$ without favourites. But the QR decomposition is only unique once the
-# signs of $R$'s diagonal are fixed. Numerical libraries leave them as their algorithm makes them, and that couples the sign
-# of a column of $V$ to its entries.
+# orthonormal and $R$ upper triangular, should give a $V$ without favourites. But the QR decomposition is only unique
+# once the signs of $R$'s diagonal are fixed. Numerical libraries leave them as their algorithm makes them, and that
+# couples the sign of a column of $V$ to its entries.
 #
 # How much harm can a sign do? Here is where the first vertex of three classes in the plane points.
 
@@ -312,30 +362,39 @@ for column, (name, frame) in enumerate(frames.items(), start=1):
     angle = torch.atan2(vertex[:, 1], vertex[:, 0]).rad2deg() % 360
     density[name] = torch.histc(angle, 24, 0, 360) / SAMPLES * 24
     handed[name] = float((torch.linalg.det(frame) > 0).double().mean())
-    fig.add_trace(go.Barpolar(theta=[15 * k + 7.5 for k in range(24)], r=density[name].numpy().round(3), width=[15] * 24,
-                              marker=dict(color=["#D55E00", "#0072B2"][column - 1], line=dict(color="white", width=1)),
-                              showlegend=False, hovertemplate="%{r:.2f}<extra></extra>"), row=1, col=column)
-fig.update_polars(radialaxis=dict(range=[0, 2.3], tickvals=[1, 2], angle=90), angularaxis=dict(dtick=45), bgcolor="white")
+    fig.add_trace(
+        go.Barpolar(theta=[15 * k + 7.5 for k in range(24)], r=density[name].numpy().round(3), width=[15] * 24,
+                    marker=dict(color=["#D55E00", "#0072B2"][column - 1], line=dict(color="white", width=1)),
+                    showlegend=False, hovertemplate="%{r:.2f}<extra></extra>",
+                    ), row=1, col=column,
+    )
+fig.update_polars(radialaxis=dict(range=[0, 2.3], tickvals=[1, 2], angle=90), angularaxis=dict(dtick=45),
+                  bgcolor="white")
 fig.update_polars(angularaxis_gridcolor="#E6E6E6", radialaxis_gridcolor="#E6E6E6")
-fig.update_layout(template=plots.TEMPLATE, width=820, height=460, margin=dict(t=140),
-                  title=dict(text="Direction of the first vertex of a random simplex ETF",
-                             subtitle=dict(text="C = 3, d = 2; density relative to the uniform one")))
+fig.update_layout(
+    template=plots.TEMPLATE, width=820, height=460, margin=dict(t=140),
+    title=dict(text="Direction of the first vertex of a random simplex ETF",
+               subtitle=dict(text="C = 3, d = 2; density relative to the uniform one"),
+               ),
+)
 fig.update_annotations(font=dict(size=14), yshift=24)
 assert (density["signs left as they are"] == 0).sum() >= 10 and (density["signs fixed"] - 1).abs().max() < 0.35
 fig
 
 # %%
 share = {name: f"{100 * value:.0f}%" for name, value in handed.items()}
-display(Markdown(f"Without the fix, half of the directions never occur. Nor do half of the orientations: for square matrices the share of "
-                 f"proper rotations (determinant +1) is {share['signs left as they are']} without the fix and {share['signs fixed']} with it. "
-                 "Multiplying each column of $V$ by the sign of its diagonal entry of $R$ makes that diagonal positive and the decomposition "
-                 "unique, and then $V$ inherits the symmetry of $G$ (Mezzadri 2007). It is the line with the comment in `simplex_etf`."))
+display(
+    Markdown("Without the fix, half of the directions never occur. Nor do half of the orientations: for square matrices"
+             f" the share of proper rotations (determinant +1) is {share['signs left as they are']} without the fix and"
+             f" {share['signs fixed']} with it. Multiplying each column of $V$ by the sign of its diagonal entry of $R$"
+             " makes that diagonal positive and the decomposition unique, and then $V$ inherits the symmetry of $G$"
+             " (Mezzadri 2007). It is the line with the comment in `simplex_etf`."))
 
 # %% [markdown]
 # ## 6. Why "tight frame"?
 #
-# Take a direction $x$, $\|x\| = 1$, and add up how strongly the $C$ vectors see it: $\sum_c \langle w_c, x\rangle^2$. For
-# which sets of vectors does the answer not depend on $x$?
+# Take a direction $x$, $\|x\| = 1$, and add up how strongly the $C$ vectors see it: $\sum_c \langle w_c, x\rangle^2$.
+# For which sets of vectors does the answer not depend on $x$?
 
 # %%
 etf = ncbook.simplex_etf(3, 2, dtype=torch.float64)
@@ -343,31 +402,40 @@ random = normalize(gaussian(3, 2, seed=4), dim=1)
 degrees = torch.linspace(0, 360, 121, dtype=torch.float64)
 directions = torch.stack([degrees.deg2rad().cos(), degrees.deg2rad().sin()])
 fig = go.Figure()
-for name, vectors, colour, dash in (("simplex ETF", etf, "#0072B2", "solid"), ("random unit vectors", random, "#8A5A2B", "dash")):
+for name, vectors, colour, dash in (("simplex ETF", etf, "#0072B2", "solid"), ("random unit vectors", random, "#8A5A2B",
+                                                                               "dash"),
+                                    ):
     seen = (vectors @ directions).square().sum(0)
     fig.add_scatterpolar(theta=degrees.numpy(), r=seen.numpy().round(4), mode="lines", name=name,
-                         line=dict(color=colour, width=3, dash=dash))
+                         line=dict(color=colour, width=3, dash=dash),
+                         )
     at = torch.atan2(vectors[:, 1], vectors[:, 0]).rad2deg() % 360
     fig.add_scatterpolar(theta=at.numpy().round(2), r=[1] * 3, mode="markers", showlegend=False, hoverinfo="skip",
-                         marker=dict(size=12, color=colour, symbol="circle" if dash == "solid" else "diamond"))
+                         marker=dict(size=12, color=colour, symbol="circle" if dash == "solid" else "diamond"),
+                         )
 fig.update_polars(radialaxis=dict(range=[0, 3], tickvals=[1, 2, 3], angle=90, gridcolor="#E6E6E6"),
-                  angularaxis=dict(gridcolor="#E6E6E6", dtick=45), bgcolor="white")
-fig.update_layout(template=plots.TEMPLATE, width=620, height=460, margin=dict(t=110),
-                  title=dict(text="How strongly three vectors see each direction",
-                             subtitle=dict(text="Σ⟨w, x⟩² by the angle of x; markers are the vectors")))
+                  angularaxis=dict(gridcolor="#E6E6E6", dtick=45), bgcolor="white",
+                  )
+fig.update_layout(
+    template=plots.TEMPLATE, width=620, height=460, margin=dict(t=110),
+    title=dict(text="How strongly three vectors see each direction",
+               subtitle=dict(text="Σ⟨w, x⟩² by the angle of x; markers are the vectors"),
+               ),
+)
 assert float((etf @ directions).square().sum(0).std()) < 1e-12
 fig
 
 # %% [markdown]
-# The ETF sees all directions alike: a circle. Three random vectors prefer some and nearly miss others. In matrix form, from (2),
+# The ETF sees all directions alike: a circle. Three random vectors prefer some and nearly miss others. In matrix form,
+# from (2),
 #
 # $$ \sum_c \langle w_c, x \rangle^2 = x^\top W^\top W x, \qquad W^\top W = \tfrac{C}{C-1}\, V Q^\top Q V^\top = \tfrac{C}{C-1}\, P ,
 #    \qquad P = V V^\top . $$
 #
-# $P$ projects onto the $(C-1)$-dimensional span of the frame. A set of vectors with $W^\top W$ proportional to the identity
-# of its span is called a **tight frame**: it behaves like an orthogonal basis with redundancy, and within the span
-# $x = \frac{C-1}{C} \sum_c \langle w_c, x\rangle\, w_c$. Outside the span it sees nothing. A classifier with these rows is
-# deaf to all feature directions but $C-1$.
+# $P$ projects onto the $(C-1)$-dimensional span of the frame. A set of vectors with $W^\top W$ proportional to the
+# identity of its span is called a **tight frame**: it behaves like an orthogonal basis with redundancy, and within the
+# span $x = \frac{C-1}{C} \sum_c \langle w_c, x\rangle\, w_c$. Outside the span it sees nothing. A classifier with these
+# rows is deaf to all feature directions but $C-1$.
 
 # %%
 w = ncbook.simplex_etf(10, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -375,37 +443,51 @@ P = 9 / 10 * w.T @ w
 x = gaussian(32, seed=2)
 print(f"P is a projection: |P² − P| = {float((P @ P - P).norm()):.1e}, trace {float(P.trace()):.6f}")
 print(f"reconstruction inside the span: error {float((9 / 10 * w.T @ (w @ (P @ x)) - P @ x).norm()):.1e}")
-print(f"share of a random vector's squared length inside it: {float((P @ x).norm() ** 2 / x.norm() ** 2):.2f}, on average 9/32 = {9 / 32:.2f}")
+print(f"share of a random vector's squared length inside it: {float((P @ x).norm() ** 2 / x.norm() ** 2):.2f}, on"
+      f" average 9/32 = {9 / 32:.2f}")
 assert (P @ P - P).norm() < 1e-12 and abs(P.trace() - 9) < 1e-12
 
 # %% [markdown]
 # ## 7. ETF, orthogonal, random
 #
 # In many dimensions, random directions are almost orthogonal. Are they then almost an ETF as well? Draw ten random unit
-# vectors, many times, and look at their cosines; beside it, their squared distance to the nearest simplex ETF, which section 8 defines.
+# vectors, many times, and look at their cosines; beside it, their squared distance to the nearest simplex ETF, which
+# section 8 defines.
 
 # %%
 C, DIMENSIONS = 10, (9, 32, 128, 512)
-fig = make_subplots(1, 2, subplot_titles=["cosines of random unit vectors", "distance to the nearest ETF"], horizontal_spacing=0.13)
+fig = make_subplots(1, 2, subplot_titles=["cosines of random unit vectors", "distance to the nearest ETF"],
+                    horizontal_spacing=0.13)
 bins = torch.linspace(-1, 1, 61)
 shades = ["#A6CBE3", "#56B4E9", "#0072B2", "#003C5E"]
 for dim, shade in zip(DIMENSIONS, shades):
     cosines = pairwise_cosines(gaussian(400, C, dim, seed=dim)).flatten().float()
     counts = torch.histc(cosines, 60, -1, 1) / len(cosines) * 30
-    fig.add_scatter(x=((bins[1:] + bins[:-1]) / 2).numpy().round(4), y=counts.numpy().round(3), mode="lines", name=f"random, d = {dim}",
-                    line=dict(color=shade, width=2), row=1, col=1)
+    fig.add_scatter(x=((bins[1:] + bins[:-1]) / 2).numpy().round(4), y=counts.numpy().round(3), mode="lines",
+                    name=f"random, d = {dim}", line=dict(color=shade, width=2), row=1, col=1,
+                    )
 for name, at, colour in (("orthogonal", 0.0, "#222222"), ("simplex ETF", -1 / (C - 1), "#D55E00")):
-    fig.add_scatter(x=[at, at], y=[0, 10], mode="lines", name=name, line=dict(color=colour, dash="dash", width=2), row=1, col=1)
+    fig.add_scatter(x=[at, at], y=[0, 10], mode="lines", name=name, line=dict(color=colour, dash="dash", width=2),
+                    row=1, col=1)
 grid = [9, 16, 32, 64, 128, 256, 512]
-far = {d: torch.stack([ncbook.simplex_etf_distance(gaussian(C, d, seed=1000 * d + s)) for s in range(DRAWS)]) for d in grid}
+far = {
+    d: torch.stack([ncbook.simplex_etf_distance(gaussian(C, d, seed=1000 * d + s)) for s in range(DRAWS)]) for d in grid
+}
 low, middle, high = ([float(far[d].quantile(q)) for d in grid] for q in (0.0, 0.5, 1.0))
-fig.add_scatter(x=grid + grid[::-1], y=high + low[::-1], fill="toself", fillcolor="rgba(0,114,178,0.18)", line=dict(width=0),
-                mode="lines", hoverinfo="skip", showlegend=False, row=1, col=2)
-fig.add_scatter(x=grid, y=middle, mode="lines+markers", name="random means", line=dict(color="#0072B2", width=2), row=1, col=2)
-fig.add_scatter(x=grid, y=[(C - 1) / (4 * d) for d in grid], mode="lines", name="(C−1)/(4d)", line=dict(color="#666666", dash="dot"), row=1, col=2)
-fig.update_layout(template=plots.TEMPLATE, width=900, height=440, margin=dict(t=110),
-                  title=dict(text="Ten random directions as the dimension grows",
-                             subtitle=dict(text=f"right: median and range of {DRAWS} draws")))
+fig.add_scatter(x=grid + grid[::-1], y=high + low[::-1], fill="toself", fillcolor="rgba(0,114,178,0.18)",
+                line=dict(width=0), mode="lines", hoverinfo="skip", showlegend=False, row=1, col=2,
+                )
+fig.add_scatter(x=grid, y=middle, mode="lines+markers", name="random means", line=dict(color="#0072B2", width=2), row=1,
+                col=2)
+fig.add_scatter(x=grid, y=[(C - 1) / (4 * d) for d in grid], mode="lines", name="(C−1)/(4d)",
+                line=dict(color="#666666", dash="dot"), row=1, col=2,
+                )
+fig.update_layout(
+    template=plots.TEMPLATE, width=900, height=440, margin=dict(t=110),
+    title=dict(text="Ten random directions as the dimension grows",
+               subtitle=dict(text=f"right: median and range of {DRAWS} draws"),
+               ),
+)
 fig.update_annotations(font=dict(size=14))
 fig.update_xaxes(title="cosine", range=[-0.8, 0.8], row=1, col=1)
 fig.update_yaxes(title="density", range=[0, 10], row=1, col=1)
@@ -416,46 +498,48 @@ fig
 
 # %% [markdown]
 # Two true statements that sound like a contradiction. On the left, random cosines gather around $0$ with a standard
-# deviation of $1/\sqrt d$, and *not* around the ETF's $-1/9$. On the right, random class means come ever closer to
-# a simplex ETF. The difference is that the distance **centres** its means first. Centring an orthonormal
-# basis gives a simplex ETF exactly (section 3), and centring nearly orthogonal vectors nearly does.
+# deviation of $1/\sqrt d$, and *not* around the ETF's $-1/9$. On the right, random class means come ever closer to a
+# simplex ETF. The difference is that the distance **centres** its means first. Centring an orthonormal basis gives a
+# simplex ETF exactly (section 3), and centring nearly orthogonal vectors nearly does.
 #
-# This is a warning for everyone who measures neural collapse. Ten class means in 512 dimensions are close to a simplex ETF
-# before any training has happened, just because there is so much room. The singular values of a centred Gaussian matrix spread
-# around $\sqrt d$ with a variance of about $(C-1)/4$, which gives the dotted line $(C-1)/(4d)$. Collapse should be judged
-# against that level, not against 1, and with a metric for the scatter within classes beside it.
+# This is a warning for everyone who measures neural collapse. Ten class means in 512 dimensions are close to a simplex
+# ETF before any training has happened, just because there is so much room. The singular values of a centred Gaussian
+# matrix spread around $\sqrt d$ with a variance of about $(C-1)/4$, which gives the dotted line $(C-1)/(4d)$. Collapse
+# should be judged against that level, not against 1, and with a metric for the scatter within classes beside it.
 
 # %%
 orthogonal = torch.eye(C, 64, dtype=torch.float64)
 distance = float(ncbook.simplex_etf_distance(orthogonal))
 cosine = float(pairwise_cosines(orthogonal - orthogonal.mean(0)).mean())
-print(f"orthonormal means: distance {distance:.1e}; cosine {float(pairwise_cosines(orthogonal).mean()):.3f} before centring, {cosine:.4f} after")
+print(f"orthonormal means: distance {distance:.1e}; cosine {float(pairwise_cosines(orthogonal).mean()):.3f} before"
+      f" centring, {cosine:.4f} after")
 assert distance < 1e-20 and abs(cosine + 1 / 9) < 1e-12
 
 # %% [markdown]
 # ## 8. The distance to the nearest simplex ETF
 #
-# Let $\mu_1, \dots, \mu_C$ be class means. Neither their common position nor their common size should matter, so centre and
-# normalise them: $H = [\mu_1 - \bar\mu, \dots, \mu_C - \bar\mu]$, a $(d, C)$ matrix, divided by its Frobenius norm. A simplex ETF $W$ has norm
-# $\sqrt C$. The **squared distance to the nearest simplex ETF** is
+# Let $\mu_1, \dots, \mu_C$ be class means. Neither their common position nor their common size should matter, so centre
+# and normalise them: $H = [\mu_1 - \bar\mu, \dots, \mu_C - \bar\mu]$, a $(d, C)$ matrix, divided by its Frobenius norm.
+# A simplex ETF $W$ has norm $\sqrt C$. The **squared distance to the nearest simplex ETF** is
 #
 # $$ D(H) = \min_{V^\top V = I} \Big\| H - \tfrac{1}{\sqrt C} W_V^\top \Big\|_F^2 , \qquad
 #    W_V = \sqrt{\tfrac{C}{C-1}}\, Q V^\top . \tag{3} $$
 #
-# Both matrices have norm 1, so $D = 2 - 2 \max_V \langle H, \tfrac{1}{\sqrt{C}} W_V^\top\rangle
-# = 2 - \tfrac{2}{\sqrt{C-1}} \max_V \langle HQ, V \rangle$. Let $HQ = A S B^\top$ be the thin singular value decomposition. Then
-# $\langle HQ, V \rangle = \operatorname{tr}(S\, A^\top V B) \le \operatorname{tr} S$, as no entry of $A^\top V B$ exceeds 1 in size, and
-# $V = A B^\top$ attains it. The sum of the singular values is the nuclear norm $\|\cdot\|_*$, so
+# Both matrices have norm 1, so $D = 2 - 2 \max_V \langle H, \tfrac{1}{\sqrt{C}} W_V^\top\rangle = 2 -
+# \tfrac{2}{\sqrt{C-1}} \max_V \langle HQ, V \rangle$. Let $HQ = A S B^\top$ be the thin singular value decomposition.
+# Then $\langle HQ, V \rangle = \operatorname{tr}(S\, A^\top V B) \le \operatorname{tr} S$, as no entry of $A^\top V B$
+# exceeds 1 in size, and $V = A B^\top$ attains it. The sum of the singular values is the nuclear norm $\|\cdot\|_*$, so
 #
 # $$ D(H) = 2 - \frac{2\, \|HQ\|_*}{\sqrt{C-1}} . \tag{4} $$
 #
-# Since $\|HQ\|_F = \|H\|_F = 1$, the nuclear norm lies between $1$ and $\sqrt{C-1}$: between means on a single line,
-# $D = 2 - 2/\sqrt{C-1}$, and an exact simplex ETF, $D = 0$. So $D \in [0, 2]$, and 2 is approached only by very many
-# classes on a line. (Identical means have no shape at all; the package gives them 2 by convention.) Two means are always a
-# simplex ETF, hence $D = 0$ for $C = 2$.
+# Since $\|HQ\|_F = \|H\|_F = 1$, the nuclear norm lies between $1$ and $\sqrt{C-1}$: between means on a single line, $D
+# = 2 - 2/\sqrt{C-1}$, and an exact simplex ETF, $D = 0$. So $D \in [0, 2]$, and 2 is approached only by very many
+# classes on a line. (Identical means have no shape at all; the package gives them 2 by convention.) Two means are
+# always a simplex ETF, hence $D = 0$ for $C = 2$.
 #
-# A derivation can be wrong, so compare (4) with (3) itself, by brute force: try a great many random ETFs and
-# keep the best.
+# A derivation can be wrong, so compare (4) with (3) itself, by brute force: try a great many random ETFs and keep the
+# best.
+
 
 # %%
 def normalised(class_means):
@@ -477,23 +561,32 @@ def distances_of_random_etfs(class_means, trials, seed):
 
 
 problems = {(3, 2): "#0072B2", (4, 3): "#D55E00", (6, 5): "#009E73"}
-fig = make_subplots(1, 2, subplot_titles=["random ETFs, C = 4, d = 3", "best of n random ETFs"], horizontal_spacing=0.13)
+fig = make_subplots(1, 2, subplot_titles=["random ETFs, C = 4, d = 3", "best of n random ETFs"],
+                    horizontal_spacing=0.13)
 excess, smallest = {}, {}
 for (count, dim), colour in problems.items():
     means = ncbook.simplex_etf(count, dim, dtype=torch.float64) + 0.3 * gaussian(count, dim, seed=5)
     tried, formula = distances_of_random_etfs(means, TRIALS, seed=17), float(ncbook.simplex_etf_distance(means))
     smallest[count] = float(tried.min()) - formula
-    n = torch.tensor(sorted({int(10 ** (k / 4)) for k in range(4 * 7) if 10 ** (k / 4) <= TRIALS} | {TRIALS}))
+    n = torch.tensor(sorted({int(10**(k / 4)) for k in range(4 * 7) if 10**(k / 4) <= TRIALS} | {TRIALS}))
     excess[count] = tried.cummin(0).values[n - 1] - formula
     fig.add_scatter(x=n.numpy(), y=excess[count].numpy(), mode="lines+markers", name=f"C = {count}, d = {dim}",
-                    line=dict(color=colour, width=2, shape="hv"), marker=dict(size=5), row=1, col=2)
+                    line=dict(color=colour, width=2, shape="hv"), marker=dict(size=5), row=1, col=2,
+                    )
     if count == 4:
         counts = torch.histc(tried, 60, 0, 4)
-        fig.add_bar(x=((torch.arange(60) + 0.5) / 15).numpy().round(3), y=(counts / counts.sum() * 15).numpy().round(4), width=1 / 15,
-                    marker=dict(color="#F0C3A5", line=dict(color="white", width=1)), showlegend=False, row=1, col=1)
-        fig.add_scatter(x=[formula] * 2, y=[0, 1], mode="lines", name="formula (4)", line=dict(color="#222222", dash="dash"), row=1, col=1)
-fig.update_layout(template=plots.TEMPLATE, width=900, height=430, bargap=0, margin=dict(t=110),
-                  title=dict(text="The formula against brute force", subtitle=dict(text=f"{TRIALS:,} uniformly random simplex ETFs each")))
+        fig.add_bar(x=((torch.arange(60) + 0.5) / 15).numpy().round(3), y=(counts / counts.sum() * 15).numpy().round(4),
+                    width=1 / 15, marker=dict(color="#F0C3A5", line=dict(color="white",
+                                                                         width=1)), showlegend=False, row=1, col=1,
+                    )
+        fig.add_scatter(x=[formula] * 2, y=[0, 1], mode="lines", name="formula (4)",
+                        line=dict(color="#222222", dash="dash"), row=1, col=1,
+                        )
+fig.update_layout(
+    template=plots.TEMPLATE, width=900, height=430, bargap=0, margin=dict(t=110),
+    title=dict(text="The formula against brute force",
+               subtitle=dict(text=f"{TRIALS:} uniformly random simplex ETFs each")),
+)
 fig.update_annotations(font=dict(size=14))
 fig.update_xaxes(title="squared distance", range=[0, 4], row=1, col=1)
 fig.update_yaxes(title="density", range=[0, 0.8], row=1, col=1)
@@ -503,17 +596,20 @@ assert min(smallest.values()) > -1e-12 and smallest[3] < 1e-5 and smallest[4] < 
 fig
 
 # %%
-display(Markdown(f"No random ETF is nearer than the formula says, and the best of {TRIALS:,} comes within {smallest[3]:.0e} for three classes, "
-                 f"{smallest[4]:.0e} for four and {smallest[6]:.1g} for six. Brute force confirms (4), and it shows why a formula is needed: orientations "
-                 "form a space of dimension 1, 3 and 10 in these examples, and random search gets lost in it. The ETF that attains the minimum is "
-                 "`nearest_simplex_etf`, the subject of chapter 04."))
+display(
+    Markdown(
+        f"No random ETF is nearer than the formula says, and the best of {TRIALS:} comes within {smallest[3]:.0e} for"
+        f" three classes, {smallest[4]:.0e} for four and {smallest[6]:.1g} for six. Brute force confirms (4), and it"
+        " shows why a formula is needed: orientations form a space of dimension 1, 3 and 10 in these examples, and"
+        " random search gets lost in it. The ETF that attains the minimum is `nearest_simplex_etf`, the subject of"
+        " chapter 04."))
 
 # %% [markdown]
 # ### What the distance does not see
 #
-# A good shape distance ignores everything that is not shape. Adding a vector to all means, scaling all of them, rotating or
-# reflecting the space, renaming the classes, appending zero coordinates: none of these should change it. Scaling or moving a *single*
-# class should.
+# A good shape distance ignores everything that is not shape. Adding a vector to all means, scaling all of them,
+# rotating or reflecting the space, renaming the classes, appending zero coordinates: none of these should change it.
+# Scaling or moving a *single* class should.
 
 # %%
 means = gaussian(6, 8, seed=7)
@@ -521,9 +617,11 @@ rotation = torch.linalg.qr(gaussian(8, 8, seed=8))[0]
 single = torch.ones(6, 1, dtype=torch.float64)
 single[2] = 2
 variants = {
-    "moved together": means + 100 * gaussian(8, seed=9), "scaled": 1e-6 * means, "negated": -means, "rotated": means @ rotation,
+    "moved together": means + 100 * gaussian(8, seed=9), "scaled": 1e-6 * means, "negated": -means,
+    "rotated": means @ rotation,
     "classes renamed": means[torch.randperm(6, generator=torch.Generator().manual_seed(SEED))],
-    "padded with zeros": torch.cat([means, torch.zeros(6, 5, dtype=torch.float64)], dim=1), "one class scaled by 2": single * means,
+    "padded with zeros": torch.cat([means, torch.zeros(6, 5, dtype=torch.float64)],
+                                   dim=1), "one class scaled by 2": single * means,
 }
 base = float(ncbook.simplex_etf_distance(means))
 print(f"{'as it is':22s} {base:.12f}")
@@ -535,9 +633,9 @@ for name, variant in variants.items():
 # %% [markdown]
 # ## 9. As noise grows
 #
-# Start from an exact ETF and add noise. Here are three classes in the plane; the slider sets the noise level, and the dark
-# triangle is the ETF nearest to the class means at that level. (The noise has one fixed direction here. Everything is drawn after centring and
-# normalising.)
+# Start from an exact ETF and add noise. Here are three classes in the plane; the slider sets the noise level, and the
+# dark triangle is the ETF nearest to the class means at that level. (The noise has one fixed direction here. Everything
+# is drawn after centring and normalising.)
 
 # %%
 base, noise = ncbook.simplex_etf(3, 2, dtype=torch.float64), gaussian(3, 2, seed=13)
@@ -554,20 +652,32 @@ def plane(level):
 
 fig = go.Figure(plane(0.6))
 colours = plots.class_colors(3)
-looks = [dict(mode="lines+markers", line=dict(color="#666666", width=2), name="nearest simplex ETF",
-              marker=dict(symbol="diamond-open", size=15, color=[*colours, colours[0]], line=dict(width=2, color=[*colours, colours[0]]))),
-         dict(mode="lines", line=dict(color="#999999", width=1.5, dash="dot"), name="what the distance adds up"),
-         dict(mode="markers", marker=dict(size=14, color=colours), name="class means")]
+looks = [
+    dict(
+        mode="lines+markers", line=dict(color="#666666", width=2), name="nearest simplex ETF",
+        marker=dict(symbol="diamond-open", size=15, color=[*colours, colours[0]],
+                    line=dict(width=2, color=[*colours, colours[0]]),
+                    ),
+    ),
+    dict(mode="lines", line=dict(color="#999999", width=1.5, dash="dot"), name="what the distance adds up"),
+    dict(mode="markers", marker=dict(size=14, color=colours), name="class means"),
+]
 for trace, look in zip(fig.data, looks):
     trace.update(hoverinfo="skip", **look)
 fig.frames = [go.Frame(name=str(k), traces=[0, 1, 2], data=plane(level)) for k, level in enumerate(levels)]
 values = [float(ncbook.simplex_etf_distance(base + level * noise)) for level in levels]
-add_player(fig, [f"noise level {level:.1f}, squared distance {value:.4f}" for level, value in zip(levels, values)], redraw=False)
+add_player(fig, [f"noise level {level:.1f}, squared distance {value:.4f}" for level, value in zip(levels, values)],
+           redraw=False,
+           )
 fig.layout.sliders[0].active = levels.index(0.6)
 circle = torch.stack([turn.cos(), turn.sin()], dim=1)
 fig.add_scatter(**columns(circle), mode="lines", line=dict(color="#E6E6E6"), hoverinfo="skip", showlegend=False)
-fig.update_layout(template=plots.TEMPLATE, width=640, height=640, margin=dict(t=116, b=130), legend=dict(orientation="h", x=0, y=1.02, yanchor="bottom"),
-                  title=dict(text="Three class means and their nearest simplex ETF", subtitle=dict(text="in the plane, no projection")))
+fig.update_layout(
+    template=plots.TEMPLATE, width=640, height=640, margin=dict(t=116, b=130),
+    legend=dict(orientation="h", x=0, y=1.02,
+                yanchor="bottom"), title=dict(text="Three class means and their nearest simplex ETF",
+                                              subtitle=dict(text="in the plane, no projection")),
+)
 fig.update_xaxes(range=[-1.6, 1.6])
 fig.update_yaxes(range=[-1.6, 1.6], scaleanchor="x")
 handed = [bool(torch.linalg.det(ncbook.nearest_simplex_etf(base + level * noise)[:2]) > 0) for level in levels]
@@ -576,15 +686,19 @@ assert values[0] < 1e-20 and handed[:peak] == [handed[0]] * peak and handed[-1] 
 fig
 
 # %%
-display(Markdown(f"The distance grows to {values[peak]:.3f} at noise level {levels[peak]:.1f}, close to $2 - \\sqrt 2 \\approx {2 - math.sqrt(2):.3f}$, the value for "
-                 "three means on a line: there, the noise has pushed one of them across the line through the other two. Beyond it the means go round "
-                 "the other way, and the nearest ETF is suddenly the mirror image. The minimum in (3) is over *all* orientations, reflections included."))
+display(
+    Markdown(
+        f"The distance grows to {values[peak]:.3f} at noise level {levels[peak]:.1f}, close to $2 - \\sqrt 2 \\approx"
+        f" {2 - math.sqrt(2):.3f}$, the value for three means on a line: there, the noise has pushed one of them"
+        " across the line through the other two. Beyond it the means go round the other way, and the nearest ETF is"
+        " suddenly the mirror image. The minimum in (3) is over *all* orientations, reflections included."))
 
 # %% [markdown]
-# Up to that point the nearest ETF turns a little with the means: turning is free, and only what cannot be turned away is
-# counted. How much is that on average? Give every entry independent noise, so that the noise has $\sigma$ times the
+# Up to that point the nearest ETF turns a little with the means: turning is free, and only what cannot be turned away
+# is counted. How much is that on average? Give every entry independent noise, so that the noise has $\sigma$ times the
 # norm of the ETF. To first order, with $k = C-1$, only the symmetric part of $V^\top E$ counts, where $E$ is the noise
-# in the coordinates of $HQ$; it has $k(k+1)/2$ free entries, and one of them is the common scale, which is normalised away. So
+# in the coordinates of $HQ$; it has $k(k+1)/2$ free entries, and one of them is the common scale, which is normalised
+# away. So
 #
 # $$ D \approx \sigma^2\, \frac{k(k+1)/2 - 1}{C\, d} \qquad (\sigma \to 0). \tag{5} $$
 
@@ -594,39 +708,53 @@ fig, ratios = go.Figure(), {}
 for (count, dim), colour in {(4, 64): "#D55E00", (10, 64): "#0072B2", (40, 64): "#332288"}.items():
     k = count - 1
     exact = ncbook.simplex_etf(count, dim, dtype=torch.float64)
-    d = torch.stack([torch.stack([ncbook.simplex_etf_distance(exact + s / math.sqrt(dim) * gaussian(count, dim, seed=seed))
-                                  for seed in range(DRAWS)]) for s in sigmas])
+    d = torch.stack([
+        torch.stack([
+            ncbook.simplex_etf_distance(exact + s / math.sqrt(dim) * gaussian(count, dim, seed=seed))
+            for seed in range(DRAWS)
+        ]) for s in sigmas
+    ])
     low, middle, high = (d.quantile(q, dim=1) for q in (0.0, 0.5, 1.0))
     red, green, blue = (int(colour[i:i + 2], 16) for i in (1, 3, 5))
-    fig.add_scatter(x=torch.cat([sigmas, sigmas.flip(0)]).numpy(), y=torch.cat([high, low.flip(0)]).numpy(), fill="toself", mode="lines",
-                    line=dict(width=0), fillcolor=f"rgba({red},{green},{blue},0.18)", hoverinfo="skip", showlegend=False)
-    fig.add_scatter(x=sigmas.numpy(), y=middle.numpy(), mode="lines", name=f"C = {count}", line=dict(color=colour, width=2.5))
+    fig.add_scatter(x=torch.cat([sigmas, sigmas.flip(0)]).numpy(), y=torch.cat([high, low.flip(0)]).numpy(),
+                    fill="toself", mode="lines", line=dict(width=0), fillcolor=f"rgba({red},{green},{blue},0.18)",
+                    hoverinfo="skip", showlegend=False,
+                    )
+    fig.add_scatter(x=sigmas.numpy(), y=middle.numpy(), mode="lines", name=f"C = {count}",
+                    line=dict(color=colour, width=2.5))
     theory = sigmas.square() * (k * (k + 1) / 2 - 1) / (count * dim)
     ratios[count] = float(d[0].mean() / theory[0])
     small = sigmas <= 1
-    fig.add_scatter(x=sigmas[small].numpy(), y=theory[small].numpy(), mode="lines", showlegend=count == 40, name="approximation (5)",
-                    line=dict(color="#222222", width=1.5, dash="dot"))
-fig.update_layout(template=plots.TEMPLATE, width=760, height=440,
-                  title=dict(text="Distance to the nearest simplex ETF against noise",
-                             subtitle=dict(text=f"d = 64; median and range of {DRAWS} draws")))
+    fig.add_scatter(x=sigmas[small].numpy(), y=theory[small].numpy(), mode="lines", showlegend=count == 40,
+                    name="approximation (5)", line=dict(color="#222222", width=1.5, dash="dot"),
+                    )
+fig.update_layout(
+    template=plots.TEMPLATE, width=760, height=440,
+    title=dict(text="Distance to the nearest simplex ETF against noise",
+               subtitle=dict(text=f"d = 64; median and range of {DRAWS} draws"),
+               ),
+)
 fig.update_xaxes(title="noise level σ", type="log", exponentformat="power", dtick=1)
 fig.update_yaxes(title="squared distance", type="log", exponentformat="power", dtick=1)
 assert all(0.6 < ratio < 1.5 for ratio in ratios.values())
 fig
 
 # %%
-display(Markdown("At the smallest noise, the mean distance divided by (5) is " + ", ".join(f"{r:.2f} for C = {c}" for c, r in ratios.items())
-                 + ". On the right the curves level off: there the means are nothing but noise, and the distance is that of random directions from "
-                 "section 7. It does not reach 2, nor anything close to it."))
+display(
+    Markdown("At the smallest noise, the mean distance divided by (5) is " + ", ".join(f"{r:.2f} for C = {c}"
+                                                                                       for c, r in ratios.items()) +
+             ". On the right the curves level off: there the means are nothing but noise, and the distance is that of"
+             " random directions from section 7. It does not reach 2, nor anything close to it."))
 
 # %% [markdown]
-# One number tells how far; it does not tell where. For that, look at the cosines themselves. Below, noise is added to an ETF of ten
-# classes, and classes 3 and 8 are moved towards each other.
+# One number tells how far; it does not tell where. For that, look at the cosines themselves. Below, noise is added to
+# an ETF of ten classes, and classes 3 and 8 are moved towards each other.
 
 # %%
 means = ncbook.simplex_etf(10, 64, dtype=torch.float64) + 0.5 / 8 * gaussian(10, 64, seed=11)
 means[[3, 8]] = 0.75 * means[[3, 8]] + 0.25 * means[[8, 3]]
-fig = plots.cosine_heatmap(means, title=f"Cosines of ten class means; squared distance {float(ncbook.simplex_etf_distance(means)):.3f}")
+fig = plots.cosine_heatmap(
+    means, title=f"Cosines of ten class means; squared distance {float(ncbook.simplex_etf_distance(means)):.3f}")
 pairs_of = torch.triu_indices(10, 10, 1)
 closest = pairs_of[:, pairwise_cosines(means - means.mean(0)).argmax()].tolist()
 assert closest == [3, 8]
@@ -639,15 +767,17 @@ fig
 # ## 10. Close to zero
 #
 # Networks trained for long come so close to a simplex ETF that formula (4) fails: $2 - 2x$ with $x$ near 1 cannot be
-# smaller than the rounding error of $x$, about $10^{-16}$ in double precision and $10^{-7}$ in single. Long before that it has
-# no correct digit. The cure is to write (4) as a sum of squares. Let $s_1, \dots, s_{C-1}$ be the singular values of
-# $HQ$, with $\sum_i s_i^2 = 1$. Then
+# smaller than the rounding error of $x$, about $10^{-16}$ in double precision and $10^{-7}$ in single. Long before that
+# it has no correct digit. The cure is to write (4) as a sum of squares. Let $s_1, \dots, s_{C-1}$ be the singular
+# values of $HQ$, with $\sum_i s_i^2 = 1$. Then
 #
 # $$ \sum_{i=1}^{C-1} \Big( s_i - \tfrac{1}{\sqrt{C-1}} \Big)^2 = 1 - \frac{2 \sum_i s_i}{\sqrt{C-1}} + 1 = D , $$
 #
-# and nothing cancels any more but one number with a constant, *before* the square: an error of $10^{-16}$ in $s_i$ becomes
-# $10^{-32}$ in $D$. To check it we need means whose distance is known exactly. Take singular values $1 + \varepsilon a_i$ with
-# $\sum a_i = 0$ and mean square $v = \frac{1}{C-1}\sum a_i^2$; then $D = 2 - 2/\sqrt{1 + \varepsilon^2 v}$, which `expm1` and `log1p` evaluate without loss.
+# and nothing cancels any more but one number with a constant, *before* the square: an error of $10^{-16}$ in $s_i$
+# becomes $10^{-32}$ in $D$. To check it we need means whose distance is known exactly. Take singular values $1 +
+# \varepsilon a_i$ with $\sum a_i = 0$ and mean square $v = \frac{1}{C-1}\sum a_i^2$; then $D = 2 - 2/\sqrt{1 +
+# \varepsilon^2 v}$, which `expm1` and `log1p` evaluate without loss.
+
 
 # %%
 def two_minus_two_x(class_means):
@@ -661,19 +791,23 @@ a = a - a.mean()
 Q, frame = ncbook.helmert_basis(10, dtype=torch.float64), torch.linalg.qr(gaussian(32, 9, seed=13))[0]
 rows = []
 for exponent in (-1, -2, -4, -6, -7, -8, -9, -10):
-    epsilon = 10.0 ** exponent
+    epsilon = 10.0**exponent
     means = Q @ (frame * (1 + epsilon * a)).T
-    true = -2 * math.expm1(-0.5 * math.log1p(epsilon ** 2 * float(a.square().mean())))
-    naive, ours, single = two_minus_two_x(means), float(ncbook.simplex_etf_distance(means)), float(ncbook.simplex_etf_distance(means.float()))
+    true = -2 * math.expm1(-0.5 * math.log1p(epsilon**2 * float(a.square().mean())))
+    naive, ours, single = (two_minus_two_x(means), float(ncbook.simplex_etf_distance(means)),
+                           float(ncbook.simplex_etf_distance(means.float())),
+                           )
     rows.append(f"| $10^{{{exponent}}}$ | {true:.3e} | {naive:.3e} | {ours:.3e} | {single:.3e} |")
     assert abs(ours / true - 1) < 1e-5
     assert exponent > -9 or abs(naive - true) > 0.5 * true
-display(Markdown("| $\\varepsilon$ | exact | 2 − 2x, float64 | `simplex_etf_distance`, float64 | the same, float32 |\n|---:|---:|---:|---:|---:|\n"
-                 + "\n".join(rows)))
+display(
+    Markdown("| $\\varepsilon$ | exact | 2 − 2x, float64 | `simplex_etf_distance`, float64 | the same, float32"
+             " |\n|---:|---:|---:|---:|---:|\n" + "\n".join(rows)))
 
 # %% [markdown]
-# The naive column gets stuck around $10^{-16}$, and what it prints there is rounding; it may even be negative. The sum of squares follows
-# the exact value far below that, in float32 too as far as float32 means can express. The package's function does this:
+# The naive column gets stuck around $10^{-16}$, and what it prints there is rounding; it may even be negative. The sum
+# of squares follows the exact value far below that, in float32 too as far as float32 means can express. The package's
+# function does this:
 
 # %%
 show_code(ncbook.simplex_etf_distance)
@@ -681,14 +815,14 @@ show_code(ncbook.simplex_etf_distance)
 # %% [markdown]
 # ## Try it
 #
-# **1.** Take $C$ orthonormal vectors in $\mathbb{R}^d$, subtract their mean, and scale the results to unit length. Show with pencil and paper that they
-# form a simplex ETF, and find the scale factor.
+# **1.** Take $C$ orthonormal vectors in $\mathbb{R}^d$, subtract their mean, and scale the results to unit length. Show
+# with pencil and paper that they form a simplex ETF, and find the scale factor.
 #
 # <details><summary>Solution</summary>
 #
-# Let $U$ have the orthonormal vectors as rows, $U U^\top = I$. Centring multiplies by $M$ from the left, so the new Gram matrix is
-# $M U U^\top M = M M = M$: norms $\sqrt{1 - 1/C}$ and inner products $-1/C$. Dividing by the norms gives $\frac{C}{C-1} M$, the Gram matrix of a simplex ETF. The
-# factor is $\sqrt{C/(C-1)}$, the one in (2).
+# Let $U$ have the orthonormal vectors as rows, $U U^\top = I$. Centring multiplies by $M$ from the left, so the new
+# Gram matrix is $M U U^\top M = M M = M$: norms $\sqrt{1 - 1/C}$ and inner products $-1/C$. Dividing by the norms gives
+# $\frac{C}{C-1} M$, the Gram matrix of a simplex ETF. The factor is $\sqrt{C/(C-1)}$, the one in (2).
 #
 # </details>
 #
@@ -706,8 +840,8 @@ show_code(ncbook.simplex_etf_distance)
 #
 # </details>
 #
-# **3.** The repelling vectors of section 1 end at a cosine of 0 for five vectors in space. Run eight of them in four dimensions, and nine. What do you
-# expect from Rankin's theorem?
+# **3.** The repelling vectors of section 1 end at a cosine of 0 for five vectors in space. Run eight of them in four
+# dimensions, and nine. What do you expect from Rankin's theorem?
 #
 # <details><summary>Solution</summary>
 #
@@ -721,12 +855,14 @@ show_code(ncbook.simplex_etf_distance)
 #
 # </details>
 #
-# **4.** In section 7, replace the Gaussian means by Gaussian means plus a constant vector of length 100. Which of the two panels changes, and why?
+# **4.** In section 7, replace the Gaussian means by Gaussian means plus a constant vector of length 100. Which of the
+# two panels changes, and why?
 #
 # <details><summary>Solution</summary>
 #
-# Only the left one: all cosines jump to nearly 1, as every vector points along the common one. The distance on the right centres the means first and
-# does not notice. Features after a ReLU have just such a common direction, which is why neural collapse is measured on centred means.
+# Only the left one: all cosines jump to nearly 1, as every vector points along the common one. The distance on the
+# right centres the means first and does not notice. Features after a ReLU have just such a common direction, which is
+# why neural collapse is measured on centred means.
 #
 # ```python
 # shifted = gaussian(10, 512) + 100 / math.sqrt(512)
@@ -737,18 +873,27 @@ show_code(ncbook.simplex_etf_distance)
 #
 # ## Summary
 #
-# - $C$ unit vectors have a largest cosine of at least $-1/(C-1)$; a simplex ETF attains it. It needs $C-1$ dimensions, and no fewer will do.
-# - All simplex ETFs are $\sqrt{C/(C-1)}\, Q V^\top$: one shape $Q$, any orientation $V$. A uniform orientation needs the sign fix after QR.
+# - $C$ unit vectors have a largest cosine of at least $-1/(C-1)$; a simplex ETF attains it. It needs $C-1$ dimensions,
+#   and no fewer will do.
+# - All simplex ETFs are $\sqrt{C/(C-1)}\, Q V^\top$: one shape $Q$, any orientation $V$. A uniform orientation needs
+#   the sign fix after QR.
 # - It is a tight frame: $W^\top W = \frac{C}{C-1} P$, the same for every direction in its span and zero outside it.
-# - Random class means in many dimensions are already close to a simplex ETF after centring, at a squared distance of about $(C-1)/(4d)$.
-# - The squared distance of centred, normalised means to the nearest simplex ETF is $2 - 2\|HQ\|_*/\sqrt{C-1}$, and is computed as a sum of squares.
+# - Random class means in many dimensions are already close to a simplex ETF after centring, at a squared distance of
+#   about $(C-1)/(4d)$.
+# - The squared distance of centred, normalised means to the nearest simplex ETF is $2 - 2\|HQ\|_*/\sqrt{C-1}$, and is
+#   computed as a sum of squares.
 #
 # ## References
 #
 # - H. O. Lancaster (1965). *The Helmert matrices.* American Mathematical Monthly 72(1).
-# - E. Markou, T. Ajanthan, S. Gould (2024). *Guiding Neural Collapse: Optimising Towards the Nearest Simplex Equiangular Tight Frame.* NeurIPS. arXiv 2411.01248.
-# - F. Mezzadri (2007). *How to generate random matrices from the classical compact groups.* Notices of the AMS 54(5). arXiv math-ph/0609050.
-# - V. Papyan, X. Y. Han, D. L. Donoho (2020). *Prevalence of neural collapse during the terminal phase of deep learning training.* PNAS 117(40). arXiv 2008.08186.
-# - R. A. Rankin (1955). *The closest packing of spherical caps in n dimensions.* Proceedings of the Glasgow Mathematical Association 2(3).
+# - E. Markou, T. Ajanthan, S. Gould (2024). *Guiding Neural Collapse: Optimising Towards the Nearest Simplex
+#   Equiangular Tight Frame.* NeurIPS. arXiv 2411.01248.
+# - F. Mezzadri (2007). *How to generate random matrices from the classical compact groups.* Notices of the AMS 54(5).
+#   arXiv math-ph/0609050.
+# - V. Papyan, X. Y. Han, D. L. Donoho (2020). *Prevalence of neural collapse during the terminal phase of deep learning
+#   training.* PNAS 117(40). arXiv 2008.08186.
+# - R. A. Rankin (1955). *The closest packing of spherical caps in n dimensions.* Proceedings of the Glasgow
+#   Mathematical Association 2(3).
 # - P. H. Schönemann (1966). *A generalized solution of the orthogonal Procrustes problem.* Psychometrika 31(1).
-# - T. Strohmer, R. W. Heath (2003). *Grassmannian frames with applications to coding and communication.* Applied and Computational Harmonic Analysis 14(3). arXiv math/0301135.
+# - T. Strohmer, R. W. Heath (2003). *Grassmannian frames with applications to coding and communication.* Applied and
+#   Computational Harmonic Analysis 14(3). arXiv math/0301135.

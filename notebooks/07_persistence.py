@@ -13,9 +13,9 @@
 #
 # Neural collapse says that the features of a class shrink towards their mean. Before they do, a class is a cloud, and a
 # cloud has a shape: it may be one dense piece, or several pieces far apart. Persistent homology in dimension zero
-# measures exactly this, at all scales at once, and its answer is a handful of numbers that have a gradient. This chapter
-# builds those numbers up from balls that grow, shows that they are the edge lengths of a minimum spanning tree, and
-# follows the gradient of the loss that is made of them until it moves a cloud, and then a network.
+# measures exactly this, at all scales at once, and its answer is a handful of numbers that have a gradient. This
+# chapter builds those numbers up from balls that grow, shows that they are the edge lengths of a minimum spanning tree,
+# and follows the gradient of the loss that is made of them until it moves a cloud, and then a network.
 
 # %% [markdown]
 # **You will learn**
@@ -23,10 +23,11 @@
 # - what the H<sub>0</sub> barcode of a point cloud is, and how to read one;
 # - why its $n-1$ finite death times are the edge lengths of the minimum spanning tree, with a proof of half a page;
 # - where the gradient of the densification loss acts: along the tree's edges and nowhere else;
-# - what coinciding points do, and how the choice between the L1, L2 and maximum norm changes the tree and the meaning of β;
+# - what coinciding points do, and how the choice between the L1, L2 and maximum norm changes the tree and the meaning
+#   of β;
 # - why the usual way to compute distances breaks down on collapsed clouds, and what this book does instead;
-# - what β does to a cloud of free points and to the features of a trained network, and what the word *densification* has
-#   to do with probability mass.
+# - what β does to a cloud of free points and to the features of a trained network, and what the word *densification*
+#   has to do with probability mass.
 
 # %% [markdown]
 # ## Setup
@@ -66,14 +67,14 @@ pd.DataFrame(PROFILES).T.rename_axis("profile")
 # %% [markdown]
 # ## When do points become one piece?
 #
-# Take $n$ points $z_1, \dots, z_n$ in $\mathbb{R}^d$ and a norm. Around each point grows a ball. As long as two balls do
-# not touch, their points are separate; when they touch, the points belong to one piece, and so does whatever each of
+# Take $n$ points $z_1, \dots, z_n$ in $\mathbb{R}^d$ and a norm. Around each point grows a ball. As long as two balls
+# do not touch, their points are separate; when they touch, the points belong to one piece, and so does whatever each of
 # them already belonged to. At which scales do pieces merge?
 #
 # Two conventions are in use for the word *scale*, and they differ by a factor of two. In this book
 #
-# > the scale $r$ is always a **distance between points**. The balls that are drawn have radius $r/2$, so that two of them
-# > touch exactly when their centres are $r$ apart.
+# > the scale $r$ is always a **distance between points**. The balls that are drawn have radius $r/2$, so that two of
+# > them touch exactly when their centres are $r$ apart.
 #
 # This is the convention of the **Vietoris-Rips filtration**: at scale $r$ it joins $z_i$ and $z_j$ by an edge if
 # $\lVert z_i - z_j\rVert \le r$, and fills in a triangle, a tetrahedron and so on as soon as all their edges are there.
@@ -82,7 +83,8 @@ pd.DataFrame(PROFILES).T.rename_axis("profile")
 # most $r$, and $c(r)$ for its number of connected components. At $r = 0$, $c$ is the number of different points; when
 # $r$ reaches the diameter of the cloud, if not before, $c$ is 1.
 #
-# The next cell follows ten points. Move the slider, or press Play; it runs in your browser and needs no kernel.
+# The next cells follow ten points: first a few small functions that turn points into lines to draw, then the figure.
+# Point at it, then move the slider or press Play; it runs in your browser and needs no kernel.
 
 # %%
 def components(points, scale):
@@ -138,7 +140,8 @@ def add_slider(fig, frames, prefix, active):
 
 # %%
 POINTS = torch.tensor(
-    [[0.2, 0.5], [0.7, 1.1], [1.0, 0.3], [1.5, 0.9], [3.3, 1.0], [3.7, 1.7], [4.3, 1.2], [2.2, 3.0], [2.8, 3.3], [2.5, 2.3]],
+    [[0.2, 0.5], [0.7, 1.1], [1.0, 0.3], [1.5, 0.9], [3.3, 1.0], [3.7, 1.7], [4.3, 1.2], [2.2, 3.0], [2.8, 3.3],
+     [2.5, 2.3]],
     dtype=torch.float64,
 )
 DEATHS = h0_death_times(POINTS)
@@ -170,49 +173,55 @@ def frame(scale):
     }
 
 
-fig = make_subplots(1, 2, column_widths=[0.6, 0.4], horizontal_spacing=0.1, subplot_titles=("balls of radius r/2", "barcode"))
+fig = make_subplots(1, 2, column_widths=[0.6, 0.4], horizontal_spacing=0.1,
+                    subplot_titles=("balls of radius r/2", "barcode"))
 left, right = dict(row=1, col=1), dict(row=1, col=2)
 fig.add_scatter(name="balls", mode="lines", fill="toself", fillcolor="rgba(86,180,233,0.18)", hoverinfo="skip",
                 line=dict(color="rgba(86,180,233,0.7)", width=1), **left)
-fig.add_scatter(name="all edges of G<sub>r</sub>", mode="lines", line=dict(color="#C4C4C4", width=1.5), hoverinfo="skip", **left)
+fig.add_scatter(name="all edges of G<sub>r</sub>", mode="lines", line=dict(color="#C4C4C4", width=1.5),
+                hoverinfo="skip", **left)
 fig.add_scatter(name="tree edges", mode="lines", line=dict(color="#222222", width=3), hoverinfo="skip", **left)
 fig.add_scatter(x=POINTS[:, 0].numpy(), y=POINTS[:, 1].numpy(), name="points", mode="markers", showlegend=False,
                 marker=dict(size=12, line=dict(color="white", width=1), cmin=0, cmax=9,
                             colorscale=[(i / 9, color) for i, color in enumerate(plots.CLASS_COLORS)]), **left)
 fig.add_scatter(name="ended bars", mode="lines", line=dict(color="#222222", width=9), hoverinfo="skip", **right)
 fig.add_scatter(name="growing bars", mode="lines", line=dict(color="#56B4E9", width=9), hoverinfo="skip", **right)
-fig.add_scatter(y=[0, 11], name="scale r", mode="lines", line=dict(color="#D55E00", width=2, dash="dash"), **right)
-fig.add_scatter(x=[1.4], y=[1], name="count", mode="text", textfont=dict(size=15), showlegend=False, hoverinfo="skip", **right)
+fig.add_scatter(y=[0.5, 10.7], name="scale r", mode="lines", line=dict(color="#D55E00", width=2, dash="dash"), **right)
+fig.add_scatter(x=[0.93], y=[-0.3], name="count", mode="text", textfont=dict(size=15), showlegend=False, hoverinfo="skip",
+                **right)
 add_slider(fig, {f"{scale:.2f}": frame(scale) for scale in SCALES}, "scale r = ", active="0.90")
 fig.update_layout(
     template=plots.TEMPLATE, width=860, height=560, margin=dict(t=110, b=150), title_text="Ten points, all scales",
     legend=dict(orientation="h", x=0, y=1.1, yanchor="bottom", traceorder="normal"),
 )
-fig.update_xaxes(range=[-0.8, 5.2], title="z<sub>1</sub>", **left).update_yaxes(range=[-0.5, 4.2], title="z<sub>2</sub>", scaleanchor="x", **left)
-fig.update_xaxes(range=[0, 1.87], title="r", **right).update_yaxes(range=[0.3, 10.7], title="bar", dtick=1, showgrid=False, **right)
+fig.update_xaxes(range=[-0.8, 5.2], title="z<sub>1</sub>", **left)
+fig.update_yaxes(range=[-0.5, 4.2], title="z<sub>2</sub>", scaleanchor="x", **left)
+fig.update_xaxes(range=[0, 1.87], title="r", **right)
+fig.update_yaxes(range=[-0.8, 10.8], title="bar", tickvals=list(range(1, 11)), showgrid=False, **right)
 fig
 
 # %% [markdown]
 # Points of one colour are in one piece. Each time two pieces merge, three things happen together: the number of pieces
-# drops by one, a black edge appears between them, and one of the blue bars ends. Grey edges join points that were in one
-# piece already, so they end no bar. The cell has checked at every position of the slider that the number of pieces,
+# drops by one, a black edge appears between them, and one of the blue bars ends. Grey edges join points that were in
+# one piece already, so they end no bar. The cell has checked at every position of the slider that the number of pieces,
 # counted in $G_r$ by itself, is $n$ minus the number of black edges.
 #
-# The bars are the **H<sub>0</sub> barcode**. Every point is a piece of its own at $r = 0$, so every bar is born at 0. When
-# two pieces merge, one bar dies, at the length of the edge that joined them; since all were born at the same moment,
-# which of the two it is that dies is a matter of convention and changes no number. The last piece never dies. So $n$
-# points have one infinite bar and $n-1$ finite ones, and all that the barcode knows is the list of **death times**
+# The bars are the **H<sub>0</sub> barcode**. Every point is a piece of its own at $r = 0$, so every bar is born at 0.
+# When two pieces merge, one bar dies, at the length of the edge that joined them; since all were born at the same
+# moment, which of the two it is that dies is a matter of convention and changes no number. The last piece never dies.
+# So $n$ points have one infinite bar and $n-1$ finite ones, and all that the barcode knows is the list of **death
+# times**
 #
 # $$0 \le t_1 \le t_2 \le \dots \le t_{n-1}, \qquad c(r) = n - \#\{k : t_k \le r\}.$$
 #
-# `h0_death_times` returns exactly this list, and `spanning_tree` the edges, in the same order. Short bars are points that
-# have a close neighbour; the one gap in the list separates the merges within the three groups from the merges
+# `h0_death_times` returns exactly this list, and `spanning_tree` the edges, in the same order. Short bars are points
+# that have a close neighbour; the wide gap in the list separates the merges within the three groups from the merges
 # between them.
 
 # %%
 inner, outer = DEATHS[:7], DEATHS[7:]
 print("death times", [round(t, 3) for t in DEATHS.tolist()])
-print("largest within the groups", round(inner.max().item(), 3), " smallest between the groups", round(outer.min().item(), 3))
+print(f"largest within the groups {float(inner.max()):.3f}, smallest between the groups {float(outer.min()):.3f}")
 assert len(DEATHS) == len(POINTS) - 1 and outer.min() - inner.max() > torch.diff(inner).max()
 
 # %% [markdown]
@@ -223,21 +232,23 @@ assert len(DEATHS) == len(POINTS) - 1 and outer.min() - inner.max() > torch.diff
 #
 # **Claim.** Let $T$ be an MST. For every $r$, exactly $n - c(r)$ of its edges have length at most $r$.
 #
-# *Proof.* Let $T_r$ be the forest of these edges. It is a part of $G_r$, so it joins nothing that $G_r$ leaves separate.
-# Suppose that it leaves something separate that $G_r$ joins. Then, on a path in $G_r$ between two such points, there is an
-# edge $e$ whose ends lie in two different trees of $T_r$; its length is at most $r$. In $T$ the two ends are joined by a
-# path too, and that path leaves $T_r$, so it has an edge $f$ longer than $r$. Take $f$ out of $T$ and put $e$ in: this is
-# again a spanning tree, and a shorter one. That is a contradiction, so $T_r$ has the same components as $G_r$, that is
-# $c(r)$ of them, and a forest on $n$ points with $c(r)$ trees has $n - c(r)$ edges. $\square$
+# *Proof.* Let $T_r$ be the forest of these edges. It is a part of $G_r$, so it joins nothing that $G_r$ leaves
+# separate. Suppose that it leaves something separate that $G_r$ joins. Then, on a path in $G_r$ between two such
+# points, there is an edge $e$ whose ends lie in two different trees of $T_r$; its length is at most $r$. In $T$ the two
+# ends are joined by a path too, and that path leaves $T_r$, so it has an edge $f$ longer than $r$. Take $f$ out of $T$
+# and put $e$ in: this is again a spanning tree, and a shorter one. That is a contradiction, so $T_r$ has the same
+# components as $G_r$, that is $c(r)$ of them, and a forest on $n$ points with $c(r)$ trees has $n - c(r)$ edges.
+# $\square$
 #
 # The number of death times up to $r$ is $n - c(r)$ as well, by definition. Two lists of $n-1$ numbers that have equally
 # many entries below every threshold are the same list: **the death times are the edge lengths of the MST, sorted**.
-# Nothing was assumed about ties. Where lengths tie there may be several MSTs, but they all have the same list of lengths.
+# Nothing was assumed about ties. Where lengths tie there may be several MSTs, but they all have the same list of
+# lengths.
 #
 # Kruskal's algorithm (1956) is this argument read as a recipe: walk through all pairs from short to long, and keep an
-# edge exactly when it joins two different pieces. Hierarchical clustering knows the same numbers as the merge heights of
-# *single linkage*. That gives three oracles for `h0_death_times`: Kruskal in a few lines below; SciPy's single linkage;
-# and, where the library is installed, the persistent homology of GUDHI, which knows nothing of trees.
+# edge exactly when it joins two different pieces. Hierarchical clustering knows the same numbers as the merge heights
+# of *single linkage*. That gives three oracles for `h0_death_times`: Kruskal in a few lines below; SciPy's single
+# linkage; and, where the library is installed, the persistent homology of GUDHI, which knows nothing of trees.
 
 # %%
 def kruskal(distances):
@@ -265,7 +276,7 @@ base = torch.randn(16, 8, generator=generator, dtype=torch.float64)
 clouds = {
     "random": base,
     "a grid, full of ties": torch.cartesian_prod(*[torch.arange(3.0, dtype=torch.float64)] * 3),
-    "clusters of width 1e-6": base[:4].repeat(4, 1) + 1e-6 * torch.randn(16, 8, generator=generator, dtype=torch.float64),
+    "clusters of width 1e-6": base[:4].repeat(4, 1) + 1e-6 * base.roll(1, 0),
     "with exact duplicates": base[[0, 0, 0, 1, 1, 2, 3, 4, 5, 5]],
     "all points equal": base[:1].repeat(5, 1),
 }
@@ -292,10 +303,10 @@ print("largest difference over the L1, L2 and maximum norm:")
 pd.Series(worst).unstack().reindex(list(clouds))[list(oracles)].map("{:.1e}".format)
 
 # %% [markdown]
-# What the package runs is Prim's algorithm (1957), which finds the same tree in a different order: it starts at one point
-# and keeps adding whichever point outside is nearest to the tree. It needs no sorting and no bookkeeping of pieces, its
-# steps are the same for every cloud, and so all clouds of a batch go through it at once. `reach` holds the distance of
-# each point to the tree so far.
+# What the package runs is Prim's algorithm (1957), which finds the same tree in a different order: it starts at one
+# point and keeps adding whichever point outside is nearest to the tree. It needs no sorting and no bookkeeping of
+# pieces, its steps are the same for every cloud, and so all clouds of a batch go through it at once. `reach` holds the
+# distance of each point to the tree so far.
 
 # %%
 Code(inspect.getsource(persistence._prim), language="python")
@@ -309,16 +320,16 @@ Code(inspect.getsource(persistence._prim), language="python")
 # $$\mathcal{L}_\beta = \frac1b \sum_{a=1}^{b} \sum_{k=1}^{n-1} \bigl|\, t_k^{(a)} - \beta \,\bigr| .$$
 #
 # On which points does it pull, and in which direction? The search for the tree is discrete and has no gradient, but it
-# needs none: as long as the tree stays the same, each death time *is* the length of one fixed edge,
-# $t_k = \lVert z_{i_k} - z_{j_k}\rVert$, and this has a gradient. With the L2 norm,
+# needs none: as long as the tree stays the same, each death time *is* the length of one fixed edge, $t_k = \lVert
+# z_{i_k} - z_{j_k}\rVert$, and this has a gradient. With the L2 norm,
 #
 # $$\frac{\partial\, |t_k - \beta|}{\partial z_{i_k}} = \operatorname{sign}(t_k - \beta)\,\frac{z_{i_k} - z_{j_k}}{t_k},
 # \qquad \frac{\partial\, |t_k - \beta|}{\partial z_{j_k}} = -\frac{\partial\, |t_k - \beta|}{\partial z_{i_k}},$$
 #
-# and zero for every other point. Each edge acts as if it were a motor of constant force 1 at both ends: it pushes if the
-# edge is shorter than β, pulls if it is longer, and how far off the edge is makes no difference. The other
-# $\binom n2 - (n-1)$ pairs feel nothing. The code says the same: find the tree without gradient, then measure just its
-# edges again, with gradient.
+# and zero for every other point. Each edge acts as if it were a motor of constant force 1 at both ends: it pushes if
+# the edge is shorter than β, pulls if it is longer, and how far off the edge is makes no difference. The other $\binom
+# n2 - (n-1)$ pairs feel nothing. The code says the same: find the tree without gradient, then measure just its edges
+# again, with gradient.
 
 # %%
 Code(inspect.getsource(densification_loss) + "\n\n" + inspect.getsource(persistence._edge_lengths), language="python")
@@ -332,8 +343,8 @@ fig
 
 # %% [markdown]
 # Blue edges are shorter than β and push their ends apart, orange ones are longer and pull them together. A point with
-# several edges feels the sum of its arrows. The cell below writes the gradient down by hand, edge by edge, and compares it with what autograd
-# returns, and both with finite differences.
+# several edges feels the sum of its arrows. The cell below writes the gradient down by hand, edge by edge, and compares
+# it with what autograd returns, and both with finite differences.
 
 # %%
 cloud = CLOUD.clone().requires_grad_()
@@ -351,16 +362,16 @@ assert torch.autograd.gradcheck(lambda z: densification_loss(z[None], BETA), clo
 assert torch.linalg.vector_norm(automatic.sum(0)) < 1e-12
 pairs, edges = math.comb(len(CLOUD), 2), len(CLOUD) - 1
 print(f"{edges} of {pairs} pairs carry a force; autograd, the formula and finite differences agree;")
-print(f"the forces add up to zero, so the mean of the cloud does not move: {torch.linalg.vector_norm(automatic.sum(0)):.0e}")
+print(f"the forces add up to zero, so the mean of the cloud does not move: {float(automatic.sum(0).norm()):.0e}")
 
 # %% [markdown]
 # ### The tree jumps, the values do not
 #
 # When points move, the tree changes from time to time, and it changes abruptly. Do the death times jump as well? They
-# cannot: if no distance changes by more than ε, then $G_r$ before is contained in $G_{r+\varepsilon}$ after and the other
-# way round, so each $t_k$ moves by at most ε. (This is the simplest case of the stability theorem of Cohen-Steiner,
-# Edelsbrunner and Harer, 2007.) At the moment when one edge takes another one's place, both have the same length. What
-# does jump is the gradient, for it now acts along another edge.
+# cannot: if no distance changes by more than ε, then $G_r$ before is contained in $G_{r+\varepsilon}$ after and the
+# other way round, so each $t_k$ moves by at most ε. (This is the simplest case of the stability theorem of
+# Cohen-Steiner, Edelsbrunner and Harer, 2007.) At the moment when one edge takes another one's place, both have the
+# same length. What does jump is the gradient, for it now acts along another edge.
 #
 # In the next experiment one point walks along a line past six fixed ones.
 
@@ -383,8 +394,8 @@ at_changes = torch.isin(torch.arange(1, len(trees)), torch.tensor(changes))
 assert largest_move <= step * (1 + 1e-9)
 assert len(changes) >= 3 and jumps[at_changes].min() > 2 * jumps[~at_changes].max()
 print(f"the walker moves {step:.3f} a step, no death time more than {largest_move:.3f};")
-print(f"the tree changes {len(changes)} times; there the slope of the sum jumps by {float(jumps[at_changes].min()):.2f} or more,")
-print(f"and between two neighbouring positions elsewhere it changes by at most {float(jumps[~at_changes].max()):.2f}")
+print(f"the tree changes {len(changes)} times; the slope of the sum then jumps by {jumps[at_changes].min():.2f} or more,")
+print(f"and between two neighbouring positions elsewhere it changes by at most {jumps[~at_changes].max():.2f}")
 
 fig = make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.12, row_heights=[0.6, 0.4],
                     subplot_titles=("the six death times", "slope of their sum"))
@@ -403,18 +414,19 @@ fig.update_yaxes(title="slope", row=2, col=1)
 fig
 
 # %% [markdown]
-# The death times have kinks but no gaps, and the kinks are of two kinds. Where two curves cross, the two edges only exchange
-# their ranks; the sum does not notice. At the dotted lines an edge of the walker enters or leaves the tree, and there the
-# slope of the sum jumps. So the loss is continuous, differentiable except on a set of measure zero, and safe for gradient descent in the same
-# sense as a network with ReLUs: where two trees tie, the package returns the gradient of one of them.
+# The death times have kinks but no gaps, and the kinks are of two kinds. Where two curves cross, the two edges only
+# exchange their ranks; the sum does not notice. At the dotted lines an edge of the walker enters or leaves the tree,
+# and there the slope of the sum jumps. So the loss is continuous, differentiable except on a set of measure zero, and
+# safe for gradient descent in the same sense as a network with ReLUs: where two trees tie, the package returns the
+# gradient of one of them.
 
 # %% [markdown]
 # ## Duplicates
 #
 # The published training scheme draws $n$ points of a class *with replacement*. How often is the same image drawn twice,
-# and what happens then? From a class of $m$ images, $n$ uniform draws contain on average
-# $m\,\bigl(1 - (1 - \tfrac1m)^n\bigr)$ different ones. Each repetition is a point at distance zero from its twin, hence a
-# death time of exactly zero. `SameClassSampler` makes these draws; here it is on a split of 250 digits.
+# and what happens then? From a class of $m$ images, $n$ uniform draws contain on average $m\,\bigl(1 - (1 -
+# \tfrac1m)^n\bigr)$ different ones. Each repetition is a point at distance zero from its twin, hence a death time of
+# exactly zero. `SameClassSampler` makes these draws; here it is on a split of 250 digits.
 
 # %%
 DATA = load_dataset("digits", train_size=TRAIN_SIZE)
@@ -427,8 +439,8 @@ zeros = n - torch.tensor([len(set(cloud)) for cloud in draws.tolist()]).double()
 m = counts[DATA.train_targets[anchors]].double()
 expected_zeros = float((n - m * (1 - (1 - 1 / m) ** n)).mean())
 assert abs(float(zeros.mean()) - expected_zeros) < 0.1
-print(f"classes of {counts.min()} to {counts.max()} images, n = {n} draws: {zeros.mean():.2f} of the {n - 1} death times are zero "
-      f"on average; the formula says {expected_zeros:.2f}")
+print(f"classes of {counts.min()} to {counts.max()} images, n = {n} draws:")
+print(f"{zeros.mean():.2f} of the {n - 1} death times are zero on average; the formula says {expected_zeros:.2f}")
 
 images = DATA.train_inputs.flatten(1)[draws]
 assert ((h0_death_times(images) == 0).sum(1) == zeros).all()
@@ -438,9 +450,10 @@ assert ((h0_death_times(images) == 0).sum(1) == zeros).all()
 # libraries drop bars of length zero, and then clouds of one batch have different numbers of bars.
 #
 # What is the gradient of a bar of length zero? Two copies of one image go through the same network, so they stay
-# together whatever the weights become (unless dropout or another random layer tells them apart): nothing that one could do to the weights separates them, and the only
-# useful gradient is zero. That is also the subgradient that `torch.linalg.vector_norm` returns at zero. The obvious
-# formula, the square root of the sum of squares, does not: it divides zero by zero.
+# together whatever the weights become (unless dropout or another random layer tells them apart): nothing that one could
+# do to the weights separates them, and the only useful gradient is zero. That is also the subgradient that
+# `torch.linalg.vector_norm` returns at zero. The obvious formula, the square root of the sum of squares, does not: it
+# divides zero by zero.
 
 # %%
 pair = torch.tensor([[1.0, 2.0], [1.0, 2.0], [4.0, 6.0]], requires_grad=True)
@@ -452,7 +465,7 @@ ours = h0_death_times(pair)
 
 print("square root of the sum of squares:", naive.item(), " gradient", naive_gradient[0].tolist())
 print("h0_death_times:", ours.tolist())
-print("gradient:", our_gradient.numpy().round(3).tolist())
+print("gradient:", *our_gradient.numpy())
 assert naive_gradient[0].isnan().all() and our_gradient.isfinite().all()
 assert ours.tolist() == [0.0, 5.0]
 twin_forces = torch.linalg.vector_norm(our_gradient[:2], dim=1).sort().values
@@ -463,7 +476,8 @@ assert torch.allclose(twin_forces, torch.tensor([0.0, 1.0]))
 # does not matter to which, since in a network the forces on both copies end up in the same weights.
 #
 # One consequence for reading curves: each zero still contributes $|0 - \beta| = \beta$ to the *value* of the loss. With
-# duplicates, the densification loss cannot fall below β times the number of repetitions, however well the training goes.
+# duplicates, the densification loss cannot fall below β times the number of repetitions, however well the training
+# goes.
 
 # %% [markdown]
 # ## L1, L2 and the maximum norm
@@ -488,24 +502,28 @@ for col, (name, p) in enumerate(NORMS.items(), start=1):
     single = plots.spanning_tree_figure(NINE, p, radius=float(h0_death_times(NINE, p).median()))
     fig.add_traces([t.update(showlegend=t.showlegend and col == 1) for t in single.data], rows=1, cols=col)
     fig.update_xaxes(range=[-0.9, 4.9], title="z<sub>1</sub>", row=1, col=col)
-    fig.update_yaxes(range=[-0.9, 4.9], scaleanchor=f"x{col if col > 1 else ''}", title="z<sub>2</sub>" if col == 1 else None, row=1, col=col)
+    fig.update_yaxes(range=[-0.9, 4.9], scaleanchor=f"x{col if col > 1 else ''}", row=1, col=col)
+fig.update_yaxes(title="z<sub>2</sub>", row=1, col=1)
 fig.update_layout(template=plots.TEMPLATE, width=860, height=400, title_text="Three norms, three trees",
                   legend=dict(orientation="h", x=0, y=-0.2, yanchor="top"), margin=dict(b=90))
 shared = {f"{a} and {b}": len(edge_set(NINE, NORMS[a]) & edge_set(NINE, NORMS[b]))
           for a, b in [("L1", "L2"), ("L2", "maximum"), ("L1", "maximum")]}
 print(f"shared edges, of {len(NINE) - 1}:", shared)
 assert all(count < len(NINE) - 1 for count in shared.values())
+topmost = {name: [e for e in edge_set(NINE, p) if int(NINE[:, 1].argmax()) in e] for name, p in NORMS.items()}
+assert topmost["L1"] == topmost["L2"] != topmost["maximum"]
 fig
 
 # %% [markdown]
 # Balls of the L1 norm are diamonds and reach far along the axes; those of the maximum norm are squares and reach far
-# along the diagonals.
+# along the diagonals. The topmost point tells it best: in L1 and L2 it hangs on by the edge straight down, in the
+# maximum norm by a long diagonal.
 #
-# In $d$ dimensions the difference is less about which tree and more about **what β means**. Always
-# $\lVert x\rVert_\infty \le \lVert x\rVert_2 \le \lVert x\rVert_1 \le \sqrt d\,\lVert x\rVert_2$, and for a difference
-# vector with independent Gaussian coordinates the L1 norm is about $\sqrt{2d/\pi}$ times the L2 norm. The gradients
-# differ too: per edge, L2 moves a point along the difference vector by 1 in all; L1 moves *every* coordinate by 1; the
-# maximum norm moves only the single largest coordinate.
+# In $d$ dimensions the difference is less about which tree and more about **what β means**. Always $\lVert
+# x\rVert_\infty \le \lVert x\rVert_2 \le \lVert x\rVert_1 \le \sqrt d\,\lVert x\rVert_2$, and for a difference vector
+# with independent Gaussian coordinates the L1 norm is about $\sqrt{2d/\pi}$ times the L2 norm. The gradients differ
+# too: per edge, L2 moves a point along the difference vector by 1 in all; L1 moves *every* coordinate by 1; the maximum
+# norm moves only the single largest coordinate.
 
 # %%
 generator = torch.Generator().manual_seed(SEED)
@@ -524,7 +542,9 @@ for name, p in NORMS.items():
     (gradient,) = torch.autograd.grad(h0_death_times(point, p).sum(), point)
     touched[name] = (int((gradient[0] != 0).sum()), round(float(gradient[0].norm()), 3))
 assert touched["L1"][0] == 128 and touched["maximum"] == (1, 1.0) and touched["L2"][1] == 1.0
-print("coordinates that one edge moves in 128 dimensions, and the L2 length of that move:", touched)
+print("in 128 dimensions, one edge moves")
+for name, (coordinates, length) in touched.items():
+    print(f"  {name}: {coordinates} coordinates of its end, by {length} in all (L2 length of the gradient)")
 display(Markdown("Median death times of 200 Gaussian clouds of 16 points, as ratios between norms:"))
 ratios
 
@@ -540,11 +560,11 @@ display(Markdown(
 # ## The numerics of a collapsing cloud
 #
 # Training ends where the clouds are tiny and far from the origin. Are the distances still right there? The fast way to
-# get all pairwise L2 distances is one matrix multiplication,
-# $\lVert x - y\rVert^2 = \lVert x\rVert^2 + \lVert y\rVert^2 - 2\langle x, y\rangle$. Each term has size
-# $\lVert x\rVert^2$ and is rounded with relative error about ε, the machine precision, so the sum has an absolute error
-# of about $\varepsilon\lVert x\rVert^2$. Once $\lVert x - y\rVert$ is below $\sqrt\varepsilon\,\lVert x\rVert$, nothing is
-# left of it. `torch.cdist` switches to this form by itself as soon as it is given more than 25 points.
+# get all pairwise L2 distances is one matrix multiplication, $\lVert x - y\rVert^2 = \lVert x\rVert^2 + \lVert
+# y\rVert^2 - 2\langle x, y\rangle$. Each term has size $\lVert x\rVert^2$ and is rounded with relative error about ε,
+# the machine precision, so the sum has an absolute error of about $\varepsilon\lVert x\rVert^2$. Once $\lVert x -
+# y\rVert$ is below $\sqrt\varepsilon\,\lVert x\rVert$, nothing is left of it. `torch.cdist` switches to this form by
+# itself as soon as it is given more than 25 points.
 
 # %%
 NORM, DIM = 10.0, 64
@@ -598,8 +618,9 @@ fig
 
 # %% [markdown]
 # The reference batch has $n = 16$, below the switch, which makes this the worst kind of bug: it appears when someone
-# tries larger clouds, and only late in training. The package takes differences first and squares them afterwards, for the
-# search as well as for the measurement of the edges, and is accurate at any size. The price is time, which the tests of the project measure.
+# tries larger clouds, and only late in training. The package takes differences first and squares them afterwards, for
+# the search as well as for the measurement of the edges, and is accurate at any size. The price is time, which the
+# tests of the project measure.
 
 # %% [markdown]
 # ## What does β do to a cloud?
@@ -607,15 +628,16 @@ fig
 # Leave the network away. Let the points themselves be the parameters, and let them follow the gradient of the
 # densification loss alone. What does a cloud look like that has every death time at β?
 #
-# Two things can be said beforehand. The shortest edge of the tree is the shortest of *all* distances, $t_1 =
-# \min_{i \ne j} \lVert z_i - z_j\rVert$: if all death times are β, no two points are closer than β. And the tree has
-# $n - 1$ edges, so no two points are farther apart than $(n-1)\beta$. The loss therefore does not contract a cloud to a
-# point; it makes it *evenly dense*, with β as the spacing. A set whose death times are all below some β is called
+# Two things can be said beforehand. The shortest edge of the tree is the shortest of *all* distances, $t_1 = \min_{i
+# \ne j} \lVert z_i - z_j\rVert$: if all death times are β, no two points are closer than β. And the tree has $n - 1$
+# edges, so no two points are farther apart than $(n-1)\beta$. The loss therefore does not contract a cloud to a point;
+# it makes it *evenly dense*, with β as the spacing. A set whose death times are all below some β is called
 # **β-connected**.
 #
-# There is no bad place to get stuck along the way as long as the tree is unique: a leaf of the tree feels just one edge, with force 1, and
-# nothing can balance it until that edge has length β. A leaf at rest passes no force on to its neighbour,
-# so the same then holds for the tree without its leaves, and so on. As the force does not fade near the goal, the step size has to.
+# There is no bad place to get stuck along the way as long as the tree is unique: a leaf of the tree feels just one
+# edge, with force 1, and nothing can balance it until that edge has length β. A leaf at rest passes no force on to its
+# neighbour, so the same then holds for the tree without its leaves, and so on. As the force does not fade near the
+# goal, the step size has to.
 
 # %%
 STEPS, RATE = 600, 0.03
@@ -652,11 +674,13 @@ shown = [0, 2, 4, 7, 10, 15, 20, 26, 33, 42, 54, 70, 90, 120, 160, 220, 350, 600
 fig = make_subplots(2, 3, row_heights=[0.68, 0.32], vertical_spacing=0.13, horizontal_spacing=0.07,
                     subplot_titles=[f"β = {beta}" for beta in FREE_BETAS])
 for col, beta in enumerate(FREE_BETAS, start=1):
-    fig.add_scatter(name=f"tree {beta}", mode="lines", line=dict(color="#8F8F8F", width=1.5), hoverinfo="skip", row=1, col=col)
-    fig.add_scatter(name=f"points {beta}", mode="markers", marker=dict(size=7, color="#0072B2"), row=1, col=col)
+    above, below = dict(row=1, col=col), dict(row=2, col=col)
+    fig.add_scatter(name=f"tree {beta}", mode="lines", line=dict(color="#8F8F8F", width=1.5), hoverinfo="skip", **above)
+    fig.add_scatter(name=f"points {beta}", mode="markers", marker=dict(size=7, color="#0072B2"), **above)
     fig.add_scatter(x=[1, len(START) - 1], y=[beta, beta], name=f"β {beta}", mode="lines",
-                    line=dict(color="#222222", width=1.5, dash="dash"), row=2, col=col)
-    fig.add_scatter(x=np.arange(1, len(START)), name=f"deaths {beta}", mode="markers", marker=dict(size=5, color="#0072B2"), row=2, col=col)
+                    line=dict(color="#222222", width=1.5, dash="dash"), **below)
+    fig.add_scatter(x=np.arange(1, len(START)), name=f"deaths {beta}", mode="markers",
+                    marker=dict(size=5, color="#0072B2"), **below)
 
 
 def stage(k):
@@ -670,20 +694,22 @@ def stage(k):
 
 
 add_slider(fig, {str(k): stage(k) for k in shown}, "step ", active="600")
-fig.update_layout(template=plots.TEMPLATE, width=880, height=660, showlegend=False, margin=dict(t=108, b=150), title=dict(
-    text="Points that follow the densification loss alone", subtitle_text="above: the cloud and its tree; below: its death times, sorted, and β"))
+fig.update_layout(template=plots.TEMPLATE, width=880, height=660, showlegend=False, margin=dict(t=108, b=150),
+                  title=dict(text="Points that follow the densification loss alone",
+                             subtitle_text="above: the cloud and its tree; below: its death times, sorted, and β"))
 for col in (1, 2, 3):
     axis = "" if col == 1 else col
-    fig.update_xaxes(range=[-3.4, 3.4], row=1, col=col).update_yaxes(range=[-3.4, 3.4], scaleanchor=f"x{axis}", row=1, col=col)
+    fig.update_xaxes(range=[-3.4, 3.4], row=1, col=col)
+    fig.update_yaxes(range=[-3.4, 3.4], scaleanchor=f"x{axis}", row=1, col=col)
     fig.update_xaxes(title="rank", row=2, col=col).update_yaxes(range=[0, 1.15], row=2, col=col)
 fig.update_yaxes(title="death time", row=2, col=1)
 fig
 
 # %% [markdown]
 # All three start from the same 24 points; move the slider to 0 to see them. A small β draws the cloud together, a large
-# one blows it up, and the middle one mostly evens it out: gaps close, crowded places spread. In the end every tree edge has length β, up to
-# the last step size. Note what the loss does *not* decide: the overall shape. A long thin chain and a compact patch have the same
-# barcode, and which one comes out depends on the start.
+# one blows it up, and the middle one mostly evens it out: gaps close, crowded places spread. In the end every tree edge
+# has length β, up to the last step size. Note what the loss does *not* decide: the overall shape. A long thin chain and
+# a compact patch have the same barcode, and which one comes out depends on the start.
 
 # %% [markdown]
 # ## What does β do to the features of a real class?
@@ -723,11 +749,12 @@ CLASS_DEATHS = {name: h0_death_times(train[sixteen], SIZES["norm"]) for name, (t
 CLASS = 3
 fig = make_subplots(1, 3, shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=list(RUNS))
 for col, (name, beta) in enumerate(RUNS.items(), start=1):
-    single = plots.barcode(CLASS_DEATHS[name][CLASS], beta).update_traces(marker_color="#8F8F8F", selector=dict(name="bars"))
-    fig.add_traces(single.data, rows=1, cols=col)
+    fig.add_traces(plots.barcode(CLASS_DEATHS[name][CLASS], beta).data, rows=1, cols=col)
+fig.update_traces(marker_color="#8F8F8F", selector=dict(name="bars"))
 fig.for_each_trace(lambda t: t.update(showlegend=False))
 longest = float(max(deaths[CLASS].max() for deaths in CLASS_DEATHS.values()))
-fig.update_layout(template=plots.TEMPLATE, width=860, height=420, margin=dict(t=108), barmode="overlay", bargap=0.35, title=dict(
+fig.update_layout(template=plots.TEMPLATE, width=860, height=420, margin=dict(t=108), barmode="overlay", bargap=0.35)
+fig.update_layout(title=dict(
     text=f"Barcodes of sixteen images of the digit {CLASS}",
     subtitle_text="the same images after three trainings; dashed: β; blue bars are shorter, orange ones longer"))
 fig.update_xaxes(range=[0, 1.06 * longest], title="distance").update_yaxes(title="bar", showgrid=False, row=1, col=1)
@@ -745,8 +772,8 @@ pd.DataFrame({"median death time": medians, "spread (std / mean)": spread,
 
 # %% [markdown]
 # Over all ten classes, the death times of the regularised runs sit close to their β and vary less than those of the
-# plain run, on images that were embedded one by one in evaluation mode. The accuracies come from a single seed and a short
-# training; they are printed for completeness, and no ranking should be read off them.
+# plain run, on images that were embedded one by one in evaluation mode. The accuracies come from a single seed and a
+# short training; they are printed for completeness, and no ranking should be read off them.
 #
 # What does the loss itself see during training? The clouds of the last step were drawn with replacement, and their
 # histogram shows both kinds of bars at once.
@@ -759,33 +786,37 @@ fig = plots.death_histogram(last, LOW, title="Death times of the last training b
 fig
 
 # %%
+floor, value = LOW * float((last == 0).float().sum(1).mean()), float((last - LOW).abs().sum(1).mean())
+assert floor <= value
 display(Markdown(
-    f"Of these {last.numel()} death times, {repeated:.0%} are exactly zero: repeated draws, which no training can move. "
-    f"The others gather around β = {LOW}. The loss of this batch cannot be smaller than β times the average number of "
-    f"zeros a cloud, {LOW * float((last == 0).float().sum(1).mean()):.2f}; it is {float((last - LOW).abs().sum(1).mean()):.2f}."
+    f"Of these {last.numel()} death times, {repeated:.0%} are exactly zero: repeated draws, which no training can "
+    f"move. The others gather around β = {LOW}. The loss of this batch cannot be smaller than β times the average "
+    f"number of zeros a cloud, {floor:.2f}; it is {value:.2f}."
 ))
 
 # %% [markdown]
 # ## Why it is called densification
 #
 # The loss looks at 16 training images at a time. Why should it say anything about test images? The argument of Hofer et
-# al. (2020, section 3) is about the *distribution* $Q$ of the features of one class, and it is short enough to be given in full.
+# al. (2020, section 3) is about the *distribution* $Q$ of the features of one class, and it is short enough to be given
+# in full.
 #
 # Let $M$ be a set of features, for instance everything close to the training points of the class, with mass $p = Q(M)$;
-# and let $M_{\ell\beta}$ be all points at distance less than $\ell\beta$ from $M$, with mass $q = Q(M_{\ell\beta})$, where $\ell$ is a whole
-# number. Draw $n$ independent points from $Q$, and suppose that they are β-connected with probability at least $c$.
-# Now suppose that at least one of the points lands in $M$, at least one lands outside $M_{\ell\beta}$, and fewer than $\ell$ land in the ring between the
-# two. Such a sample is *not* β-connected: in a chain with steps shorter than β, the way from its last
-# point in $M$ to its next point outside $M_{\ell\beta}$ covers a distance of at least $\ell\beta$, so it takes more than $\ell$ steps
-# and has at least $\ell$ points in the ring. The probability of this
-# event is a sum of multinomial terms, and it must fit into what is left of 1:
+# and let $M_{\ell\beta}$ be all points at distance less than $\ell\beta$ from $M$, with mass $q = Q(M_{\ell\beta})$,
+# where $\ell$ is a whole number. Draw $n$ independent points from $Q$, and suppose that they are β-connected with
+# probability at least $c$. Now suppose that at least one of the points lands in $M$, at least one lands outside
+# $M_{\ell\beta}$, and fewer than $\ell$ land in the ring between the two. Such a sample is *not* β-connected: in a
+# chain with steps shorter than β, the way from its last point in $M$ to its next point outside $M_{\ell\beta}$ covers a
+# distance of at least $\ell\beta$, so it takes more than $\ell$ steps and has at least $\ell$ points in the ring. The
+# probability of this event is a sum of multinomial terms, and it must fit into what is left of 1:
 #
-# $$\Psi(p, q; n, \ell) = \sum_{\substack{u + v + w = n\\ u, v \ge 1,\ w \le \ell - 1}} \frac{n!}{u!\,v!\,w!}\; p^u\,(1-q)^v\,(q-p)^w \;\le\; 1 - c .$$
+# $$\Psi(p, q; n, \ell) = \sum_{\substack{u + v + w = n\\ u, v \ge 1,\ w \le \ell - 1}}
+# \frac{n!}{u!\,v!\,w!}\; p^u\,(1-q)^v\,(q-p)^w \;\le\; 1 - c .$$
 #
-# For fixed $p$, Ψ falls as $q$ grows. So a lower bound on $c$ is a lower bound on $q$: **if samples of a class are likely to be
-# β-connected, then much of the mass of the class must lie within $\ell\beta$ of any set that already has some of it.** Mass
-# concentrates; the distribution becomes denser. The cell computes the smallest $q$ that is possible, and tests the
-# inequality on a distribution that we know, the standard normal on the line.
+# For fixed $p$, Ψ falls as $q$ grows. So a lower bound on $c$ is a lower bound on $q$: **if samples of a class are
+# likely to be β-connected, then much of the mass of the class must lie within $\ell\beta$ of any set that already has
+# some of it.** Mass concentrates; the distribution becomes denser. The cell computes the smallest $q$ that is possible,
+# and tests the inequality on a distribution that we know, the standard normal on the line.
 
 # %%
 def psi(p, q, n, l):
@@ -806,11 +837,11 @@ generator = torch.Generator().manual_seed(SEED)
 normal = torch.distributions.Normal(0.0, 1.0)
 half = float(normal.icdf(torch.tensor(0.75)))
 connected = float((h0_death_times(torch.randn(20_000, 16, 1, generator=generator))[:, -1] < 0.8).float().mean())
+print(f"normal distribution, β = 0.8: {connected:.0%} of the samples are β-connected;")
 for l in (1, 2, 3):
     q = float(2 * normal.cdf(torch.tensor(half + l * 0.8)) - 1)
     assert q >= smallest_mass(0.5, connected, 16, l) and psi(0.5, q, 16, l) <= 1 - connected
-    print(f"normal distribution, β = 0.8: {connected:.2f} of the samples are β-connected; within {l}β of the middle half "
-          f"lies a mass of {q:.3f}, and the bound asks for {smallest_mass(0.5, connected, 16, l):.3f}")
+    print(f"  mass within {l}β of the middle half: {q:.3f}; asked for: {smallest_mass(0.5, connected, 16, l):.3f}")
 
 bound = pd.DataFrame({c: {l: smallest_mass(0.5, c, 16, l) for l in (1, 2, 3, 4)} for c in (0.5, 0.9, 0.99)}).round(3)
 bound = bound.rename_axis("ℓ").rename_axis("c", axis=1)
@@ -820,11 +851,12 @@ bound
 
 # %% [markdown]
 # Three things should be said as plainly as the theorem. It is a statement about $Q$; training makes *training samples*
-# nearly β-connected, and that fresh samples will be so too is plausible but not implied. It needs only death times *below* β, while
-# the loss asks for death times *equal to* β; the second half of that request keeps the cloud from shrinking to a point, where it
-# would be β-connected as well. And mass within $\ell\beta$ of the training points helps a classifier only if $\ell\beta$ is small
-# next to the distance between classes. All of this can at least be looked at. How far is a test image from the nearest training image of its own class, and how
-# does that compare with the nearest one of another class?
+# nearly β-connected, and that fresh samples will be so too is plausible but not implied. It needs only death times
+# *below* β, while the loss asks for death times *equal to* β; the second half of that request keeps the cloud from
+# shrinking to a point, where it would be β-connected as well. And mass within $\ell\beta$ of the training points helps
+# a classifier only if $\ell\beta$ is small next to the distance between classes. All of this can at least be looked at.
+# How far is a test image from the nearest training image of its own class, and how does that compare with the nearest
+# one of another class?
 
 # %%
 rows = {}
@@ -844,28 +876,28 @@ for column in ("own class, median", "other class, median"):
 nearest
 
 # %% [markdown]
-# The distances within the classes shrink, and so do those between them, for β acts on the scale of all features; the *ratio* is what counts. Read
-# the table with that in mind: the typical test image (the median) and the difficult ones (the 90% quantile) need not
-# move alike, and a tail of test images that land far from their class is not something that the loss on training samples can see. Whether
-# all this makes for better classification, and when a constant β does more harm than good, is for the next
-# chapter.
+# The distances within the classes shrink, and so do those between them, for β acts on the scale of all features; the
+# *ratio* is what counts. Read the table with that in mind: the typical test image (the median) and the difficult ones
+# (the 90% quantile) need not move alike, and a tail of test images that land far from their class is not something that
+# the loss on training samples can see. Whether all this makes for better classification, and when a constant β does
+# more harm than good, is for the next chapter.
 
 # %% [markdown]
 # ## Try it
 #
-# **1.** A library reports H<sub>0</sub> death times of a Čech filtration, indexed by the radius of the balls. Which β has to be
-# used with them to get the loss of this chapter at β = 1, and what else changes?
+# **1.** A library reports H<sub>0</sub> death times of a Čech filtration, indexed by the radius of the balls. Which β
+# has to be used with them to get the loss of this chapter at β = 1, and what else changes?
 #
 # <details><summary>Solution</summary>
 #
-# Two balls of radius ρ touch when the centres are 2ρ apart, so each of those death times is half of ours, and
-# β has to be 0.5. The sum of absolute differences then is half of ours too, so the weight must be doubled. In dimension
-# zero nothing else changes: both filtrations have the same edges in the same order.
+# Two balls of radius ρ touch when the centres are 2ρ apart, so each of those death times is half of ours, and β has to
+# be 0.5. The sum of absolute differences then is half of ours too, so the weight must be doubled. In dimension zero
+# nothing else changes: both filtrations have the same edges in the same order.
 #
 # </details>
 #
-# **2.** Replace $|t - \beta|$ by the hinge $\max(t - \beta, 0)$ that the theorem would be satisfied with, and let the 24 points
-# descend. What is different in the result?
+# **2.** Replace $|t - \beta|$ by the hinge $\max(t - \beta, 0)$ that the theorem would be satisfied with, and let the
+# 24 points descend. What is different in the result?
 #
 # <details><summary>Solution</summary>
 #
@@ -879,19 +911,20 @@ nearest
 # print(h0_death_times(points.detach()))
 # ```
 #
-# The long edges come down to β, the short ones are left as they are: dense places stay dense. The cloud is β-connected (up to the last
-# step size), and nothing in the loss would object if it shrank to a point.
+# The long edges come down to β, and nothing pushes the short ones: dense places stay dense. The cloud is β-connected
+# (up to the last step size), and the loss would not object if it shrank to a point.
 #
 # </details>
 #
-# **3.** The longest death time $t_{n-1}$ is the smallest scale at which the cloud is in one piece. Show that it is at most the
-# diameter of the cloud, and find clouds for which it is equal to the diameter, and clouds for which it is $1/(n-1)$ of it.
+# **3.** The longest death time $t_{n-1}$ is the smallest scale at which the cloud is in one piece. Show that it is at
+# most the diameter of the cloud, and find clouds for which it is equal to the diameter, and clouds for which it is
+# $1/(n-1)$ of it.
 #
 # <details><summary>Solution</summary>
 #
-# At $r$ equal to the diameter, every pair is joined, so there is one piece. Two far points (or two tight clusters, in the
-# limit) have $t_{n-1}$ equal to the diameter, and so do the corners of a regular simplex, where all distances are equal.
-# With $n$ equally spaced points on a line every death time is the spacing and the diameter is $n-1$ spacings; no
+# At $r$ equal to the diameter, every pair is joined, so there is one piece. Two far points (or two tight clusters, in
+# the limit) have $t_{n-1}$ equal to the diameter, and so do the corners of a regular simplex, where all distances are
+# equal. With $n$ equally spaced points on a line every death time is the spacing and the diameter is $n-1$ spacings; no
 # cloud does better, since the tree's path between the two farthest points has at most $n-1$ edges.
 #
 # ```python
@@ -905,23 +938,31 @@ nearest
 # %% [markdown]
 # ## Summary
 #
-# - Scale means distance. At scale $r$ the graph $G_r$ joins all points at most $r$ apart; a death time is a scale at which two of its pieces merge.
-# - There are $n-1$ finite H<sub>0</sub> death times, and they are the edge lengths of the minimum spanning tree, with ties and duplicates included.
-# - The densification loss acts along tree edges only, with a constant force that pushes each to length β. The tree jumps now and
-#   then; the death times are continuous.
+# - Scale means distance. At scale $r$ the graph $G_r$ joins all points at most $r$ apart; a death time is a scale at
+#   which two of its pieces merge.
+# - There are $n-1$ finite H<sub>0</sub> death times, and they are the edge lengths of the minimum spanning tree, with
+#   ties and duplicates included.
+# - The densification loss acts along tree edges only, with a constant force that pushes each to length β. The tree
+#   jumps now and then; the death times are continuous.
 # - Repeated draws give death times of exactly zero. They are kept, have gradient zero, and add a floor to the loss.
 # - A β belongs to a norm: on many features, the same number is a far stricter demand in L1 than in L2.
 # - Distances in collapsed clouds must be computed from differences, not from a matrix product.
-# - Where the loss succeeds, no two different points of a cloud are much closer than β and all hang together at scale β. If
-#   that holds for the distribution and not just for the training set, mass must concentrate near the training points.
+# - Where the loss succeeds, no two different points of a cloud are much closer than β and all hang together at scale β.
+#   If that holds for the distribution and not just for the training set, mass must concentrate near the training
+#   points.
 
 # %% [markdown]
 # ## References
 #
 # - C. Hofer, F. Graf, M. Niethammer, R. Kwitt (2020). *Topologically Densified Distributions.* ICML. arXiv 2002.04805.
-# - C. Hofer, R. Kwitt, M. Niethammer, M. Dixit (2019). *Connectivity-Optimized Representation Learning via Persistent Homology.* ICML. arXiv 1906.09003.
+# - C. Hofer, R. Kwitt, M. Niethammer, M. Dixit (2019). *Connectivity-Optimized Representation Learning via Persistent
+#   Homology.* ICML. arXiv 1906.09003.
 # - H. Edelsbrunner, J. Harer (2010). *Computational Topology: An Introduction.* American Mathematical Society.
-# - D. Cohen-Steiner, H. Edelsbrunner, J. Harer (2007). *Stability of Persistence Diagrams.* Discrete & Computational Geometry 37, 103–120.
-# - J. B. Kruskal (1956). *On the Shortest Spanning Subtree of a Graph and the Traveling Salesman Problem.* Proceedings of the AMS 7, 48–50.
-# - R. C. Prim (1957). *Shortest Connection Networks and Some Generalizations.* Bell System Technical Journal 36, 1389–1401.
-# - J. C. Gower, G. J. S. Ross (1969). *Minimum Spanning Trees and Single Linkage Cluster Analysis.* Journal of the Royal Statistical Society C (Applied Statistics) 18, 54–64.
+# - D. Cohen-Steiner, H. Edelsbrunner, J. Harer (2007). *Stability of Persistence Diagrams.* Discrete & Computational
+#   Geometry 37, 103–120.
+# - J. B. Kruskal (1956). *On the Shortest Spanning Subtree of a Graph and the Traveling Salesman Problem.* Proceedings
+#   of the AMS 7, 48–50.
+# - R. C. Prim (1957). *Shortest Connection Networks and Some Generalizations.* Bell System Technical Journal 36,
+#   1389–1401.
+# - J. C. Gower, G. J. S. Ross (1969). *Minimum Spanning Trees and Single Linkage Cluster Analysis.* Journal of the
+#   Royal Statistical Society C (Applied Statistics) 18, 54–64.

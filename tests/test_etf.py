@@ -65,8 +65,11 @@ REPEATED = (torch.linalg.qr(gaussian(7, 4))[0] * torch.tensor([3.0, 3, 1, 1], dt
             @ torch.linalg.qr(gaussian(4, 4, seed=1))[0])
 
 
-@pytest.mark.parametrize("a", [gaussian(7, 3), gaussian(5, 5), gaussian(2, 3, 6, 2), EXACT, REPEATED, torch.eye(5, 3).double()],
-                         ids=["tall", "square", "batched", "exact ETF", "repeated", "identity"])
+CASES = {"tall": gaussian(7, 3), "square": gaussian(5, 5), "batched": gaussian(2, 3, 6, 2), "exact ETF": EXACT,
+         "repeated": REPEATED, "identity": torch.eye(5, 3, dtype=torch.float64)}
+
+
+@pytest.mark.parametrize("a", CASES.values(), ids=CASES)
 def test_polar_factor_gradient_equals_finite_differences(a):
     assert torch.autograd.gradcheck(polar_factor, a.clone().requires_grad_())
 
@@ -188,7 +191,7 @@ BAD = [
     (lambda: helmert_basis(0), ValueError, "num_classes"),
     (lambda: nearest_simplex_etf(torch.full((3, 3), torch.nan)), ValueError, "class_means must be finite"),
     (lambda: nearest_simplex_etf(torch.full((3, 3), torch.inf)), ValueError, "class_means must be finite"),
-    (lambda: nearest_simplex_etf(torch.zeros(3, 3, dtype=torch.long)), TypeError, "class_means must be a floating-point"),
+    (lambda: nearest_simplex_etf(torch.zeros(3, 3).long()), TypeError, "class_means must be a floating-point"),
     (lambda: nearest_simplex_etf([[1.0]]), TypeError, "class_means"),
     (lambda: nearest_simplex_etf(torch.randn(3)), ValueError, r"shape \(C, d\)"),
     (lambda: nearest_simplex_etf(torch.randn(1, 3)), ValueError, "num_classes"),
