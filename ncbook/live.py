@@ -334,8 +334,8 @@ class LiveLab(Panel):
         with self._lock, self._own_writes():
             if "beta" not in self._pending and "weight" not in self._pending:
                 for name, value in (("beta", frame.beta), ("weight", frame.weight)):
-                    step = self._controls[name].step  # the browser would answer anything between two steps with a change
-                    self._controls[name].value = round(round(value / step) * step, 6)
+                    step = self._controls[name].step
+                    self._controls[name].value = round(value / step) * step
             if len(run.frames) % 10 == 0 or not self._running:
                 self._scrubber.max = max(1, len(run.frames) - 1)
                 self._scrubber.value = len(run.frames) - 1
@@ -397,8 +397,9 @@ class LiveLab(Panel):
             "beta0": _number("β₀", plan["beta0"], "95px"),
             "weight0": _number("w₀", plan["weight"], "95px"),
             "p": _dropdown("norm", [("L1", 1), ("L2", 2), ("L∞", math.inf)], base.p, "105px"),
-            "beta": widgets.FloatSlider(0, min=0, max=3, step=0.01, description="β", **slider),
-            "weight": widgets.FloatSlider(0, min=0, max=1, step=0.005, description="weight", readout_format=".3f", **slider),
+            # Powers of two, or the browser would round what it is sent and answer with a change of its own.
+            "beta": widgets.FloatSlider(0, min=0, max=4, step=1 / 64, description="β", **slider),
+            "weight": widgets.FloatSlider(0, min=0, max=1, step=1 / 256, description="weight", readout_format=".3f", **slider),
             "lr": widgets.FloatLogSlider(base.lr, min=-3, max=0, step=0.05, description="learning rate",
                                          readout_format=".3f", **slider),
             "speed": widgets.SelectionSlider(options=[(f"{n} steps/s", n) for n in (1, 3, 10, 30)] + [("full", math.inf)],

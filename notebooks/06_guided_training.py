@@ -201,6 +201,9 @@ assert list(shares.values()) == sorted(shares.values(), reverse=True)
 #    \frac1N\sum_i a_i \;\le\; \frac{C\tau}{C-1} \cdot \frac1C \sum_c \|w_c - \bar w\|
 #    \;\le\; \frac{C\tau}{C-1} \sqrt{1 - \|\bar w\|^2} \;\le\; \frac{C\tau}{C-1}. $$
 #
+# (A bias changes none of this: it adds $b_{y_i}$ less the mean of the other biases to $a_i$, and over balanced classes
+# these terms average to 0.)
+#
 # Equality throughout asks for $\bar w = 0$, for every feature on its own row (NC1 and NC3), and for equal wrong logits,
 # which means equal angles between the rows (NC2). So **the minimum of the loss is neural collapse**, whatever head is
 # used, and the floor is (1). Graf et al. (2021) prove it for balls in place of spheres, Yaras et al. (2022) study the
@@ -632,7 +635,7 @@ display(Markdown(f"Of {SEEDS} splits, " + "; ".join(sentences) + f". Within one 
                  f"another, one way or the other, with probability {2 * 0.5**SEEDS:.3g}."))
 
 # %% [markdown]
-# Each column scatters, mostly because the splits differ: some hundred images teach more than others. That is why the
+# Each column scatters, mostly because the splits differ: some sets of images teach more than others. That is why the
 # *pairs* must be compared and not the columns. Where the range of a pair includes zero, these runs do not say who is
 # better; where one head wins every split, they give a hint, and with so few splits no more than that.
 #

@@ -25,7 +25,7 @@ from nbclient.exceptions import CellExecutionError
 FOLDER = Path(__file__).resolve().parent
 CHAPTER_GLOB = "[0-9][0-9]_*"
 MAX_BYTES = 1_000_000
-PNG_SIZE = {"width": 700, "height": 450, "scale": 1.5}
+PNG_SIZE = {"width": 700, "height": 450, "scale": 1}  # JupyterLab shows a PNG at its own size
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 HEADER = {
