@@ -1,12 +1,16 @@
 """Data sets held whole in memory as tensors, small stratified splits of them, and draws from a sample's own class."""
 
+from __future__ import annotations
+
 import numbers
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 _TORCHVISION = {
     "mnist": "MNIST",
@@ -29,32 +33,33 @@ class Dataset:
     """
 
     name: str
-    train_inputs: torch.Tensor
-    train_targets: torch.Tensor
-    test_inputs: torch.Tensor | None
-    test_targets: torch.Tensor | None
+    train_inputs: Tensor
+    train_targets: Tensor
+    test_inputs: Tensor | None
+    test_targets: Tensor | None
     class_names: tuple[str, ...]
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return len(self.class_names)
 
     @property
-    def input_shape(self):
+    def input_shape(self) -> tuple[int, ...]:
         return tuple(self.train_inputs.shape[1:])
 
-    def to(self, device):
+    def to(self, device: torch.device | str) -> Dataset:
         """The data set with its tensors on `device`."""
-        moved = {key: value.to(device) for key, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        moved = {key: value.to(device) for key, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 
-    def subset(self, indices):
+    def subset(self, indices: Sequence[int] | Tensor) -> Dataset:
         """The data set with only the training samples at `indices`, a sequence or tensor of k integers."""
         indices = torch.as_tensor(indices, device=self.train_targets.device)
         return replace(self, train_inputs=self.train_inputs[indices], train_targets=self.train_targets[indices])
 
 
-def load_dataset(name, *, classes=None, train_size=None, split=0, download=True):
+def load_dataset(name: str, *, classes: int | Sequence[int] | None = None, train_size: int | None = None,
+                 split: int = 0, download: bool = True) -> Dataset:
     """Load a data set by name, whole or as a small stratified split of some of its classes.
 
     "digits"         scikit-learn's 1,797 images of 8x8, a fixed 80/20 split into training and test set; no network
@@ -96,7 +101,7 @@ class SameClassSampler:
     Source: the same-class mini-batches of Hofer et al. 2020, arXiv 2002.04805.
     """
 
-    def __init__(self, targets):
+    def __init__(self, targets: Tensor):
         if targets.ndim != 1 or len(targets) == 0:
             raise ValueError(f"targets must have shape (N,) with N >= 1, not {tuple(targets.shape)}")
         if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
@@ -106,7 +111,7 @@ class SameClassSampler:
         self.counts = torch.bincount(self.targets)
         self.starts = self.counts.cumsum(0) - self.counts
 
-    def __call__(self, anchors, points, generator=None):
+    def __call__(self, anchors: Tensor, points: int, generator: torch.Generator | None = None) -> Tensor:
         """Sample indices (..., b, points) for anchors (..., b), which are sample indices themselves.
 
         The first column holds the anchors, the others uniform draws with replacement from the anchor's class.
@@ -126,7 +131,7 @@ class SameClassSampler:
         return torch.cat([anchors, self.order[self.starts[classes] + draws]], dim=-1)
 
 
-def _digits():
+def _digits() -> Dataset:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -137,7 +142,7 @@ def _digits():
     return Dataset("digits", images[train], targets[train], images[test], targets[test], tuple("0123456789"))
 
 
-def _gaussians(num_classes):
+def _gaussians(num_classes: int) -> Dataset:
     """Two blobs a class, at radius 1 and 2; the outer one lies behind the inner one of the next class.
 
     So no linear map separates the classes, while their means lie evenly spaced on a circle.
@@ -156,14 +161,14 @@ def _gaussians(num_classes):
     return Dataset("gaussians", *sample(200), *sample(100), tuple(map(str, range(num_classes))))
 
 
-def _unconstrained(num_classes, num_samples):
+def _unconstrained(num_classes: int, num_samples: int) -> Dataset:
     if _count("train_size", num_samples) < num_classes:
         raise ValueError(f"train_size must be at least the number of classes, {num_classes}, not {num_samples}")
     samples = torch.arange(num_samples)
     return Dataset("unconstrained", samples, samples % num_classes, None, None, tuple(map(str, range(num_classes))))
 
 
-def _torchvision(name, download):
+def _torchvision(name: str, download: bool) -> Dataset:
     """A torchvision data set with its inputs as uint8: read where its files are there, else downloaded."""
     from torchvision import datasets
 
@@ -187,7 +192,7 @@ def _torchvision(name, download):
     return Dataset(name, *_tensors(train), *_tensors(test), class_names)
 
 
-def _tensors(part):
+def _tensors(part) -> tuple[Tensor, Tensor]:
     inputs = torch.as_tensor(part.data)
     if inputs.ndim == 3:
         inputs = inputs.unsqueeze(1)
@@ -196,7 +201,7 @@ def _tensors(part):
     return inputs, torch.as_tensor(part.labels if hasattr(part, "labels") else part.targets).long()
 
 
-def data_folder():
+def data_folder() -> Path:
     """Where data sets are kept: NCBOOK_DATA, or ncbook in the user's cache folder."""
     if os.environ.get("NCBOOK_DATA"):
         return Path(os.environ["NCBOOK_DATA"]).expanduser()
@@ -205,11 +210,11 @@ def data_folder():
     return Path(cache).expanduser() / "ncbook"
 
 
-def _unit_range(inputs):
+def _unit_range(inputs: Tensor | None) -> Tensor | None:
     return inputs.float().div_(255).contiguous() if inputs is not None and inputs.dtype == torch.uint8 else inputs
 
 
-def _count(argument, value, default=None):
+def _count(argument: str, value: int | None, default: int | None = None) -> int:
     """`value`, or the default for None, if it is an integer of at least two."""
     value = default if value is None else value
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
@@ -219,7 +224,7 @@ def _count(argument, value, default=None):
     return int(value)
 
 
-def _select_classes(data, classes):
+def _select_classes(data: Dataset, classes: int | Sequence[int]) -> Dataset:
     if isinstance(classes, numbers.Integral):
         classes = range(_count("classes", classes))
     if not isinstance(classes, (tuple, list, range)) or not all(isinstance(c, numbers.Integral) for c in classes):
@@ -242,7 +247,7 @@ def _select_classes(data, classes):
     )
 
 
-def _stratified(targets, num_classes, train_size, split):
+def _stratified(targets: Tensor, num_classes: int, train_size: int, split: int) -> Tensor:
     """Indices of `train_size` samples in the proportions of the classes."""
     from sklearn.model_selection import train_test_split
 

@@ -241,7 +241,7 @@ class LiveLab(Panel):
         elif self._last_answer and now > self._last_answer + _SILENCE:
             self._running = False
             self._tell("paused: the page has not answered for a minute; Start goes on")
-        self._patience = now + (1 if self._last_answer else 0)
+        self._patience = now + (10 if self._last_answer else 0)
 
     def _on_drawn(self) -> None:
         self._answered, self._last_answer = True, time.monotonic()

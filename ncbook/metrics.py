@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pdist
 
-from .etf import simplex_etf_distance
+from ncbook.etf import simplex_etf_distance
 
 METRICS = (
     "nc1", "nc1_quotient", "cdnv", "vci", "nc2_equinorm", "nc2_equiangular", "nc2_gram", "etf_distance", "nc3",

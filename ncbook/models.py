@@ -1,12 +1,16 @@
 """Backbones: networks from a batch of inputs to features (N, feature_dim), which a head of `heads.py` classifies."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 
-def build_backbone(name, input_shape, *, feature_dim=None, num_samples=None):
+def build_backbone(name: str, input_shape: Sequence[int], *, feature_dim: int | None = None,
+                   num_samples: int | None = None) -> nn.Module:
     """A new backbone; its attribute `feature_dim` is the width of the features that it returns.
 
     "mlp"            any shape; three hidden layers, then a linear map (64 features)
@@ -47,30 +51,30 @@ def build_backbone(name, input_shape, *, feature_dim=None, num_samples=None):
     return backbone
 
 
-def _check_positive(argument, value):
+def _check_positive(argument: str, value: int | None) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{argument} must be a positive integer, not {value!r}")
 
 
-def _mlp(input_shape, width=128):
+def _mlp(input_shape: tuple[int, ...], width: int = 128) -> tuple[list[nn.Module], int]:
     layers = [nn.Flatten()]
     for fan_in in (math.prod(input_shape), width, width):
         layers += [nn.Linear(fan_in, width), nn.BatchNorm1d(width), nn.ReLU()]
     return layers, width
 
 
-def _small_cnn(input_shape):
+def _small_cnn(input_shape: tuple[int, ...]) -> tuple[list[nn.Module], int]:
     layers = _convolution(input_shape[0], 24, pool=True) + _convolution(24, 48, pool=True) + _convolution(48, 80)
     return [*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()], 80
 
 
-def _mnist_cnn(input_shape):
+def _mnist_cnn(input_shape: tuple[int, ...]) -> tuple[list[nn.Module], int]:
     widths = (input_shape[0], 8, 32, 64, 128)
     layers = [layer for pair in zip(widths, widths[1:]) for layer in _convolution(*pair, pool=True)]
     return [*layers, nn.Flatten()], 128
 
 
-def _cnn13(input_shape):
+def _cnn13(input_shape: tuple[int, ...]) -> tuple[list[nn.Module], int]:
     layers, channels = [], input_shape[0]
     for width in (128, 256):
         layers += _convolution(channels, width) + _convolution(width, width) + _convolution(width, width, pool=True)
@@ -80,7 +84,8 @@ def _cnn13(input_shape):
     return [*layers, nn.AvgPool2d(6), nn.Flatten()], 128
 
 
-def _convolution(channels, width, *, kernel=3, padding=None, pool=False):
+def _convolution(channels: int, width: int, *, kernel: int = 3, padding: int | None = None,
+                 pool: bool = False) -> list[nn.Module]:
     """Convolution, batch norm, LeakyReLU(0.1) and, if asked for, a 2x2 max-pool."""
     padding = kernel // 2 if padding is None else padding
     layers = [nn.Conv2d(channels, width, kernel, padding=padding), nn.BatchNorm2d(width)]
@@ -90,7 +95,7 @@ def _convolution(channels, width, *, kernel=3, padding=None, pool=False):
     return [*layers, nn.LeakyReLU(0.1)]
 
 
-def _resnet18(input_shape):
+def _resnet18(input_shape: tuple[int, ...]) -> tuple[list[nn.Module], int]:
     from torchvision.models import resnet18
 
     network = resnet18(weights=None)
@@ -101,7 +106,7 @@ def _resnet18(input_shape):
     return [network], 512
 
 
-def _free_features(num_samples, feature_dim):
+def _free_features(num_samples: int, feature_dim: int) -> nn.Module:
     features = nn.Embedding(num_samples, feature_dim)
     nn.init.normal_(features.weight, std=feature_dim**-0.5)
     features.feature_dim = feature_dim

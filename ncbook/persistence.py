@@ -4,6 +4,8 @@ The n - 1 finite H0 death times of n points are the edge lengths of their minimu
 without gradient; then just its edges are measured again, exactly and with gradient.
 """
 
+from __future__ import annotations
+
 import importlib
 import math
 from numbers import Real
@@ -11,6 +13,7 @@ from numbers import Real
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 _TORCHPH_UNUSABLE = (
     'backend="torchph" cannot be used here: {reason}. Note that the package called torchph on the package index '
@@ -20,7 +23,7 @@ _TORCHPH_UNUSABLE = (
 )
 
 
-def h0_death_times(points, p=2, backend="auto"):
+def h0_death_times(points: Tensor, p: float = 2, backend: str = "auto") -> Tensor:
     """The H0 death times of the Vietoris-Rips filtration of each cloud, ascending, differentiable in the points.
 
     Shapes: points (..., n, d) floating point -> (..., n - 1), in the units of `points` (p-norm: p = 1, 2 or inf).
@@ -42,7 +45,7 @@ def h0_death_times(points, p=2, backend="auto"):
     return deaths.reshape(*points.shape[:-2], points.shape[-2] - 1).to(points.dtype)
 
 
-def densification_loss(clouds, beta, p=2):
+def densification_loss(clouds: Tensor, beta: float | Tensor, p: float = 2) -> Tensor:
     """How far the H0 death times of same-class clouds are from beta: the mean over clouds of sum |death - beta|.
 
     Shapes: clouds (b, n, d), b >= 1 -> (). beta: a number or a 0-dim tensor, finite, >= 0, in the units of `clouds`.
@@ -50,7 +53,7 @@ def densification_loss(clouds, beta, p=2):
         lives on another device than the CPU is not looked at, for this would stall the device).
     Source: Hofer, Graf, Niethammer, Kwitt, Topologically Densified Distributions, ICML 2020 (arXiv 2002.04805).
     """
-    if isinstance(clouds, torch.Tensor) and (clouds.ndim != 3 or len(clouds) == 0):
+    if isinstance(clouds, Tensor) and (clouds.ndim != 3 or len(clouds) == 0):
         raise ValueError(f"clouds must have shape (b, n, d) with b >= 1, got {tuple(clouds.shape)}")
     points = _checked_clouds(clouds, p)
     _check_beta(beta)
@@ -60,7 +63,7 @@ def densification_loss(clouds, beta, p=2):
 
 
 @torch.no_grad()
-def spanning_tree(points, p=2):
+def spanning_tree(points: Tensor, p: float = 2) -> Tensor:
     """The edges of a minimum spanning tree of each cloud, shortest first, so in the order of the H0 death times.
 
     Shapes: points (..., n, d) -> (..., n - 1, 2), int64 indices of the points that each edge joins. No gradient.
@@ -74,10 +77,10 @@ def spanning_tree(points, p=2):
     return tree.reshape(*points.shape[:-2], points.shape[-2] - 1, 2)
 
 
-def _checked_clouds(points, p):
+def _checked_clouds(points: Tensor, p: float) -> Tensor:
     """(..., n, d) -> (b, n, d) in float32 or better, after checking everything that needs no look at the values."""
-    if not isinstance(points, torch.Tensor) or not points.is_floating_point():
-        given = points.dtype if isinstance(points, torch.Tensor) else type(points).__name__
+    if not isinstance(points, Tensor) or not points.is_floating_point():
+        given = points.dtype if isinstance(points, Tensor) else type(points).__name__
         raise TypeError(f"points must be a floating-point tensor, got {given}; convert them, e.g. with .float()")
     if points.ndim < 2 or 0 in points.shape[-2:]:
         raise ValueError(f"points must have shape (..., n, d) with n >= 1 and d >= 1, got {tuple(points.shape)}")
@@ -87,8 +90,8 @@ def _checked_clouds(points, p):
     return clouds if clouds.dtype in (torch.float32, torch.float64) else clouds.float()
 
 
-def _check_beta(beta):
-    if isinstance(beta, torch.Tensor):
+def _check_beta(beta: float | Tensor) -> None:
+    if isinstance(beta, Tensor):
         if beta.ndim != 0:
             raise ValueError(f"beta must be a number or a 0-dim tensor, got a tensor of shape {tuple(beta.shape)}")
         if beta.device.type != "cpu":
@@ -99,7 +102,7 @@ def _check_beta(beta):
         raise ValueError(f"beta must be finite and not negative, got {float(beta)}")
 
 
-def _check_finite(clouds, distances):
+def _check_finite(clouds: Tensor, distances: Tensor) -> None:
     # A finite sum rules out NaN and inf in one cheap pass; only a suspicious sum is worth looking at each value.
     if torch.isfinite(clouds.sum() + distances.sum()):
         return
@@ -109,7 +112,7 @@ def _check_finite(clouds, distances):
         raise ValueError(f"points lie so far apart that distances overflow {clouds.dtype}; scale them or use float64")
 
 
-def _tree(clouds, p):
+def _tree(clouds: Tensor, p: float) -> Tensor:
     """Minimum spanning trees, edges in no particular order: (b, n, d) -> (b, n - 1, 2)."""
     b, n, _ = clouds.shape
     if n == 1:
@@ -122,12 +125,12 @@ def _tree(clouds, p):
     return _minimax_tree(_distances(clouds, p))
 
 
-def _distances(clouds, p):
+def _distances(clouds: Tensor, p: float) -> Tensor:
     # The matrix-multiply form of cdist loses all digits once the points of a cloud are close to each other.
     return torch.cdist(clouds, clouds, p=float(p), compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _cpu_distances(clouds, p):
+def _cpu_distances(clouds: Tensor, p: float) -> np.ndarray:
     """(b, n, d) -> (b, n, n) array. On the CPU pdist is 4 to 10 times faster than the direct form of cdist."""
     b, n, _ = clouds.shape
     condensed = torch.stack([F.pdist(cloud, float(p)) for cloud in clouds])
@@ -141,7 +144,7 @@ def _cpu_distances(clouds, p):
     return distances
 
 
-def _prim(distances):
+def _prim(distances: np.ndarray) -> np.ndarray:
     """Prim's algorithm on all clouds at once, from point 0: (b, n, n) -> (b, n - 1, 2)."""
     b, n, _ = distances.shape
     rows, offset = distances.reshape(b * n, n), np.arange(b) * n
@@ -163,7 +166,7 @@ def _prim(distances):
     return edges.swapaxes(0, 1)
 
 
-def _ranked_pairs(distances):
+def _ranked_pairs(distances: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The pairs i < j of n points, the order of their lengths, and all lengths replaced by ranks, which never tie.
 
     Shapes: distances (b, n, n) -> pairs (2, m), order (b, m), ranks (b, n, n) int64, 1 for the shortest,
@@ -178,7 +181,7 @@ def _ranked_pairs(distances):
     return torch.stack((i, j)), order, ranks
 
 
-def _minimax_tree(distances):
+def _minimax_tree(distances: Tensor) -> Tensor:
     """The trees without a loop that depends on the data: (b, n, n) -> (b, n - 1, 2).
 
     An edge is in the minimum spanning tree if and only if no path around it has only shorter edges, so if and only if
@@ -193,7 +196,7 @@ def _minimax_tree(distances):
     return torch.stack((i[edges], j[edges]), -1)
 
 
-def _torchph_tree(clouds, p):
+def _torchph_tree(clouds: Tensor, p: float) -> Tensor:
     """The trees from torchph, one cloud at a time: (b, n, d) -> (b, n - 1, 2).
 
     torchph sees the rank of each distance, counted from 1, in its place: no bar has length zero, so it drops none, and
@@ -250,7 +253,7 @@ class _EdgeDifferences(torch.autograd.Function):
         return total.view(b, n, d), None, None
 
 
-def _edge_lengths(clouds, tree, p):
+def _edge_lengths(clouds: Tensor, tree: Tensor, p: float) -> Tensor:
     """(b, n, d), (b, n - 1, 2) -> (b, n - 1), with gradient. vector_norm has the zero subgradient at length zero."""
     b, n, _ = clouds.shape
     first = torch.arange(b, device=clouds.device)[:, None, None] * n

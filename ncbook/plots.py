@@ -811,5 +811,5 @@ def _tree_subtitle(count: int, merged: int, radius: float | None, beta: float | 
     if radius is not None:
         parts.append(f"distance {radius:.3g}: {count - merged} component{'s' * (count - merged > 1)}")
     if beta is not None:
-        parts.append(f"arrows: minus the gradient of Σ|length - β|, β = {beta:.3g}")
+        parts.append(f"arrows: minus the gradient of Σ|length − β|, β = {beta:.3g}")
     return "; ".join(parts)

@@ -585,7 +585,7 @@ for (count, dim), colour in problems.items():
 fig.update_layout(
     template=plots.TEMPLATE, width=900, height=430, bargap=0, margin=dict(t=110),
     title=dict(text="The formula against brute force",
-               subtitle=dict(text=f"{TRIALS:} uniformly random simplex ETFs each")),
+               subtitle=dict(text=f"{TRIALS:,} uniformly random simplex ETFs each")),
 )
 fig.update_annotations(font=dict(size=14))
 fig.update_xaxes(title="squared distance", range=[0, 4], row=1, col=1)
@@ -598,7 +598,7 @@ fig
 # %%
 display(
     Markdown(
-        f"No random ETF is nearer than the formula says, and the best of {TRIALS:} comes within {smallest[3]:.0e} for"
+        f"No random ETF is nearer than the formula says, and the best of {TRIALS:,} comes within {smallest[3]:.0e} for"
         f" three classes, {smallest[4]:.0e} for four and {smallest[6]:.1g} for six. Brute force confirms (4), and it"
         " shows why a formula is needed: orientations form a space of dimension 1, 3 and 10 in these examples, and"
         " random search gets lost in it. The ETF that attains the minimum is `nearest_simplex_etf`, the subject of"

@@ -43,7 +43,8 @@ from ncbook import plots
 
 PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
 SIZES = {
-    "quick": dict(SEEDS=2, EPOCHS=4, NARROW_SEEDS=2), "book": dict(SEEDS=3, EPOCHS=15, NARROW_SEEDS=5),
+    "quick": dict(SEEDS=2, EPOCHS=4, NARROW_SEEDS=2),
+    "book": dict(SEEDS=3, EPOCHS=15, NARROW_SEEDS=5),
     "paper": dict(SEEDS=10, EPOCHS=200, NARROW_SEEDS=20),
 }[PROFILE]
 SEEDS, EPOCHS, NARROW_SEEDS = SIZES["SEEDS"], SIZES["EPOCHS"], SIZES["NARROW_SEEDS"]
@@ -146,7 +147,8 @@ assert loss_floor(C, 5) - 1e-6 < reached.item() < loss_floor(C, 5) + 1e-4
 #
 # **Pull and push.** The gradient descent direction for the feature has two parts:
 #
-# $$ -\frac{\partial L}{\partial f} = \underbrace{(1 - p_y)\, w_y}_{\text{pull to its vertex}} \ -\ \underbrace{\sum_{c \ne y} p_c\, w_c}_{\text{push away from the others}} . \tag{2} $$
+# $$ -\frac{\partial L}{\partial f} = \underbrace{(1 - p_y)\, w_y}_{\text{pull to its vertex}} \ -\
+#    \underbrace{\sum_{c \ne y} p_c\, w_c}_{\text{push away from the others}} . \tag{2} $$
 #
 # In a learned classifier the push does important work, as it keeps the classes apart. With a fixed simplex ETF they are
 # apart already.
@@ -168,8 +170,8 @@ w, feature, target = (ncbook.simplex_etf(C, 64), torch.randn(1, 64, generator=to
                       torch.tensor([3]),
                       )
 feature = (feature / feature.norm()).requires_grad_()
-(ce_gradient, ) = torch.autograd.grad(F.cross_entropy(feature @ w.T, target), feature)
-(dot_gradient, ) = torch.autograd.grad(ncbook.dot_regression_loss(feature @ w.T, target), feature)
+ce_gradient = torch.autograd.grad(F.cross_entropy(feature @ w.T, target), feature)[0]
+dot_gradient = torch.autograd.grad(ncbook.dot_regression_loss(feature @ w.T, target), feature)[0]
 p = (feature @ w.T).softmax(1)[0].detach()
 pull, push = (1 - p[3]) * w[3], -(p @ w - p[3] * w[3])
 assert torch.allclose(-ce_gradient[0], pull + push, atol=1e-6)
@@ -327,7 +329,7 @@ for num_classes, dim, what in ((10, 64, "digits, this chapter"), (100, 512, "Res
                                (1000, 2048, "ResNet-50, 1,000 classes"),
                                ):
     mib = 4 * num_classes * dim / 2**20
-    rows.append(f"| {what} | {num_classes * dim:} | {3 * mib:.3g} MiB | {mib:.3g} MiB |"
+    rows.append(f"| {what} | {num_classes * dim:,} | {3 * mib:.3g} MiB | {mib:.3g} MiB |"
                 f" {4 * num_classes * (num_classes - 1) / 2 ** 20:.2g} MiB |")
 display(
     Markdown("| classifier | numbers | learned, float32 | fixed | fixed, $d = C-1$ |\n|:---|---:|---:|---:|---:|\n" +
@@ -613,7 +615,7 @@ fig
 display(
     Markdown(f"The canonical vertices are {median(travel['canonical']):.0f}° away. That is no accident but what chance"
              " gives: in 64 dimensions a random direction is nearly orthogonal to any other. Even the best of all"
-             f" {math.factorial(C):} ways to hand out the ten vertices only saves"
+             f" {math.factorial(C):,} ways to hand out the ten vertices only saves"
              f" {median(travel['canonical']) - median(travel['best renaming']):.0f}°. An ETF that may turn freely lies"
              f" {median(travel['nearest']):.0f}° away, and the rest is shape, not orientation."))
 
@@ -705,7 +707,7 @@ display(
 
 # %%
 def layer_peeled(ratio, feature_energy, num_classes=6):
-    """Rows of the learned classifier in the unconstrained model; the first half of the classes is `ratio` times as frequent."""
+    """Learned rows in the unconstrained model; the first half of the classes is `ratio` times as frequent."""
     generator = torch.Generator().manual_seed(0)
     w, h = (torch.randn(num_classes, num_classes, dtype=torch.float64, generator=generator).requires_grad_()
             for _ in range(2))
@@ -768,8 +770,8 @@ fig
 #
 # </details>
 #
-# **2.** Give the features of section 2 dot regression instead of cross-entropy, with 300 steps of plain gradient
-# descent on free unit vectors. How large is the mean angle that is left after 100, 1,000 and 10,000 steps?
+# **2.** Give the features of section 2 dot regression instead of cross-entropy, with gradient descent on free unit
+# vectors. How large is the mean angle that is left after 100, 1,000 and 10,000 steps?
 #
 # <details><summary>Solution</summary>
 #
@@ -778,7 +780,7 @@ fig
 # z = F.normalize(torch.randn(200, 64, generator=torch.Generator().manual_seed(0)), dim=1)
 # for step in range(1, 10_001):
 #     z.requires_grad_()
-#     (g) = torch.autograd.grad(200 * ncbook.dot_regression_loss(head(z), y), z)
+#     g = torch.autograd.grad(200 * ncbook.dot_regression_loss(head(z), y), z)[0]
 #     z = F.normalize(z.detach() - 0.5 * g, dim=1)
 #     if step in (100, 1000, 10_000):
 #         print(step, float((z * head.weight[y]).sum(1).clamp(-1, 1).arccos().rad2deg().mean()))

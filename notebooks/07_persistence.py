@@ -187,8 +187,8 @@ fig.add_scatter(x=POINTS[:, 0].numpy(), y=POINTS[:, 1].numpy(), name="points", m
 fig.add_scatter(name="ended bars", mode="lines", line=dict(color="#222222", width=9), hoverinfo="skip", **right)
 fig.add_scatter(name="growing bars", mode="lines", line=dict(color="#56B4E9", width=9), hoverinfo="skip", **right)
 fig.add_scatter(y=[0.5, 10.7], name="scale r", mode="lines", line=dict(color="#D55E00", width=2, dash="dash"), **right)
-fig.add_scatter(x=[0.93], y=[-0.3], name="count", mode="text", textfont=dict(size=15), showlegend=False, hoverinfo="skip",
-                **right)
+fig.add_scatter(x=[0.93], y=[-0.3], name="count", mode="text", textfont=dict(size=15), showlegend=False,
+                hoverinfo="skip", **right)
 add_slider(fig, {f"{scale:.2f}": frame(scale) for scale in SCALES}, "scale r = ", active="0.90")
 fig.update_layout(
     template=plots.TEMPLATE, width=860, height=560, margin=dict(t=110, b=150), title_text="Ten points, all scales",
@@ -394,8 +394,8 @@ at_changes = torch.isin(torch.arange(1, len(trees)), torch.tensor(changes))
 assert largest_move <= step * (1 + 1e-9)
 assert len(changes) >= 3 and jumps[at_changes].min() > 2 * jumps[~at_changes].max()
 print(f"the walker moves {step:.3f} a step, no death time more than {largest_move:.3f};")
-print(f"the tree changes {len(changes)} times; the slope of the sum then jumps by {jumps[at_changes].min():.2f} or more,")
-print(f"and between two neighbouring positions elsewhere it changes by at most {jumps[~at_changes].max():.2f}")
+print(f"the tree changes {len(changes)} times; the slope of the sum jumps by {jumps[at_changes].min():.2f} or more,")
+print(f"and between neighbouring positions elsewhere it changes by at most {jumps[~at_changes].max():.2f}")
 
 fig = make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.12, row_heights=[0.6, 0.4],
                     subplot_titles=("the six death times", "slope of their sum"))

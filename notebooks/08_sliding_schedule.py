@@ -126,8 +126,8 @@ def percent(x):
 # be the H<sub>0</sub> death times of a cloud, the edge lengths of its minimum spanning tree. With
 # $\mathcal L_{\rm CE}$ the cross-entropy over all $b\,n$ images, training minimises
 #
-# $$ \mathcal L = \mathcal L_{\rm CE} + w\, T_\beta, \qquad T_\beta = \frac1b \sum_{\text{clouds}}\ \sum_{k=1}^{n-1}
-# |t_k - \beta| . $$
+# $$ \mathcal L = \mathcal L_{\rm CE} + w\, T_\beta, \qquad
+# T_\beta = \frac1b \sum_{\text{clouds}}\ \sum_{k=1}^{n-1} |t_k - \beta| . $$
 #
 # The dials are the weight $w \ge 0$ and the length $\beta \ge 0$. Where should they stand? The constant setting of
 # Hofer et al. has a property that matters for neural collapse: it forbids it. For any $\beta > 0$, a class that has
