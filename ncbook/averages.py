@@ -50,7 +50,7 @@ class ClassMeanAverage(nn.Module):
             t = count.clamp(min=1).to(self.mean.dtype)[:, None]
             alpha = (2 / (t + 1)).clamp(min=1e-4) if self.method == "ema" else 1 / t
             # A copy of the old mean: autograd must not see the in-place update below.
-            mean = torch.where(size > 0, torch.lerp(self.mean.clone(), batch_mean, alpha), self.mean.clone())
+            mean = torch.lerp(self.mean.clone(), batch_mean, alpha * (size > 0))
         self.mean.copy_(mean.detach())
         self.count.copy_(count)
         return mean
@@ -66,8 +66,9 @@ class ClassMeanAverage(nn.Module):
                              f"got {tuple(features.shape)} and {tuple(targets.shape)}")
         if len(features) == 0:
             raise ValueError("features must hold at least one sample, got an empty batch")
-        low, high = targets.aminmax()
+        finite = features.detach().isfinite().all().to(targets.dtype)
+        finite, low, high = torch.stack([finite, *targets.aminmax()]).tolist()  # one wait for the device
         if low < 0 or high >= num_classes:
-            raise ValueError(f"targets must lie in 0..{num_classes - 1}, got {int(low)}..{int(high)}")
-        if not features.isfinite().all():
+            raise ValueError(f"targets must lie in 0..{num_classes - 1}, got {low}..{high}")
+        if not finite:
             raise ValueError("features must be finite, got NaN or inf")

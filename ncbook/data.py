@@ -79,7 +79,7 @@ def load_dataset(name: str, *, classes: int | Sequence[int] | None = None, train
         a wrong type; RuntimeError where the files are absent and cannot be fetched.
     """
     if name not in _NAMES:
-        raise ValueError(f"name must be one of {', '.join(_NAMES)}, not {name!r}")
+        raise ValueError(f"data set name must be one of {', '.join(_NAMES)}, got {name!r}")
     if name in ("gaussians", "unconstrained"):
         num_classes = _count("classes", classes, 3 if name == "gaussians" else 10)
         if name == "unconstrained":

@@ -99,19 +99,19 @@ def nearest_simplex_etf(class_means: Tensor, *, previous: Tensor | None = None, 
 
     class_means (C, d) with d >= C-1; previous (C, d), an earlier solution; returns (C, d) with unit rows.
     Raises TypeError for integers, ValueError for wrong shapes, NaN or inf, negative proximal, or identical means
-    without a previous solution to fall back on.
+    without a previous solution to be pulled to.
     Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248: their proximal problem, in closed form.
     """
     aligned, basis = _aligned_means(class_means)
-    if previous is not None:
-        _check_previous(previous, class_means)
-        frame = math.sqrt((len(basis) - 1) / len(basis)) * previous.to(aligned).T @ basis
-        aligned = aligned + _check_proximal(proximal) * frame
-    elif not aligned.any():
-        raise ValueError("class_means are all identical, so every simplex ETF is equally near: give `previous`")
+    scale = math.sqrt(len(basis) / (len(basis) - 1))
+    if (previous is None or check_proximal(proximal) == 0) and not aligned.any():
+        raise ValueError("class_means are all identical, so every simplex ETF is equally near: give `previous` "
+                         "and a positive proximal")
     with torch.autocast(aligned.device.type, enabled=False):
-        etf = math.sqrt(len(basis) / (len(basis) - 1)) * basis @ polar_factor(aligned).T
-    return etf.to(class_means.dtype)
+        if previous is not None:
+            _check_previous(previous, class_means)
+            aligned = aligned + proximal / scale * previous.to(aligned).T @ basis
+        return (scale * basis @ _PolarFactor.apply(aligned).T).to(class_means.dtype)
 
 
 def simplex_etf_distance(class_means: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ def riemannian_nearest_etf(class_means: Tensor, *, previous: Tensor | None = Non
     target, pull, pulled_to = aligned.numpy(), 0.0, frame_of(start)
     if previous is not None:
         _check_previous(previous, class_means)
-        pull, pulled_to = _check_proximal(proximal), frame_of(previous)
+        pull, pulled_to = check_proximal(proximal), frame_of(previous)
 
     manifold, visited = Stiefel(dim, rank), []
 
@@ -203,21 +203,23 @@ def riemannian_nearest_etf(class_means: Tensor, *, previous: Tensor | None = Non
 
 def _aligned_means(class_means: Tensor, *, any_dim: bool = False) -> tuple[Tensor, Tensor]:
     _check_floating(class_means, "class_means")
-    if class_means.ndim != 2:
-        raise ValueError(f"class_means must have shape (C, d), got {tuple(class_means.shape)}")
+    if class_means.ndim != 2 or len(class_means) < 2:
+        raise ValueError(f"class_means must have shape (C, d) with C >= 2, got {tuple(class_means.shape)}")
     num_classes, dim = class_means.shape
-    _check_num_classes(num_classes)
-    if not any_dim:
-        _check_dim(num_classes, dim)
+    if not any_dim and dim < num_classes - 1:
+        raise ValueError(f"class_means must have d >= C - 1 = {num_classes - 1} for a simplex ETF, got d = {dim}")
     means = class_means.to(_working_dtype(class_means))
     basis = helmert_basis(num_classes, dtype=means.dtype, device=means.device)
     with torch.autocast(means.device.type, enabled=False):
         # Centring first keeps the digits of means that lie far from the origin, the scale avoids under- and overflow.
         centred = means - means.mean(0)
         scale = centred.detach().abs().amax()
-        aligned = (centred / torch.where(scale > 0, scale, 1.0)).T @ basis
+        scale = torch.where(scale > 0, scale, 1.0)
+        aligned = (centred / scale).T @ basis
         norm = torch.linalg.vector_norm(aligned)
-        return math.sqrt(num_classes - 1) * aligned / torch.where(norm > 0, norm, 1.0), basis
+        # Identical means leave rounding, which is no direction.
+        resolved = norm > torch.finfo(means.dtype).eps * means.detach().abs().amax() / scale
+        return math.sqrt(num_classes - 1) * aligned * resolved / torch.where(resolved, norm, 1.0), basis
 
 
 def _working_dtype(x: Tensor) -> torch.dtype:
@@ -241,7 +243,8 @@ def _check_floating(x: Tensor, name: str) -> None:
         raise ValueError(f"{name} must be finite, got NaN or inf")
 
 
-def _check_proximal(proximal: float) -> float:
+def check_proximal(proximal: float) -> float:
+    """Return the weight of a proximal term. Raises ValueError for negative, NaN or inf."""
     if not 0 <= proximal < math.inf:
         raise ValueError(f"proximal must be finite and not negative, got {proximal}")
     return proximal

@@ -25,11 +25,10 @@ import torch
 from ncbook.data import Dataset, data_folder, load_dataset
 from ncbook.metrics import METRICS
 from ncbook.schedules import ConstantSchedule, SlidingSchedule
-from ncbook.training import Recipe, Snapshot, train
+from ncbook.training import Recipe, Snapshot, resolve_device, train
 
-KEYS = ("recipe", "split", "seed", "epoch")
-COLUMNS = (*KEYS[:1], "head", *KEYS[1:], "weight_decay", "test_accuracy", "train_accuracy", "train_loss", "test_loss",
-           *(f"{part}_{key}" for part in ("train", "test") for key in METRICS if key != "accuracy"),
+COLUMNS = ("recipe", "head", "split", "seed", "epoch", "weight_decay", "test_accuracy", "train_accuracy", "train_loss",
+           "test_loss", *(f"{part}_{key}" for part in ("train", "test") for key in METRICS if key != "accuracy"),
            "seconds", "device", "version")
 
 
@@ -141,13 +140,17 @@ def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
 
 def run_unit(unit: Unit, threads: int | None = 1) -> list[dict[str, str]]:
     """Run one unit and return its rows, one for each measured epoch."""
-    if threads is not None:
-        torch.set_num_threads(threads)
     data = _published_data(unit) if unit.published_split is not None else None
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
     start = time.perf_counter()
-    snapshots = list(train(unit.recipe, data=data, every=unit.every or unit.recipe.epochs))
+    try:
+        snapshots = list(train(unit.recipe, data=data, every=unit.every or unit.recipe.epochs))
+    finally:
+        torch.set_num_threads(before)
     seconds = time.perf_counter() - start
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() and unit.recipe.device != "cpu" else "cpu"
+    device = resolve_device(unit.recipe.device)
+    device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     kept = snapshots if unit.every else snapshots[-1:]
     return [_row(unit, snapshot, seconds, device) for snapshot in kept]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ncbook.averages import ClassMeanAverage
-from ncbook.etf import PROXIMAL, nearest_simplex_etf, simplex_etf
+from ncbook.etf import PROXIMAL, check_proximal, nearest_simplex_etf, simplex_etf
 
 SCALE = 5.0  # the published feature norm tau
 
@@ -52,6 +52,9 @@ class FixedETFHead(nn.Module):
     def __init__(self, in_features: int, out_features: int, *, scale: float = SCALE):
         super().__init__()
         self.scale = _check_scale(scale)
+        if out_features < 2 or in_features < out_features - 1:
+            raise ValueError("a simplex ETF needs out_features >= 2 and in_features >= out_features - 1, "
+                             f"got in_features = {in_features} and out_features = {out_features}")
         self.register_buffer("weight", simplex_etf(out_features, in_features))
         self.register_buffer("bias", torch.zeros(out_features))
 
@@ -79,9 +82,7 @@ class NearestETFHead(FixedETFHead):
     def __init__(self, in_features: int, out_features: int, *, scale: float = SCALE, method: str = "ema",
                  proximal: float = PROXIMAL):
         super().__init__(in_features, out_features, scale=scale)
-        if not 0 <= proximal < float("inf"):
-            raise ValueError(f"proximal must be finite and not negative, got {proximal}")
-        self.proximal = proximal
+        self.proximal = check_proximal(proximal)
         self.averages = ClassMeanAverage(out_features, in_features, method)
         self._targets: Tensor | None = None
 
@@ -106,7 +107,8 @@ class NearestETFHead(FixedETFHead):
         # At the centre a row of the Procrustes problem is zero: the class has no say in the fit.
         means = torch.where(seen, means, centre)
         weight = nearest_simplex_etf(means, previous=self.weight.clone(), proximal=self.proximal)
-        bias = -weight @ centre
+        with torch.autocast(weight.device.type, enabled=False):
+            bias = -weight @ centre
         self.weight.copy_(weight.detach())
         self.bias.copy_(bias.detach())
         return F.linear(embedded, weight, bias)

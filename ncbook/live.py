@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import anywidget
 import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
 import torch
+import traitlets
+from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from ncbook import plots
@@ -37,6 +40,7 @@ MAX_FRAMES, MAX_RUNS = 600, 8
 _SAMPLE, _WINDOW, _EXPORTED = 200, 200, 120
 _LONG, _SILENCE = 3600.0, 60.0  # seconds
 _WEIGHT_COLOR = "#C04F00"
+_BARS = ("shorter than β", "longer than β")
 _SYMBOLS = "● class means ◇ weights · features △ ETF"
 _DECAYING = {  # label, colour, dash
     "nc1": ("NC1", "#222222", "solid"),
@@ -90,6 +94,72 @@ class Run:
         return min(self.frames, key=lambda frame: abs(frame.epoch - epoch))
 
 
+class Plot(anywidget.AnyWidget):
+    """A plotly figure in a page: `show` sends all of it, `move` just what changes in its traces.
+
+    `drawn` is the number of the last move that the page has drawn, so that a sender can wait for it. A FigureWidget
+    cannot say so, and answers every change with all that it knows of the figure.
+    """
+
+    _esm = get_plotlyjs() + """
+    const Plotly = window.Plotly;
+    const array = (v) => v instanceof DataView
+        ? new Float32Array(v.buffer.slice(v.byteOffset, v.byteOffset + v.byteLength)) : Array.isArray(v) ? v.map(array) : v;
+    async function render({ model, el }) {
+        const plot = el.appendChild(document.createElement("div"));
+        let last = Promise.resolve(), done = -1;
+        const queue = (task) => { last = last.then(task).catch((error) => console.error(error)); };
+        const move = async () => {
+            const { number, moves } = model.get("_moves");
+            if (number === done) return;
+            done = number;
+            for (const [trace, values] of Object.entries(moves))
+                for (const [key, value] of Object.entries(values)) plot.data[trace][key] = array(value);
+            await Plotly.redraw(plot);
+            model.set("drawn", number);
+            model.save_changes();
+        };
+        const show = async () => {
+            const { data, layout } = JSON.parse(model.get("_figure"));
+            await Plotly.react(plot, data, layout, { displaylogo: false });
+            done = -1;
+            await move();
+        };
+        queue(show);
+        model.on("change:_figure", () => queue(show));
+        model.on("change:_moves", () => queue(move));
+        return () => { model.off(); Plotly.purge(plot); };
+    }
+    export default { render };
+    """
+    _figure = traitlets.Unicode().tag(sync=True)
+    _moves = traitlets.Dict().tag(sync=True)
+    drawn = traitlets.Int(0).tag(sync=True)
+
+    def __init__(self, fig: go.Figure):
+        self._sent, self._at = 0, {}
+        super().__init__()
+        self.show(fig)
+
+    def show(self, fig: go.Figure) -> None:
+        self._at = {trace.meta: i for i, trace in enumerate(fig.data)}
+        with self.hold_sync():
+            self._figure, self._moves = fig.to_json(), {"number": self._sent, "moves": {}}
+
+    def move(self, moves: Mapping[str, dict]) -> int:
+        """moves: `meta` of a trace -> property -> array. Returns the number that `drawn` will have."""
+        self._sent += 1
+        packed = {str(self._at[meta]): {key: _packed(value) for key, value in values.items()}
+                  for meta, values in moves.items() if meta in self._at}
+        self._moves = {"number": self._sent, "moves": packed}
+        return self._sent
+
+
+def _packed(value):
+    value = np.ascontiguousarray(value, dtype=np.float32)
+    return memoryview(value) if value.ndim == 1 else [memoryview(row) for row in value]
+
+
 class Panel(widgets.VBox):
     """Widgets that need a running kernel; without one, a notebook keeps just this line of text."""
 
@@ -127,13 +197,13 @@ class LiveLab(Panel):
         self._worker: threading.Thread | None = None
         self._writer: int | None = None
         self._closed, self._next_step, self._next_frame = False, 0.0, 0.0
-        self._answered, self._last_answer, self._patience = True, 0.0, 0.0
+        self._awaited, self._last_answer = 0, 0.0
         self._count = 0
         self._view: list[Run] = []
-        self._plot: go.FigureWidget | None = None
-        self._shown = widgets.VBox()
+        self._plot = Plot(go.Figure())
+        self._plot.observe(self._on_drawn, names="drawn")
         self._make_widgets()
-        super().__init__([*self._rows, self._shown, self._replay])
+        super().__init__([*self._rows, self._plot, self._replay])
         LiveLab._open = self
         atexit.register(self.close)
         self._reset()
@@ -224,27 +294,23 @@ class LiveLab(Panel):
         self._next_step = now + 1 / self._controls["speed"].value
         self.trainer.step()
         self._due -= single
-        due = now >= self._next_frame and (self._answered or now >= self._patience)
-        if single or due or self.trainer.finished:
+        if single or self.trainer.finished or (now >= self._next_frame and self._page_is_ready(now)):
             self._draw(self._take_frame())
             spent = time.monotonic() - now
             self._next_frame = now + max(self._interval, 2 * spent)
-            self._wait_for_browser()
         return None
 
-    def _wait_for_browser(self) -> None:
-        """Hold the next frame back until the browser has drawn this one, or messages would pile up in it."""
-        now = time.monotonic()
-        if self._answered:
-            self._answered = False
-            self._plot.on_edits_completed(self._on_drawn)
-        elif self._last_answer and now > self._last_answer + _SILENCE:
+    def _page_is_ready(self, now: float) -> bool:
+        """Whether the page has drawn the last frame, or else messages would pile up in it; no page needs no waiting."""
+        if not self._last_answer or self._plot.drawn >= self._awaited:
+            return True
+        if now > self._last_answer + _SILENCE:
             self._running = False
             self._tell("paused: the page has not answered for a minute; Start goes on")
-        self._patience = now + (10 if self._last_answer else 0)
+        return False
 
-    def _on_drawn(self) -> None:
-        self._answered, self._last_answer = True, time.monotonic()
+    def _on_drawn(self, _) -> None:
+        self._last_answer = time.monotonic()
 
     @contextmanager
     def _guard(self):
@@ -262,7 +328,6 @@ class LiveLab(Panel):
         if "schedule" in orders:
             self.trainer.recipe = dataclasses.replace(self.trainer.recipe, schedule=orders.pop("schedule"))
             self.trainer.controls.manual = False
-            self._move(_plan_moves(self.trainer.recipe))
         if orders.pop("export", False):
             self._tell(f"wrote {self.export('live_lab.html', *self._view)}")
         orders.pop("speed", None)
@@ -299,7 +364,6 @@ class LiveLab(Panel):
             self._take_frame()
             self._list_runs()
             self._draw(self._frame)
-            self._move(_plan_moves(recipe))
 
     def _take_frame(self) -> Frame:
         shot = self.trainer.snapshot(test=False, indices=self._indices)
@@ -330,7 +394,8 @@ class LiveLab(Panel):
         run = self.runs[-1]
         if self._view != [run]:
             self._show([run])
-        self._move(_moves(run, frame) | _curve_moves(run.frames[-_WINDOW:]))
+        moves = _moves(run, frame) | _curve_moves(run.frames[-_WINDOW:]) | _plan_moves(self.trainer.recipe)
+        self._awaited = self._plot.move(moves)
         with self._lock, self._own_writes():
             if "beta" not in self._pending and "weight" not in self._pending:
                 for name, value in (("beta", frame.beta), ("weight", frame.weight)):
@@ -347,34 +412,17 @@ class LiveLab(Panel):
     def _draw_recorded(self, index: int) -> None:
         """Show a recorded frame of the run in view and, beside it, the other run's at the same epoch."""
         first = self._view[0].frames[min(index, len(self._view[0].frames) - 1)]
+        moves = {}
         for slot, run in enumerate(self._view):
-            self._move(_moves(run, run.at(first.epoch), slot) | _curve_moves(run.frames, slot))
+            moves |= _moves(run, run.at(first.epoch), slot) | _curve_moves(run.frames, slot) | _plan_moves(run.recipe, slot)
+        self._plot.move(moves)
         self._tell(f"replay: epoch {first.epoch:.2f}; Start goes on with training")
 
     def _show(self, runs: Sequence[Run]) -> None:
-        """Put the figure of these runs on the screen; one of the same kind is used again, for each sends plotly.js anew."""
-        before, self._view = self._view, list(runs)
-        same = len(before) == len(runs) and all(
-            (a.recipe.dataset, a.class_names) == (b.recipe.dataset, b.class_names) for a, b in zip(before, runs))
-        if not same:
-            fig = _figure(runs)
-            self._at = {trace.meta: i for i, trace in enumerate(fig.data)}
-            self._answered = True
-            old, self._plot = self._plot, go.FigureWidget(fig)
-            self._shown.children = (self._plot,)
-            if old is not None:
-                old.close()
+        self._view = list(runs)
+        self._plot.show(_figure(runs))
         with self._own_writes():
             self._scrubber.max = max(1, len(runs[0].frames) - 1)
-        for slot, run in enumerate(runs):
-            self._move(_plan_moves(run.recipe, slot))
-
-    def _move(self, moves: Mapping[str, dict]) -> None:
-        with self._plot.batch_update():
-            for meta, values in moves.items():
-                if meta in self._at:
-                    for name, value in values.items():
-                        self._plot.data[self._at[meta]][name] = value
 
     # The controls. Their callbacks only leave orders for the thread.
 
@@ -569,13 +617,14 @@ def _figure(runs: Sequence[Run]) -> go.Figure:
         for name, place in cell.items():
             _ADD[name](fig, run, slot, *place)
     fig.update_layout(
-        template=plots.TEMPLATE, width=840, height=480 if len(runs) == 1 else 900, barmode="overlay", bargap=0.1,
+        template=plots.TEMPLATE, width=840, height=480 if len(runs) == 1 else 900,
         margin=dict(l=40, r=60, t=44 if len(runs) == 1 else 60, b=40), font_size=11, uirevision="keep",
         **{key: dict(x=x, y=y, yanchor="bottom", font_size=11, orientation="h", entrywidth=74) for key, (x, y) in keys.items()})
     if len(runs) == 1:
         fig.update_layout(legend2=dict(orientation="v", yanchor="middle", bgcolor="rgba(255,255,255,0.7)"))
     fig.update_annotations(font_size=12)
-    fig.update_xaxes(title_standoff=2)
+    fig.update_xaxes(title_standoff=2, automargin=False)
+    fig.update_yaxes(automargin=False)
     return fig
 
 
@@ -607,7 +656,7 @@ def _place(fig: go.Figure, traces, slot: int, row: int, col: int, **changes) -> 
 
 
 def _add_geometry(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
-    _place(fig, [trace for trace in run.geometry.data if trace.meta != "legend"], slot, row, col)
+    _place(fig, [trace for trace in run.geometry.data if trace.meta != "legend"], slot, row, col, legendgroup=None)
     old = run.geometry.layout
     if len(run.class_names) == 4:
         fig.update_scenes(old.scene, row=row, col=col)
@@ -638,7 +687,13 @@ def _add_shares(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None
 
 def _add_bars(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
     count = len(run.frames[-1].deaths)
-    _place(fig, plots.barcode(torch.ones(count), 1.0).data, slot, row, col, showlegend=False)
+    height = np.repeat(np.arange(1, count + 1), 3)
+    width = max(1, 100 // count)
+    # Lines, not bars: a browser draws these two paths ten times faster than hundreds of rectangles.
+    bars = [go.Scatter(name=name, y=height, mode="lines", line=dict(color=color, width=width), hoverinfo="skip")
+            for name, color in zip(_BARS, plots.CLASS_COLORS)]
+    beta = go.Scatter(name="β", y=[0.5, count + 0.5], mode="lines", line=dict(color="#222222", width=2, dash="dash"))
+    _place(fig, [*bars, beta], slot, row, col, showlegend=False)
     fig.update_xaxes(title="distance", rangemode="tozero", row=row, col=col)
     fig.update_yaxes(range=[0.5, count + 0.5], showgrid=False, row=row, col=col)
 
@@ -646,14 +701,12 @@ def _add_bars(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
 def _add_cosines(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
     ideal = simplex_etf(len(run.class_names), len(run.class_names), dtype=torch.float64)
     heat = plots.cosine_heatmap(ideal, class_names=run.class_names)
-    heat.data[0].update(x=None, y=None, z=_without_nan(heat.data[0].z))  # FigureWidget loses the names as coordinates
-    names = dict(tickvals=list(range(len(run.class_names))), ticktext=run.class_names, showgrid=False)
     _place(fig, heat.data, slot, row, col)
     at = fig.get_subplot(row, col)
     x, y = at.xaxis.domain[1], at.yaxis.domain
     fig.data[-1].update(colorbar=dict(x=x, len=y[1] - y[0], y=sum(y) / 2, thickness=10, xpad=4, ypad=0), textfont_size=10)
-    fig.update_xaxes(**names, row=row, col=col)
-    fig.update_yaxes(**names, autorange="reversed", row=row, col=col)
+    fig.update_xaxes(type="category", showgrid=False, row=row, col=col)
+    fig.update_yaxes(type="category", showgrid=False, autorange="reversed", row=row, col=col)
 
 
 def _add_schedule(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
@@ -672,23 +725,19 @@ _ADD = dict(geometry=_add_geometry, decaying=_add_decaying, shares=_add_shares, 
 
 def _moves(run: Run, frame: Frame, slot: int = 0) -> dict[str, dict]:
     """What a frame changes: `meta` of a trace -> properties of the trace."""
-    short = frame.deaths < frame.beta
+    gap, short = np.full(len(frame.deaths), math.nan), frame.deaths < frame.beta
+    sides = np.where(short, frame.deaths, gap), np.where(short, gap, frame.deaths)
     moves = {name: dict(zip("xyz", part.T)) for name, part in frame.geometry.items()}
     moves |= {
-        "shorter than β": {"x": np.where(short, frame.deaths, 0)},
-        "longer than β": {"x": np.where(short, 0, frame.deaths)},
+        **{name: {"x": np.stack((0 * ends, ends, gap), axis=1).ravel()} for name, ends in zip(_BARS, sides)},
         "β": {"x": [frame.beta] * 2},
-        "cosines": {"z": _without_nan(frame.cosines)},
+        "cosines": {"z": frame.cosines},
         "now β": {"x": [frame.epoch], "y": [frame.beta]},
         "now weight": {"x": [frame.epoch], "y": [frame.weight]},
     }
     for name, curves in (("decaying", _DECAYING), ("shares", _SHARES)):
         moves[f"now {name}"] = {"x": [frame.epoch] * len(curves), "y": [frame.metrics[key] for key in curves]}
     return {f"{slot} {name}": values for name, values in moves.items()}
-
-
-def _without_nan(rows: np.ndarray) -> list:
-    return [[None if math.isnan(x) else x for x in row] for row in rows.tolist()]  # widgets send no NaN
 
 
 def _curve_moves(frames: Sequence[Frame], slot: int = 0) -> dict[str, dict]:
@@ -705,3 +754,126 @@ def _plan_moves(recipe: Recipe, slot: int = 0) -> dict[str, dict]:
         f"{slot} planned {name}": {"x": grid, "y": np.array([getattr(recipe.schedule, attribute)(float(e)) for e in grid])}
         for name, attribute in (("β", "beta"), ("weight", "weight"))
     }
+
+
+def simplex_scrubber() -> Panel:
+    """Sliders for the number of classes, dimension, rotation and noise of a simplex ETF; angles, norms and distance follow."""
+
+    def draw(classes: int, dim: int, rotation: float, noise: float) -> go.Figure:
+        dim = max(dim, classes - 1)
+        generator = torch.Generator().manual_seed(0)
+        turn, jitter = (torch.randn(8, 8, dtype=torch.float64, generator=generator) for _ in range(2))
+        turn = turn[:dim, :dim] - turn[:dim, :dim].T
+        rows = simplex_etf(classes, dim, dtype=torch.float64) @ torch.linalg.matrix_exp(rotation * turn / 2)
+        rows = rows + noise * jitter[:classes, :dim]
+        return _scrubbed(rows)
+
+    return _explorer(
+        draw,
+        classes=widgets.IntSlider(4, min=2, max=8, description="classes"),
+        dim=widgets.IntSlider(3, min=1, max=8, description="dimension"),
+        rotation=widgets.FloatSlider(0, min=0, max=2, step=0.02, description="rotation"),
+        noise=widgets.FloatSlider(0, min=0, max=0.6, step=0.02, description="noise"),
+    )
+
+
+def _scrubbed(rows: torch.Tensor) -> go.Figure:
+    classes, dim = rows.shape
+    fig = make_subplots(1, 2, specs=[[{"type": "scene"}, {}]], column_widths=[0.55, 0.45])
+    at = torch.nn.functional.pad(rows, (0, max(0, 3 - dim)))[:, :3].numpy()
+    for name, color, (x, y, z) in zip(map(str, range(classes)), plots.class_colors(classes), at):
+        fig.add_scatter3d(x=[0, x], y=[0, y], z=[0, z], mode="lines+markers+text", text=["", name], showlegend=False,
+                          line=dict(color=color, width=6), marker=dict(color=color, size=[0, 7]), row=1, col=1)
+    heat = plots.cosine_heatmap(rows)
+    fig.add_trace(heat.data[0], row=1, col=2)
+    axis = dict(range=[-1.2, 1.2])
+    fig.update_layout(template=plots.TEMPLATE, width=840, height=400, scene=dict(xaxis=axis, yaxis=axis, zaxis=axis))
+    fig.update_yaxes(autorange="reversed")
+    rows = rows - rows.mean(0)
+    norms = torch.linalg.vector_norm(rows, dim=1)
+    first, second = torch.triu_indices(classes, classes, 1)
+    cosines = ((rows[first] * rows[second]).sum(1) / norms[first] / norms[second]).clamp(-1, 1)
+    angles = torch.rad2deg(torch.acos(cosines))
+    ideal = math.degrees(math.acos(-1 / (classes - 1)))
+    fig.update_layout(title=dict(
+        text=f"{classes} classes in {dim} dimensions" + (", the first three shown" if dim > 3 else ""),
+        subtitle_text=f"angles {angles.min():.1f}° to {angles.max():.1f}° (ETF: {ideal:.1f}°), norms {norms.min():.3f} to "
+                      f"{norms.max():.3f}, distance to the nearest ETF {float(simplex_etf_distance(rows)):.4f}"))
+    return fig
+
+
+def nearest_etf_explorer() -> Panel:
+    """Sliders that move one of three class means in the plane; the nearest simplex ETF follows, held back by a pull."""
+    start = torch.tensor([[1.0, 0.2], [-0.3, 0.8], [-0.6, -0.7]], dtype=torch.float64)
+    previous = nearest_simplex_etf(start)
+
+    def draw(moved: int, angle: float, radius: float, proximal: float) -> go.Figure:
+        means = start.clone()
+        means[moved] = radius * torch.tensor([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
+        etf = nearest_simplex_etf(means, previous=previous, proximal=proximal)
+        fig = go.Figure()
+        for name, rows, look in (("previous ETF", previous, dict(color="#999999", dash="dot", width=2)),
+                                 ("nearest ETF", etf, dict(color="#222222", width=2))):
+            x, y = torch.cat((rows, rows[:1])).T.numpy()
+            fig.add_scatter(x=x, y=y, mode="lines", name=name, line=look)
+        for name, color, mean, vertex in zip("012", plots.CLASS_COLORS, (means - means.mean(0)).numpy(), etf.numpy()):
+            fig.add_scatter(x=[vertex[0], mean[0]], y=[vertex[1], mean[1]], mode="lines+markers+text", name=f"class {name}",
+                            text=["", name], textposition="top center", line=dict(color=color, width=1),
+                            marker=dict(color=color, size=[13, 13], symbol=["diamond-open", "circle"]))
+        fig.update_layout(template=plots.TEMPLATE, width=640, height=480, title=dict(
+            text="Class means (dots, centred) and the ETF that follows them",
+            subtitle_text=f"distance to the nearest ETF {float(simplex_etf_distance(means)):.4f}"))
+        fig.update_xaxes(range=[-2.1, 2.1])
+        fig.update_yaxes(range=[-1.8, 1.8], scaleanchor="x")
+        return fig
+
+    return _explorer(
+        draw,
+        moved=widgets.Dropdown(options=[(f"class {c}", c) for c in range(3)], description="move"),
+        angle=widgets.FloatSlider(11, min=-180, max=180, step=1, description="angle (°)"),
+        radius=widgets.FloatSlider(1, min=0, max=2, step=0.02, description="radius"),
+        proximal=widgets.FloatSlider(PROXIMAL, min=0, max=4, step=0.05, description="pull ρ"),
+    )
+
+
+def radius_explorer() -> Panel:
+    """Sliders for the radius of growing balls, β and the norm, over a cloud with its spanning tree and its H0 barcode."""
+    generator = torch.Generator().manual_seed(3)
+    centres = torch.tensor([[0.0, 0.0], [2.2, 0.6], [0.8, 2.0]], dtype=torch.float64).repeat_interleave(5, 0)
+    cloud = centres + 0.45 * torch.randn(15, 2, dtype=torch.float64, generator=generator)
+
+    def draw(radius: float, beta: float, p: float) -> go.Figure:
+        tree = plots.spanning_tree_figure(cloud, p, radius=radius, beta=beta, arrows=True)
+        deaths = h0_death_times(cloud, p)
+        fig = make_subplots(1, 2, column_widths=[0.58, 0.42], horizontal_spacing=0.1)
+        for col, part in ((1, tree), (2, plots.barcode(deaths, beta))):
+            for trace in part.data:
+                fig.add_trace(trace.update(showlegend=False), row=1, col=col)
+        fig.add_scatter(x=[radius] * 2, y=[0.5, len(deaths) + 0.5], mode="lines", showlegend=False,
+                        line=dict(color="#56B4E9", width=3), row=1, col=2)
+        parts = 1 + int((deaths > radius).sum())
+        fig.update_layout(template=plots.TEMPLATE, width=840, height=440, barmode="overlay", bargap=0.35, title=dict(
+            text=f"Balls of radius {radius / 2:.2f}: {parts} component{'s' * (parts > 1)}",
+            subtitle_text="blue line: the distance at which balls touch; dashed: β; arrows: where the loss pushes"))
+        fig.update_xaxes(range=[-1.6, 4], row=1, col=1)
+        fig.update_yaxes(range=[-1.6, 3.6], scaleanchor="x", row=1, col=1)
+        fig.update_xaxes(title="distance", range=[0, 3.1], row=1, col=2)
+        return fig
+
+    return _explorer(
+        draw,
+        radius=widgets.FloatSlider(0.5, min=0, max=3, step=0.02, description="distance"),
+        beta=widgets.FloatSlider(0.8, min=0, max=3, step=0.02, description="β"),
+        p=widgets.Dropdown(options=[("L1", 1), ("L2", 2), ("L∞", math.inf)], value=2, description="norm"),
+    )
+
+
+def _explorer(draw: Callable[..., go.Figure], **controls: widgets.Widget) -> Panel:
+    def values() -> dict:
+        return {name: control.value for name, control in controls.items()}
+
+    plot = Plot(draw(**values()))
+    for control in controls.values():
+        control.observe(lambda _: plot.show(draw(**values())), names="value")
+    rows = [widgets.HBox(list(controls.values())[k : k + 2]) for k in range(0, len(controls), 2)]
+    return Panel([*rows, plot])

@@ -30,7 +30,7 @@ def build_backbone(name: str, input_shape: Sequence[int], *, feature_dim: int | 
         Mixon et al. 2020, arXiv 2011.11619 (free_features).
     """
     if name not in _BACKBONES:
-        raise ValueError(f"name must be one of {', '.join(_BACKBONES)}, not {name!r}")
+        raise ValueError(f"backbone name must be one of {', '.join(_BACKBONES)}, got {name!r}")
     build, fits, accepted = _BACKBONES[name]
     input_shape = tuple(input_shape)
     if not all(side > 0 for side in input_shape) or not fits(input_shape):

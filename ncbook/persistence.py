@@ -200,7 +200,7 @@ def _torchph_tree(clouds: Tensor, p: float) -> Tensor:
     """The trees from torchph, one cloud at a time: (b, n, d) -> (b, n - 1, 2).
 
     torchph sees the rank of each distance, counted from 1, in its place: no bar has length zero, so it drops none, and
-    since ranks do not tie, a death names its edge, whatever the precision that torchph works in.
+    since ranks do not tie, a death names its edge (ranks are exact in torchph's float32 up to n = 5,793).
     """
     vr_persistence = _import_torchph()
     b, n, _ = clouds.shape

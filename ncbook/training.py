@@ -36,8 +36,8 @@ class Recipe:
 
     dataset, classes, train_size, split: as in `load_dataset`. backbone, feature_dim: as in `build_backbone`.
     head: "learned" (plain linear), "cosine" (learned, unit rows), "fixed", "nearest"; scale: feature norm of the last
-    three. batch_size: images a step, without clouds. clouds (b, n): a step takes b anchors and n-1 more draws of the class
-    of each, b*n images, on which `schedule` (None: no densification) and the norm p (1, 2, inf) set the densification
+    three. batch_size: images a step, without clouds. clouds (b, n): a step takes b anchors and n-1 more draws of the
+    class of each, b*n images, on which `schedule` (None: no densification) and the norm p (1, 2, inf) set the densification
     loss. An epoch is N // batch_size (N // b with clouds) steps, at least one. lr_decay: "cosine" to 0 by epochs, or
     "constant". Raises ValueError for a value that is not accepted.
     """
@@ -81,7 +81,12 @@ class Recipe:
         for name in ("lr", "momentum", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
-        if self.clouds is not None and (len(self.clouds) != 2 or self.clouds[0] < 1 or self.clouds[1] < 2):
+        if self.p not in (1, 2, math.inf):
+            raise ValueError(f"p must be 1, 2 or math.inf, got {self.p!r}")
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"scale must be finite and positive, got {self.scale}")
+        if self.clouds is not None and not (isinstance(self.clouds, tuple) and len(self.clouds) == 2
+                                            and self.clouds[0] >= 1 and self.clouds[1] >= 2):
             raise ValueError(f"clouds must be (b, n) with b >= 1 clouds of n >= 2 points, got {self.clouds}")
         if self.schedule is not None and self.clouds is None:
             raise ValueError("a densification schedule needs same-class clouds: give clouds=(b, n)")
@@ -171,20 +176,16 @@ class Trainer:
                                 split=recipe.split)
         self.data = data.to(self.device)
         self.controls = controls or Controls()
-        if self.controls.p is None:
-            self.controls.p = recipe.p
-        if self.controls.lr is None:
-            self.controls.lr = recipe.lr
+        self.steps = 0
+        self._batch = min(recipe.clouds[0] if recipe.clouds else recipe.batch_size, len(data.train_targets))
+        self.steps_per_epoch = len(data.train_targets) // self._batch
         with self._seeded(0):
             self.backbone = build_backbone(recipe.backbone, data.input_shape, feature_dim=recipe.feature_dim,
                                            num_samples=len(data.train_targets)).to(self.device)
             self.head = _build_head(recipe, self.backbone.feature_dim, data.num_classes).to(self.device)
         parameters = [*self.backbone.parameters(), *self.head.parameters()]
-        self.optimizer = torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum,
+        self.optimizer = torch.optim.SGD(parameters, lr=self.lr, momentum=recipe.momentum,
                                          weight_decay=recipe.weight_decay)
-        self.steps = 0
-        self._batch = min(recipe.clouds[0] if recipe.clouds else recipe.batch_size, len(data.train_targets))
-        self.steps_per_epoch = len(data.train_targets) // self._batch
         self._sampler = SameClassSampler(data.train_targets.cpu())
         order = torch.randperm(len(data.train_targets), generator=self._generator(0))
         self._sample = order[: self.sample_size].to(self.device)
@@ -205,9 +206,10 @@ class Trainer:
     @property
     def lr(self) -> float:
         """The learning rate of the next step: the controls' rate times the recipe's decay."""
+        lr = self._chosen("lr")
         if self.recipe.lr_decay == "constant":
-            return self.controls.lr
-        return self.controls.lr * (1 + math.cos(math.pi * self.epoch / self.recipe.epochs)) / 2
+            return lr
+        return lr * (1 + math.cos(math.pi * self.epoch / self.recipe.epochs)) / 2
 
     def step(self) -> Tensor:
         """One SGD step; returns the loss, on the device. Raises RuntimeError when the run is finished."""
@@ -231,7 +233,7 @@ class Trainer:
             clouds = features.unflatten(0, (self._batch, -1))
             self._clouds = clouds.detach()
             if controls.weight > 0:
-                loss = loss + controls.weight * densification_loss(clouds, controls.beta, controls.p)
+                loss = loss + controls.weight * densification_loss(clouds, controls.beta, self._chosen("p"))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -250,7 +252,7 @@ class Trainer:
         has_test = test and self.data.test_inputs is not None
         test_metrics = self._evaluate(self.data.test_inputs, self.data.test_targets)[1] if has_test else {}
         means = torch.stack([train_features[targets == c].mean(0) for c in range(self.data.num_classes)])
-        deaths = None if self._clouds is None else h0_death_times(self._clouds, self.controls.p)
+        deaths = None if self._clouds is None else h0_death_times(self._clouds, self._chosen("p"))
 
         def keep(x: Tensor) -> Tensor:
             return x.detach().to("cpu", torch.float32, copy=True)
@@ -265,7 +267,7 @@ class Trainer:
         """All that is needed to go on: recipe, steps, backbone, head, optimizer, controls."""
         return {"recipe": self.recipe.to_json(), "steps": self.steps, "backbone": self.backbone.state_dict(),
                 "head": self.head.state_dict(), "optimizer": self.optimizer.state_dict(),
-                "controls": dataclasses.asdict(self.controls)}
+                "controls": dataclasses.asdict(self.controls), "clouds": self._clouds}
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from `state_dict()`. Raises ValueError when it belongs to another recipe."""
@@ -276,7 +278,11 @@ class Trainer:
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # torch would share the momentum buffers
         for name, value in state["controls"].items():
             setattr(self.controls, name, value)
-        self.steps, self._order = state["steps"], None
+        self.steps, self._clouds, self._order = state["steps"], state["clouds"], None
+
+    def _chosen(self, name: str) -> float:
+        value = getattr(self.controls, name)
+        return getattr(self.recipe, name) if value is None else value
 
     def _follow_schedule(self) -> None:
         schedule, controls = self.recipe.schedule, self.controls
@@ -327,12 +333,15 @@ def train(recipe: Recipe, *, data: Dataset | None = None, controls: Controls | N
 
     With `checkpoint`, a file, the state is saved there before each later snapshot is handed out, and a run that finds
     the file starts from it: stopped at any moment, it continues to the same result as an uninterrupted one.
-    Raises ValueError for `every` below 1 or a checkpoint of another recipe.
+    Raises ValueError for `every` below 1 or a checkpoint of another recipe, TypeError for a checkpoint with a schedule
+    that cannot be saved.
     """
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
     from tqdm.auto import tqdm
 
+    if checkpoint is not None:
+        recipe.to_json()  # a recipe that cannot be saved fails here and not after an epoch
     trainer = Trainer(recipe, data=data, controls=controls)
     if checkpoint is not None and Path(checkpoint).exists():
         trainer.load_state_dict(torch.load(checkpoint, map_location=trainer.device, weights_only=True))

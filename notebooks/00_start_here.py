@@ -32,7 +32,7 @@
 # | chapter | what it is about |
 # |---|---|
 # | **00 Start here** | this page |
-# | [01 Neural collapse](01_neural_collapse.ipynb) | what happens after the last error, and the metrics that measure it |
+# | [01 Neural collapse](01_neural_collapse.ipynb) | what happens after the last error, and its metrics |
 # | [02 Simplex ETF](02_simplex_etf.ipynb) | the shape that the class means fall into |
 # | [03 Fixed ETF](03_fixed_etf.ipynb) | a classifier that is such a frame from the start |
 # | [04 Nearest ETF](04_nearest_etf.ipynb) | the nearest such frame: a Riemannian problem and its closed form |
@@ -47,9 +47,9 @@
 #
 # ## How to read
 #
-# Every page can be read as it is: numbers and figures were saved with it, and animations play without a kernel once the
-# notebook is opened in JupyterLab. To run a chapter yourself, choose *Run → Run All Cells*. Two environment variables
-# matter, both set before JupyterLab is started:
+# Every page can be read as it is: numbers and figures were saved with it. In JupyterLab a saved figure becomes
+# interactive when the pointer moves onto it, and animations then play without a kernel. To run a chapter yourself,
+# choose *Run → Run All Cells*. Two environment variables matter, both set before JupyterLab is started:
 #
 # - `NCBOOK_PROFILE` is the size of the experiments. `book`, the default, takes at most about two minutes a chapter on a
 #   laptop without a GPU. `quick` takes seconds, for a first look and for the tests; some effects are then only half
@@ -141,10 +141,11 @@ print(f"training accuracy {start.train['accuracy']:.3f} -> {end.train['accuracy'
 assert end.train["accuracy"] > 0.99 and end.test["accuracy"] > 0.97
 
 # %% [markdown]
-# *And where are the features?* Press Play. Each faint dot is the feature of a training point, each large dot is a
-# **class mean**, the average feature of a class, and the open diamonds are the three weight vectors of the classifier,
-# brought to a common scale with the means. The picture is centred on the mean of the class means. It turns with the
-# features and is scaled with the class means, so that only the *shape* is left to change.
+# *And where are the features?* Move the pointer onto the figure and press Play. Each faint dot is the feature of a
+# training point, each large dot is a **class mean**, the average feature of a class, and the open diamonds are the
+# three weight vectors of the classifier, brought to a common scale with the means. The picture is centred on the mean
+# of the class means. It turns with the features and is scaled with the class means, so that only the *shape* is left to
+# change.
 
 # %%
 fig = plots.geometry_animation(shots, class_names=["class 0", "class 1", "class 2"],
@@ -238,8 +239,9 @@ assert all(end.train[key] < start.train[key] for key in names)
 # <details><summary>Solution</summary>
 #
 # ```python
-# four = list(ncbook.train(ncbook.Recipe(dataset="gaussians", classes=4, backbone="mlp", feature_dim=3, weight_decay=5e-3,
-#                                        epochs=EPOCHS)))
+# from dataclasses import replace
+#
+# four = list(ncbook.train(replace(recipe, classes=4, feature_dim=3)))
 # plots.geometry_animation(four)
 # ```
 #
@@ -254,8 +256,9 @@ assert all(end.train[key] < start.train[key] for key in names)
 # <details><summary>Solution</summary>
 #
 # ```python
-# flat = list(ncbook.train(ncbook.Recipe(dataset="gaussians", classes=4, backbone="mlp", feature_dim=2, weight_decay=5e-3,
-#                                        epochs=EPOCHS)))[-1]
+# from dataclasses import replace
+#
+# flat = list(ncbook.train(replace(recipe, classes=4)))[-1]
 # centred = flat.class_means - flat.class_means.mean(0)
 # print(centred.norm(dim=1))
 # print(torch.nn.functional.normalize(centred) @ torch.nn.functional.normalize(centred).T)

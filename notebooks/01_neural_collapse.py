@@ -116,7 +116,7 @@ fig
 
 # %%
 names = list(data.class_names)
-fig = plots.geometry_animation(shots[::3], class_names=names, title="Ten classes in the terminal phase")
+fig = plots.geometry_animation([*shots[:-1:3], end], class_names=names, title="Ten classes in the terminal phase")
 fig
 
 # %% [markdown]
@@ -307,7 +307,8 @@ fig
 # %%
 display(Markdown(
     f"The distance to the nearest ETF goes from {start.train['etf_distance']:.2g} by way of "
-    f"{at_terminal.train['etf_distance']:.2g} at the beginning of the terminal phase to {end.train['etf_distance']:.2g}. "
+    f"{at_terminal.train['etf_distance']:.2g} at the beginning of the terminal phase to "
+    f"{end.train['etf_distance']:.2g}. "
     f"In the end the cosines miss $-1/{C - 1}$ by {end.train['nc2_equiangular']:.2g} on average."))
 
 # %% [markdown]
@@ -320,7 +321,8 @@ display(Markdown(
 # *Where do the weights go?* **Self-duality**: means and weights are different objects, one a statistic of the features
 # and the other a parameter, yet up to a common scale they become the same matrix,
 #
-# $$ \mathrm{NC3} = \left\lVert \frac{W^\top}{\lVert W \rVert_F} - \frac{H}{\lVert H \rVert_F} \right\rVert_F^2 \to 0 . $$
+# $$ \mathrm{NC3} =
+#    \left\lVert \frac{W^\top}{\lVert W \rVert_F} - \frac{H}{\lVert H \rVert_F} \right\rVert_F^2 \to 0 . $$
 #
 # The matrices have norm 1, so this is $2 - 2$ times their inner product: 2 when they have nothing to do with each
 # other, 0 when they agree. A second form takes the Gram matrix of NC2 with weights on one side, $\lVert W H / \lVert W

@@ -213,7 +213,7 @@ display(
 # zero, as the columns of a $(C, C-1)$ matrix $Q$: $Q^\top Q = I$, $\mathbf 1^\top Q = 0$, and therefore $Q Q^\top = M$.
 # Take any $(d, C-1)$ matrix $V$ with orthonormal columns, to place the simplex in $\mathbb{R}^d$. Then
 #
-# $$ \boxed{\, W = \sqrt{\tfrac{C}{C-1}}\; Q\, V^\top \} \qquad\Longrightarrow\qquad
+# $$ W = \sqrt{\tfrac{C}{C-1}}\; Q\, V^\top \qquad\Longrightarrow\qquad
 #    W W^\top = \tfrac{C}{C-1}\, Q V^\top V Q^\top = \tfrac{C}{C-1}\, M. \tag{2} $$
 #
 # Geometrically, row $c$ of $Q$ is the standard basis vector $e_c$ of $\mathbb{R}^C$ with its mean subtracted, in

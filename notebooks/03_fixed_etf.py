@@ -242,6 +242,8 @@ powers = {
     for name, (s, loss, _, _) in LOSSES.items()
 }
 strength = {name: float(force(small[:1], s, loss) / small[:1]) for name, (s, loss, _, _) in LOSSES.items()}
+negative = angles[force(angles.deg2rad(), 5.0, F.cross_entropy) < -1e-9]
+assert negative.min() > 120
 assert abs(powers["dot regression, τ = 1"] - 3) < 0.01 and abs(powers["cross-entropy, τ = 5"] - 1) < 0.01
 display(
     Markdown(
@@ -251,7 +253,9 @@ display(
         " shrinks only like $1/\\sqrt{t}$. Cross-entropy has a linear force, and so an exponential end, but with a"
         f" rate that depends on $\\tau$: {strength['cross-entropy, τ = 1']:.2f} for $\\tau = 1$ and"
         f" {strength['cross-entropy, τ = 5']:.4f} for $\\tau = 5$, where a confident softmax no longer asks for much."
-        " Which loss collapses faster is a matter of scale and patience; neither wins by definition."))
+        " Which loss collapses faster is a matter of scale and patience; neither wins by definition.\n\n"
+        f"One more thing to remember from the left panel: beyond {float(negative.min()):.0f}° the force for $\\tau = 5$ is"
+        " negative and drives the feature *away* from its vertex. Section 7 meets this again."))
 
 # %% [markdown]
 # ## 4. A trap: dot regression with rows that move

@@ -218,7 +218,7 @@ if PROFILE != "paper":
 if STRICT:
     assert table["test accuracy %"].drop("too early").min() > 85
     assert abs(early.last.train["loss"] - math.log(classes)) < 0.1
-display(table.style.format("{:.3g}"))
+display(table.style.set_uuid("extreme").format("{:.3g}"))
 display(Markdown(
     f"The too-early network ends at a test accuracy of {percent(early.accuracy)}; always naming one class would give "
     f"about {100 / classes:.0f}%. Its training loss is {early.last.train['loss']:.3f}, and "
@@ -354,7 +354,7 @@ columns = {"training accuracy": "accuracy", "NC1 quotient": "nc1_quotient", "ETF
 rows = {name: {label: run.last.train[key] for label, key in columns.items()} for name, run in free.items()}
 assert all(run.last.train["accuracy"] > 0.99 for run in free.values())
 assert free["too early"].last.train["nc1_quotient"] < free["vanilla"].last.train["nc1_quotient"]
-pd.DataFrame(rows).T.style.format("{:.3g}")
+pd.DataFrame(rows).T.style.set_uuid("shared").format("{:.3g}")
 
 # %% [markdown]
 # With free features the classes separate just as well, and they collapse more tightly, although the demand was there
@@ -472,7 +472,7 @@ def summary(methods, keys, split="train"):
 final = summary(runs, KEYS)
 final["NC1 quotient, test images"] = summary(runs, ["nc1_quotient"], "test").iloc[:, 0]
 quotient, distance = final[plots.METRIC_LABELS["nc1_quotient"]], final[plots.METRIC_LABELS["etf_distance"]]
-display(final.style.format("{:.2g}"))
+display(final.style.set_uuid("schedules").format("{:.2g}"))
 if STRICT:
     lasts = {name: [r.last.train for r in of_seed] for name, of_seed in runs.items()}
     assert all(s["nc1_quotient"] < v["nc1_quotient"] / 5 for s, v in zip(lasts["sliding"], lasts["vanilla"]))
@@ -551,7 +551,7 @@ compare({name: [run.accuracy for run in of_seed] for name, of_seed in joint.item
 final = summary(joint, ["nc1_quotient", "etf_distance", "nc3"])
 final["raw feature norm"] = [np.median([run.norm for run in of_seed]) for of_seed in joint.values()]
 final["NC1 quotient, test images"] = summary(joint, ["nc1_quotient"], "test").iloc[:, 0]
-display(final.style.format("{:.2g}"))
+display(final.style.set_uuid("unions").format("{:.2g}"))
 quotient, norm = final[plots.METRIC_LABELS["nc1_quotient"]], final["raw feature norm"]
 distance = final[plots.METRIC_LABELS["etf_distance"]]
 if STRICT:

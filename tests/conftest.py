@@ -1,9 +1,15 @@
-"""What all tests share: the quick profile, no network, and the browser."""
+"""What all tests share: the quick profile, no network, seeds, and the browser."""
 
 import os
 import shutil
 
+import numpy as np
 import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("ncbook", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ncbook")
 
 CLOSED_PORT = "http://127.0.0.1:9"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -14,6 +20,16 @@ def pytest_configure(config):
     os.environ["PLOTLY_RENDERER"] = "plotly_mimetype"
     # Downloads fail at once, in kernels and other subprocesses too; the loopback stays open.
     os.environ.update(http_proxy=CLOSED_PORT, https_proxy=CLOSED_PORT, no_proxy="localhost,127.0.0.1,::1")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
 @pytest.fixture(scope="session")

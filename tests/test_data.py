@@ -264,7 +264,7 @@ def test_a_split_that_would_lose_a_class_is_an_error(folder):
         load_dataset("mnist", classes=3, train_size=4)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     targets=st.lists(st.integers(0, 5), min_size=1, max_size=30),
     anchors=st.lists(st.integers(0, 10**6), max_size=8),

@@ -108,7 +108,7 @@ def assert_same(got, expected, rel=1e-6, abs=1e-12):
     assert {key: got[key] for key in expected} == pytest.approx(expected, rel=rel, abs=abs, nan_ok=True)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2 ** 31), num_classes=st.integers(2, 6), dim=st.integers(1, 9),
        spread=st.sampled_from([3.0, 1.0, 1e-2]))
 def test_agrees_with_the_definitions(seed, num_classes, dim, spread):
@@ -137,7 +137,7 @@ def test_agrees_with_60_digits_when_scatter_vanishes(seed, spread):
                 {key: value for key, value in expected.items() if key not in exact}, abs=1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2 ** 31), spread=st.sampled_from([1.0, 1e-3, 1e-6]), data=st.data())
 def test_streaming_equals_one_batch_for_any_batching(seed, spread, data):
     samples = 30
@@ -168,7 +168,7 @@ def test_exact_simplex_etf_gives_the_limits(num_classes, dim):
     assert got == pytest.approx(limits, abs=1e-12)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2 ** 31), scale=st.floats(1e-3, 1e3), samples=st.integers(12, 80))
 def test_invariances(seed, scale, samples):
     features, targets, weight, bias = mixture(seed, samples=samples)

@@ -71,7 +71,7 @@ def executed(source="1 + 1", **changes):
 def run_build(path):
     environment = os.environ | {"NCBOOK_PROFILE": "quick"}
     command = [sys.executable, build_book.__file__, str(path)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
 
 
 def test_every_text_has_its_notebook():
@@ -121,7 +121,7 @@ def test_widget_state_size_and_kernel_are_checked():
 def test_kernels_run_in_this_environment_with_the_quick_profile():
     source = "import os, sys; print(sys.prefix, os.environ['NCBOOK_PROFILE'])"
     notebook = new_notebook(cells=[new_code_cell(source)])
-    NotebookClient(notebook, kernel_name="python3", timeout=60).execute()
+    NotebookClient(notebook, kernel_name="python3", timeout=600, startup_timeout=600).execute()
     assert notebook.cells[0].outputs[0].text.split() == [sys.prefix, "quick"]
 
 

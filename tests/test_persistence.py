@@ -114,7 +114,7 @@ def test_gradient_equals_that_of_scipys_tree(p):
 
 
 @every_norm
-def test_gradient_equals_finite_differences_of_single_linkage(p):
+def test_gradient_equals_finite_differences_of_single_linkage(p, rng):
     cloud = rng.normal(size=(1, 6, 3))
     points = torch.from_numpy(cloud).requires_grad_()
     densification_loss(points, 0.7, p).backward()
@@ -126,7 +126,7 @@ def test_gradient_equals_finite_differences_of_single_linkage(p):
 
 
 @every_norm
-def test_gradcheck(p):
+def test_gradcheck(p, rng):
     points = torch.from_numpy(rng.normal(size=(2, 5, 3))).requires_grad_()
     assert torch.autograd.gradcheck(partial(h0_death_times, p=p), points)
     assert torch.autograd.gradcheck(partial(densification_loss, beta=0.7, p=p), points)
@@ -141,7 +141,7 @@ def test_coinciding_points_have_zero_gradient(p):
 
 
 @every_norm
-def test_float32_is_exact_on_collapsed_clouds(p):
+def test_float32_is_exact_on_collapsed_clouds(p, rng):
     directions = rng.normal(size=(4, 1, 64))
     centres = 10 * directions / np.linalg.norm(directions, axis=-1, keepdims=True)
     offsets = rng.normal(size=(4, 32, 64))
@@ -169,7 +169,7 @@ def test_autocast_changes_nothing():
     assert torch.equal(loss, expected) and loss.dtype == torch.float32
 
 
-def test_leading_dimensions():
+def test_leading_dimensions(rng):
     points = torch.from_numpy(rng.normal(size=(2, 3, 5, 4)))
     deaths, edges = h0_death_times(points), spanning_tree(points)
     assert deaths.shape == (2, 3, 4) and edges.shape == (2, 3, 4, 2)
@@ -198,7 +198,7 @@ cloud_strategy = arrays(np.float64, cloud_shapes, elements=st.floats(-8, 8, widt
 norm_strategy = st.sampled_from(list(NORMS))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cloud_strategy, norm_strategy, st.randoms(use_true_random=False))
 def test_deaths_do_not_depend_on_order_or_place_and_scale_with_the_cloud(cloud, p, random):
     deaths = h0_death_times(torch.from_numpy(cloud), p)
@@ -209,7 +209,7 @@ def test_deaths_do_not_depend_on_order_or_place_and_scale_with_the_cloud(cloud, 
     np.testing.assert_allclose(h0_death_times(torch.from_numpy(cloud * 2.5), p), 2.5 * deaths, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cloud_strategy, norm_strategy)
 def test_sum_of_deaths_is_the_weight_of_scipys_tree(cloud, p):
     # csgraph reads a zero as a missing edge; a common shift of all lengths keeps the tree.
@@ -217,7 +217,7 @@ def test_sum_of_deaths_is_the_weight_of_scipys_tree(cloud, p):
     assert h0_death_times(torch.from_numpy(cloud), p).sum().item() == pytest.approx(weight, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cloud_strategy, norm_strategy)
 def test_the_tree_of_other_devices_is_minimal_too(cloud, p):
     distances = cdist(cloud, cloud, NORMS[p])

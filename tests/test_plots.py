@@ -66,7 +66,7 @@ def test_vertices_are_a_regular_simplex_or_polygon_of_unit_size(classes):
         np.testing.assert_allclose(sides, 2 * math.sin(math.pi / classes), atol=1e-12)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(classes=st.integers(2, 8), extra=st.integers(0, 4), seed=st.integers(0, 10**6))
 def test_full_coordinates_are_the_square_root_of_the_gram_matrix(classes, extra, seed):
     generator = torch.Generator().manual_seed(seed)
