@@ -32,7 +32,6 @@ METHOD_STYLES = {  # colour, line dash, marker
     "sliding": ("#009E73", "solid", "star"),
     "union": ("#332288", "longdash", "hexagon"),
 }
-METHOD_COLORS = {name: style[0] for name, style in METHOD_STYLES.items()}
 METRIC_LABELS = {
     "nc1": "NC1: within-class scatter",
     "nc1_quotient": "NC1: scatter quotient",
@@ -255,13 +254,12 @@ def metric_curves(
     keys: Sequence[str],
     *,
     split: str = "train",
-    log: bool = True,
     title: str = "Metrics over training",
 ) -> go.Figure:
     """Small multiples of metrics over epochs: the median over seeds as a line, the range from min to max as a band.
 
     runs: method name -> one sequence of snapshots per seed, all with the same epochs. keys: keys of
-    `Snapshot.train`/`.test`. With log, every metric but accuracy, NC4, numerical rank and cosine margin gets a log
+    `Snapshot.train`/`.test`. Every metric but accuracy, NC4, numerical rank and cosine margin gets a log
     axis, where values of 0 or less are drawn at the decade below the panel's smallest positive value.
     Traces per key and method: "<method> range" (with two seeds or more), then "<method>"; their `meta` is the key.
     Raises: ValueError for no runs or keys, an unknown key or split, seeds with different epochs.
@@ -279,7 +277,7 @@ def metric_curves(
     for panel, key in enumerate(keys):
         cell = dict(row=panel // columns + 1, col=panel % columns + 1)
         curves = {method: _seed_values(method, seeds, key, split) for method, seeds in runs.items()}
-        use_log = log and key not in _LINEAR
+        use_log = key not in _LINEAR
         floor = _log_floor([values for _, values in curves.values()]) if use_log else -math.inf
         for index, (method, (epochs, values)) in enumerate(curves.items()):
             for trace in _band_and_line(method, index, key, epochs, np.maximum(values, floor)):
@@ -302,12 +300,12 @@ def metric_curves(
 def solver_trace(
     trace: Mapping[str, Sequence[float]],
     *,
-    optimum: float | None = None,
+    optimum: float,
     title: str = "Riemannian trust regions at work",
 ) -> go.Figure:
     """Cost gap and Riemannian gradient norm at each iteration of a solver, on a log scale.
 
-    trace: "cost" and "gradient_norm", one number an iteration. The gap is to `optimum`, by default the lowest cost;
+    trace: "cost" and "gradient_norm", one number an iteration. The gap is to `optimum`, the cost of the closed form;
     gaps below float64 resolution are drawn at it. Traces: "cost gap", "gradient norm".
     Raises: ValueError when a key is missing, empty or of another length.
     """
@@ -317,12 +315,11 @@ def solver_trace(
     cost, gradient = (np.asarray(trace[key], dtype=float) for key in ("cost", "gradient_norm"))
     if cost.ndim != 1 or not len(cost) or cost.shape != gradient.shape:
         raise ValueError(f'trace needs equally many "cost" and "gradient_norm", got {cost.shape} and {gradient.shape}')
-    best = cost.min() if optimum is None else optimum
-    floor = np.finfo(float).eps * max(1.0, abs(best))
+    floor = np.finfo(float).eps * max(1.0, abs(optimum))
     steps = np.arange(len(cost))
     fig = go.Figure()
     for name, values, style in (
-        ("cost gap", cost - best, METHOD_STYLES["nearest"]),
+        ("cost gap", cost - optimum, METHOD_STYLES["nearest"]),
         ("gradient norm", gradient, METHOD_STYLES["constant"]),
     ):
         color, dash, symbol = style
@@ -330,10 +327,9 @@ def solver_trace(
             x=steps, y=np.maximum(values, floor), name=name, mode="lines+markers",
             line=dict(color=color, dash=dash, width=2), marker=dict(symbol=symbol, size=8, color=color),
         )
-    goal = "lowest cost reached" if optimum is None else "cost of the closed form"
-    _finish(fig, title, f"gap to the {goal}; drawn no lower than float64 can resolve", height=400)
+    _finish(fig, title, "gap to the cost of the closed form; drawn no lower than float64 can resolve", height=400)
     fig.update_xaxes(title="iteration", rangemode="tozero")
-    _log_axis(fig, np.maximum(np.concatenate((cost - best, gradient)), floor))
+    _log_axis(fig, np.maximum(np.concatenate((cost - optimum, gradient)), floor))
     return fig
 
 
