@@ -606,7 +606,7 @@ def _figure(runs: Sequence[Run]) -> go.Figure:
         fig = make_subplots(4, 3, specs=specs, subplot_titles=titles, column_widths=[0.37, 0.34, 0.29],
                             row_heights=[0.28, 0.2, 0.24, 0.28], horizontal_spacing=0.08, vertical_spacing=0.17)
         cells = [dict(geometry=(1, 1), decaying=(1, 2), shares=(1, 3), bars=(3, 2), cosines=(3, 3), schedule=(4, 1))]
-        keys = {"legend": (0.39, 1.01), "legend2": (0.8, 0.83)}
+        keys = {"legend": (0.39, 1.0), "legend2": (0.82, 0.83)}
     else:
         titles = [f"<b>{run.label}</b><br>{_SYMBOLS}" for run in runs] + [""] * 4 + [bars] * 2
         fig = make_subplots(4, 2, specs=[space, [{}, {}], [{}, {}], [{}, {}]], subplot_titles=titles,
@@ -618,8 +618,8 @@ def _figure(runs: Sequence[Run]) -> go.Figure:
             _ADD[name](fig, run, slot, *place)
     fig.update_layout(
         template=plots.TEMPLATE, width=840, height=480 if len(runs) == 1 else 900,
-        margin=dict(l=40, r=60, t=44 if len(runs) == 1 else 60, b=40), font_size=11, uirevision="keep",
-        **{key: dict(x=x, y=y, yanchor="bottom", font_size=11, orientation="h", entrywidth=74) for key, (x, y) in keys.items()})
+        margin=dict(l=40, r=92, t=56 if len(runs) == 1 else 60, b=40), font_size=11, uirevision="keep",
+        **{key: dict(x=x, y=y, yanchor="bottom", font_size=11, orientation="h", entrywidth=66) for key, (x, y) in keys.items()})
     if len(runs) == 1:
         fig.update_layout(legend2=dict(orientation="v", yanchor="middle", bgcolor="rgba(255,255,255,0.7)"))
     fig.update_annotations(font_size=12)
@@ -787,7 +787,8 @@ def _scrubbed(rows: torch.Tensor) -> go.Figure:
     heat = plots.cosine_heatmap(rows)
     fig.add_trace(heat.data[0], row=1, col=2)
     axis = dict(range=[-1.2, 1.2])
-    fig.update_layout(template=plots.TEMPLATE, width=840, height=400, scene=dict(xaxis=axis, yaxis=axis, zaxis=axis))
+    fig.update_layout(template=plots.TEMPLATE, width=840, height=400,
+                      scene=dict(xaxis=axis, yaxis=axis, zaxis=axis, camera_eye=dict(x=0.9, y=0.9, z=0.6)))
     fig.update_yaxes(autorange="reversed")
     rows = rows - rows.mean(0)
     norms = torch.linalg.vector_norm(rows, dim=1)

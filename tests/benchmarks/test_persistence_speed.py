@@ -19,14 +19,6 @@ BETA = 1.0
 ROUNDS = {(8, 16, 128): 200, (16, 16, 128): 100, (32, 64, 512): 10, (1, 1000, 128): 3}
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def loss_along(clouds, edges):
     lengths = [torch.linalg.vector_norm(x[e[:, 0]] - x[e[:, 1]], dim=-1) for x, e in zip(clouds, edges, strict=True)]
     return (torch.stack(lengths) - BETA).abs().sum(-1).mean()
