@@ -179,6 +179,7 @@ class LiveLab(Panel):
     """
 
     _open: LiveLab | None = None
+    _closed = True
 
     def __init__(self, recipe: Recipe | None = None, *, frames_per_second: float = 10):
         if recipe is None:
@@ -193,7 +194,7 @@ class LiveLab(Panel):
         self._base, self._interval = recipe, 1 / frames_per_second
         self._training = threading.RLock()  # held by whoever steps and draws
         self._lock, self._pending = threading.Lock(), {}
-        self._wake, self._running, self._due = threading.Event(), False, 0
+        self._wake, self._running, self._moving, self._due = threading.Event(), False, False, 0
         self._worker: threading.Thread | None = None
         self._writer: int | None = None
         self._closed, self._next_step, self._next_frame = False, 0.0, 0.0
@@ -230,13 +231,13 @@ class LiveLab(Panel):
     def run(self, steps: int, *, every: int = 10) -> None:
         """Train `steps` steps, or to the last epoch, in this thread, with a frame after every `every`.
 
-        An exception ends it and is kept in `error`, as it is in the background.
+        An exception ends it and is kept in `error`, as it is in the background, until the next reset.
         """
         with self._training, self._guard():
             self._running = False
             self._take_orders()
             for k in range(1, steps + 1):
-                if self.trainer.finished:
+                if self.trainer.finished or self.error is not None:
                     break
                 self.trainer.step()
                 if k % every == 0 or k == steps or self.trainer.finished:
@@ -254,6 +255,8 @@ class LiveLab(Panel):
 
     def close(self) -> None:
         """Stop the thread and close all widgets."""
+        if self._closed:
+            return
         atexit.unregister(self.close)
         self._closed, self._running = True, False
         self._wake.set()
@@ -281,16 +284,16 @@ class LiveLab(Panel):
         """One step if one is due; returns how long to sleep until there may be something to do."""
         now = time.monotonic()
         single = self._due > 0
+        if self.trainer.finished or self.error is not None:
+            self._running, single, self._due = False, False, 0
         if not (self._running or single):
-            if self.error is None and self._frame.step < self.trainer.steps:
+            if self._moving:
+                self._moving = False
                 self._draw(self._take_frame())
             return _LONG
-        if self.trainer.finished:
-            self._running, self._due = False, 0
-            self._tell("finished: Reset starts anew")
-            return None
         if not single and now < self._next_step:
             return self._next_step - now
+        self._moving = True
         self._next_step = now + 1 / self._controls["speed"].value
         self.trainer.step()
         self._due -= single
@@ -317,8 +320,8 @@ class LiveLab(Panel):
         try:
             yield
         except Exception as error:
-            self.error, self._running, self._due = error, False, 0
-            self._tell(f"stopped by {type(error).__name__}: {error}", failed=True)
+            self.error, self._running, self._moving, self._due = error, False, False, 0
+            self._tell(f"stopped by {type(error).__name__}: {error}; Reset starts anew", failed=True)
 
     def _take_orders(self) -> None:
         with self._lock:
@@ -337,7 +340,7 @@ class LiveLab(Panel):
             self._draw_recorded(orders.pop("replay"))
         for name, value in orders.items():
             setattr(self.trainer.controls, name, value)
-        if orders and not self._running:
+        if orders and not self._running and self.error is None:
             controls = self.trainer.controls
             self._draw(self._frame._replace(beta=controls.beta, weight=controls.weight))
 
@@ -406,7 +409,8 @@ class LiveLab(Panel):
                 self._scrubber.value = len(run.frames) - 1
         hand = self.trainer.controls.manual or self.trainer.recipe.schedule is None
         lead = "by hand" if hand else f"following {self._controls['schedule'].value}"
-        self._tell(f"{'training' if self._running else 'paused'}: epoch {frame.epoch:.2f} of {self.trainer.recipe.epochs}, "
+        doing = "training" if self._running else "finished, Reset starts anew" if self.trainer.finished else "paused"
+        self._tell(f"{doing}: epoch {frame.epoch:.2f} of {self.trainer.recipe.epochs}, "
                    f"step {frame.step}; β {frame.beta:.3g}, weight {frame.weight:.3g} {lead}")
 
     def _draw_recorded(self, index: int) -> None:
