@@ -47,7 +47,7 @@ _DECAYING = {  # label, colour, dash
     "nc2_equinorm": ("NC2 norms", "#882255", "dash"),
     "nc2_equiangular": ("NC2 angles", "#882255", "dot"),
     "nc3": ("NC3", "#332288", "dashdot"),
-    "etf_distance": ("ETF distance", "#8A5A2B", "longdash"),
+    "etf_distance": ("ETF", "#8A5A2B", "longdash"),
 }
 _SHARES = {
     "accuracy": ("accuracy", "#222222", "solid"),
@@ -228,6 +228,20 @@ class LiveLab(Panel):
         """Begin anew with the settings that the controls show, training or not as before."""
         self._ask("reset", True)
 
+    def follow(self) -> None:
+        """Give β and the weight back to the schedule."""
+        self._ask("manual", False)
+
+    def set(self, **values) -> None:
+        """Move controls as a hand would: dataset, classes, method, epochs, schedule, beta0, weight0, p, beta, weight, lr, speed.
+
+        The first four begin a new run. Raises: ValueError for another name.
+        """
+        if unknown := values.keys() - self._controls.keys():
+            raise ValueError(f"{sorted(unknown)} must be among the controls {sorted(self._controls)}")
+        for name, value in values.items():
+            self._controls[name].value = value
+
     def run(self, steps: int, *, every: int = 10) -> None:
         """Train `steps` steps, or to the last epoch, in this thread, with a frame after every `every`.
 
@@ -299,6 +313,7 @@ class LiveLab(Panel):
         self._due -= single
         if single or self.trainer.finished or (now >= self._next_frame and self._page_is_ready(now)):
             self._draw(self._take_frame())
+            self._moving = not single
             spent = time.monotonic() - now
             self._next_frame = now + max(self._interval, 2 * spent)
         return None
@@ -337,6 +352,7 @@ class LiveLab(Panel):
         if "view" in orders:
             self._show(orders.pop("view"))
         if "replay" in orders:
+            self._moving = False
             self._draw_recorded(orders.pop("replay"))
         for name, value in orders.items():
             setattr(self.trainer.controls, name, value)
@@ -458,7 +474,7 @@ class LiveLab(Panel):
                                              value=math.inf, description="speed", **slider),
         }
         actions = {"Start": self.start, "Pause": self.pause, "Step": self.step, "Reset": self.reset,
-                   "Follow schedule": lambda: self._ask("manual", False), "Export": lambda: self._ask("export", True)}
+                   "Follow schedule": self.follow, "Export": lambda: self._ask("export", True)}
         icons = {"Start": "play", "Pause": "pause", "Step": "step-forward", "Reset": "undo"}
         self._buttons = {name: widgets.Button(description=name, icon=icons.get(name, ""), layout=widgets.Layout(
             width="130px" if " " in name else "84px")) for name in actions}
@@ -467,7 +483,7 @@ class LiveLab(Panel):
         for name, control in self._controls.items():
             control.observe(lambda change, name=name: self._touched(name, change["old"], change["new"]), names="value")
         self._status = widgets.HTML(layout=widgets.Layout(margin="0 0 0 8px"))
-        self._shown_run, self._beside = (_dropdown(text, [("nothing", None)], None, "270px") for text in ("replay", "beside"))
+        self._shown_run, self._beside = (_dropdown(text, [("nothing", "")], "", "270px") for text in ("replay", "beside"))
         self._scrubber = widgets.IntSlider(0, min=0, max=1, description="frame", **slider)
         self._shown_run.observe(lambda _: self._choose(), names="value")
         self._beside.observe(lambda _: self._choose(), names="value")
@@ -478,7 +494,7 @@ class LiveLab(Panel):
             widgets.HBox([c["dataset"], c["classes"], c["method"], c["epochs"]]),
             widgets.HBox([c["schedule"], c["beta0"], c["weight0"], b["Follow schedule"], c["p"]]),
             widgets.HBox([c["beta"], c["weight"], c["lr"]]),
-            widgets.HBox([b["Start"], b["Pause"], b["Step"], b["Reset"], c["speed"]]),
+            widgets.HBox([b["Start"], b["Pause"], b["Step"], b["Reset"], c["speed"]], layout={"align_items": "center"}),
             self._status,
         ]
 
@@ -520,7 +536,7 @@ class LiveLab(Panel):
     def _choose(self) -> None:
         if self._writer != threading.get_ident():
             self._running = False
-            runs = [run for run in (self._shown_run.value, self._beside.value) if run is not None]
+            runs = [run for run in (self._shown_run.value, self._beside.value) if run]
             self._ask("view", runs or self.runs[-1:], replay=self._scrubber.value)
 
     def _ask(self, name: str, value, **more) -> None:
@@ -538,7 +554,7 @@ class LiveLab(Panel):
         options = [(run.label, run) for run in self.runs]
         with self._own_writes():
             self._shown_run.options, self._shown_run.value = options, self.runs[-1]
-            self._beside.options, self._beside.value = [("nothing", None), *options], None
+            self._beside.options, self._beside.value = [("nothing", ""), *options], ""
 
     def _tell(self, text: str, *, failed: bool = False) -> None:
         color = "#B00020" if failed else "#444444"
@@ -623,7 +639,7 @@ def _figure(runs: Sequence[Run]) -> go.Figure:
     fig.update_layout(
         template=plots.TEMPLATE, width=840, height=480 if len(runs) == 1 else 900,
         margin=dict(l=40, r=92, t=56 if len(runs) == 1 else 60, b=40), font_size=11, uirevision="keep",
-        **{key: dict(x=x, y=y, yanchor="bottom", font_size=11, orientation="h", entrywidth=66) for key, (x, y) in keys.items()})
+        **{key: dict(x=x, y=y, yanchor="bottom", font_size=10, orientation="h", entrywidth=52) for key, (x, y) in keys.items()})
     if len(runs) == 1:
         fig.update_layout(legend2=dict(orientation="v", yanchor="middle", bgcolor="rgba(255,255,255,0.7)"))
     fig.update_annotations(font_size=12)

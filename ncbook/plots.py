@@ -31,6 +31,8 @@ METHOD_STYLES = {  # colour, line dash, marker
     "delayed": ("#CC79A7", "dashdot", "triangle-down"),
     "sliding": ("#009E73", "solid", "star"),
     "union": ("#332288", "longdash", "hexagon"),
+    "union on sphere": ("#882255", "longdashdot", "cross"),
+    "too early": ("#999999", "dash", "x"),
 }
 METRIC_LABELS = {
     "nc1": "NC1: within-class scatter",

@@ -181,7 +181,7 @@ assert spread[1] < spread[0] and (PROFILE == "quick" or spread[1] < 20)
 # ## The same in numbers
 #
 # The next chapter defines a whole family of metrics. Here are six of them, over the epochs of the run that you have
-# just watched. Those with a logarithmic axis are zero in an exact collapse.
+# just watched. All six are zero in an exact collapse; the axes are logarithmic, except for NC4, which reaches zero.
 
 # %%
 fig = plots.metric_curves({"training set": [shots]},

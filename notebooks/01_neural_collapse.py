@@ -226,8 +226,8 @@ fig
 # %%
 display(Markdown(
     f"At the beginning of the terminal phase NC1 has fallen from {start.train['nc1']:.2g} to "
-    f"{at_terminal.train['nc1']:.2g}. After it, with hardly an error left to correct, it falls another "
-    f"{at_terminal.train['nc1'] / end.train['nc1']:.0f} times, to {end.train['nc1']:.2g}. On the test set it ends at "
+    f"{at_terminal.train['nc1']:.2g}. After it, with hardly an error left to correct, it falls by another "
+    f"factor of {at_terminal.train['nc1'] / end.train['nc1']:.0f}, to {end.train['nc1']:.2g}. On the test set it ends at "
     f"{end.test['nc1']:.2g}: section 8 comes back to that."))
 
 # %% [markdown]
@@ -250,8 +250,7 @@ check(numerical_rank=sum(ranks) / C)
 # $$ \lVert \mu_c - \mu_G \rVert = \lVert \mu_{c'} - \mu_G \rVert, \qquad
 #    \cos(\mu_c - \mu_G,\, \mu_{c'} - \mu_G) = -\frac{1}{C-1} \quad (c \ne c'). $$
 #
-# The bound is quickly seen: $C$ unit vectors $u_c$ have $0 \le \lVert \sum_c u_c \rVert^2 = C + \sum_{c \ne c'}
-# u_c^\top u_{c'}$, so their average cosine is at least $-1/(C-1)$. If all are equal, none can be smaller. Here are the
+# No set of $C$ directions has all its cosines below $-1/(C-1)$; chapter 02 proves it in two lines. Here are the
 # cosines before and after training:
 
 # %%
@@ -282,7 +281,7 @@ fig
 # \mathbf 1 \mathbf 1^\top$, whose Frobenius norm is $\sqrt{C-1}$, which gives $\lVert H^\top H / \lVert H^\top H
 # \rVert_F - M / \sqrt{C-1} \rVert_F$. And the squared distance of $H / \lVert H \rVert_F$ to the nearest of all simplex
 # ETFs of norm 1, turned as suits $H$ best, is $2 - 2 \lVert HQ \rVert_* / (\sqrt{C-1}\, \lVert HQ \rVert_F)$: chapter
-# 04 derives it.
+# 02 derives it.
 
 # %%
 lengths = H.norm(dim=1)
@@ -366,7 +365,8 @@ assert end.train["nc3"] < at_terminal.train["nc3"] < start.train["nc3"] and end.
 fig
 
 # %% [markdown]
-# NC4 is the easiest of the four: once training and nearest-mean decisions are both right, they agree. It can vanish
+# NC4 is the easiest of the four: where the classifier and the nearest class mean both decide rightly, they agree. It
+# can vanish
 # long before the other three have gone far, so it tells least about how far a collapse has come.
 #
 # ## 7. Four classes, without a projection
@@ -404,15 +404,16 @@ display(Markdown(header + "\n".join(rows)))
 assert spread["test"].mean() > spread["training"].mean()
 median_ratio = float(spread["test"].median() / spread["training"].median())
 display(Markdown(
-    f"NC1 is {end.test['nc1'] / end.train['nc1']:.0f} times larger on the test set. The third column is the squared "
+    f"NC1 is {end.test['nc1'] / end.train['nc1']:.0f} times larger on the test set. *Median sample* is the squared "
     f"distance of a median sample to its class mean, divided by $\\operatorname{{tr}} \\Sigma_B$ of the training set: "
     f"{median_ratio:.0f} times larger on the test set. The last column is the part of all within-class scatter that "
     "belongs to the 5% of samples that lie farthest out."))
 
 # %% [markdown]
 # So the honest answer is: not as the training set does. Test scatter falls while the network learns to separate the
-# classes. Then it levels off, while on the training set it keeps falling. Where the last column is large, it is a
-# minority of images, some of them on their way to another class, that keeps it up. Papyan et al. state their findings
+# classes. Then it levels off, while on the training set it keeps falling. Two things keep it up: the median test
+# image lies further from its class mean than the median training image, and a few images, farther out still, carry a
+# large part of the scatter (the last column). Papyan et al. state their findings
 # for the training set. Hui, Belkin and Nakkiran (2022) argue that collapse on the test set should be kept apart from it
 # and does not happen in general, and Galanti, György and Hutter (2022) show when what is true of the training samples
 # carries over to new samples and even to new classes, as the number of samples grows. Neural collapse is above all a
@@ -653,8 +654,8 @@ assert errors["E[x²] − E[x]², float64"][-1] > 100 * errors["ncbook, five bat
 fig
 
 # %% [markdown]
-# In float32 the tempting formula loses everything long before a class is a point, and can even return negative
-# variances. Float64 postpones that, centred moments avoid it.
+# In float32 the tempting formula loses everything long before a class is a point. Float64 postpones that. Centred
+# moments in float64 avoid it; in float32 they still lose digits, because the mean itself is rounded.
 #
 # **Never mix precisions around a pseudo-inverse.** $\Sigma_B$ has rank $C-1$. Computed in float32, its other $d - C +
 # 1$ eigenvalues are not 0 but rounding errors of relative size $10^{-8}$. A pseudo-inverse in float64 has a cut-off

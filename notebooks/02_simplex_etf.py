@@ -11,7 +11,8 @@
 # %% [markdown]
 # # The simplex equiangular tight frame
 #
-# At the end of training, the class means of a network point as far away from each other as so many directions can. The
+# At the end of training, the class means of a network (Papyan, Han and Donoho 2020) point as far away from each other
+# as so many directions can. The
 # figure that they form has a long name, the simplex equiangular tight frame, and a short description: a regular simplex
 # seen from its centre. This chapter builds it, draws it, proves that nothing does better, and defines the number that
 # the rest of the book watches: the distance from given class means to the nearest one.
@@ -38,7 +39,7 @@ from plotly.subplots import make_subplots
 from torch.nn.functional import normalize
 
 import ncbook
-from ncbook import plots
+from ncbook import live, plots
 
 PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
 SIZES = {  #     random ETFs tried   draws a noise level   random frames in a histogram
@@ -159,6 +160,13 @@ fig
 # They start close together and settle on the corners of a regular tetrahedron, where all six cosines equal $-1/3$. No
 # later step lowers the largest cosine further, and the next section shows that none could.
 #
+# With a running kernel you can take such a figure in your hands. Choose the number of classes and the dimension, turn
+# the simplex, and add noise: its angles, norms and distance to the nearest simplex ETF (section 8) follow.
+
+# %%
+live.simplex_scrubber()
+
+# %% [markdown]
 # ## 2. The bound, and the definition
 #
 # Let $w_1, \dots, w_C \in \mathbb{R}^d$ be unit vectors, the rows of a $(C, d)$ matrix $W$. Whatever they are, the
@@ -179,7 +187,7 @@ fig
 #
 # *Equiangular* says that all angles are the same, *simplex* that they are the obtuse angles of a regular simplex;
 # section 6 explains *tight frame*. It is maximal in exactly this sense: no $C$ directions have a smaller largest
-# cosine.
+# cosine. (Strohmer and Heath 2003 treat the same question for more vectors and $|\cos|$.)
 #
 # **How many dimensions does it take?** With $M = I - \frac1C \mathbf 1 \mathbf 1^\top$, the matrix that subtracts a
 # mean, the definition says that the Gram matrix is
@@ -220,7 +228,8 @@ display(
 # coordinates of the hyperplane that contains the result. So a simplex ETF is what remains of an orthonormal basis after
 # centring.
 #
-# The **Helmert basis** is a choice of $Q$ with a simple pattern. Column $k$ compares class $k+1$ with the mean of the
+# The **Helmert basis** (Lancaster 1965) is a choice of $Q$ with a simple pattern. Column $k$ compares class $k+1$
+# with the mean of the
 # $k$ classes before it: $k$ equal entries $1/\sqrt{k(k+1)}$, then $-k/\sqrt{k(k+1)}$, then zeros. For four classes:
 
 # %%
@@ -492,7 +501,7 @@ fig.update_annotations(font=dict(size=14))
 fig.update_xaxes(title="cosine", range=[-0.8, 0.8], row=1, col=1)
 fig.update_yaxes(title="density", range=[0, 10], row=1, col=1)
 fig.update_xaxes(title="dimension d", type="log", tickvals=grid, row=1, col=2)
-fig.update_yaxes(title="squared distance", type="log", row=1, col=2)
+fig.update_yaxes(title="squared distance", type="log", tickvals=[0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5], row=1, col=2)
 assert abs(middle[-1] / ((C - 1) / (4 * 512)) - 1) < 0.15 and middle == sorted(middle, reverse=True)
 fig
 
@@ -502,10 +511,13 @@ fig
 # simplex ETF. The difference is that the distance **centres** its means first. Centring an orthonormal basis gives a
 # simplex ETF exactly (section 3), and centring nearly orthogonal vectors nearly does.
 #
-# This is a warning for everyone who measures neural collapse. Ten class means in 512 dimensions are close to a simplex
-# ETF before any training has happened, just because there is so much room. The singular values of a centred Gaussian
-# matrix spread around $\sqrt d$ with a variance of about $(C-1)/4$, which gives the dotted line $(C-1)/(4d)$. Collapse
-# should be judged against that level, not against 1, and with a metric for the scatter within classes beside it.
+# This is a warning for everyone who measures neural collapse. Ten random means in 512 dimensions are close to a
+# simplex ETF without any training, just because there is so much room. (The means of an untrained network are less
+# random than that, since its features share a few directions: the table of chapter 01 starts well above the dotted
+# line.) The singular values of a centred Gaussian
+# matrix spread around $\sqrt d$ with a variance of about $(C-1)/4$, which gives the dotted line $(C-1)/(4d)$.
+# Collapse should be judged against such a starting level, not against 1, and with a metric for the scatter within
+# classes beside it.
 
 # %%
 orthogonal = torch.eye(C, 64, dtype=torch.float64)
@@ -526,7 +538,8 @@ assert distance < 1e-20 and abs(cosine + 1 / 9) < 1e-12
 #    W_V = \sqrt{\tfrac{C}{C-1}}\, Q V^\top . \tag{3} $$
 #
 # Both matrices have norm 1, so $D = 2 - 2 \max_V \langle H, \tfrac{1}{\sqrt{C}} W_V^\top\rangle = 2 -
-# \tfrac{2}{\sqrt{C-1}} \max_V \langle HQ, V \rangle$. Let $HQ = A S B^\top$ be the thin singular value decomposition.
+# \tfrac{2}{\sqrt{C-1}} \max_V \langle HQ, V \rangle$. This is the orthogonal Procrustes problem (Schönemann 1966).
+# Let $HQ = A S B^\top$ be the thin singular value decomposition.
 # Then $\langle HQ, V \rangle = \operatorname{tr}(S\, A^\top V B) \le \operatorname{tr} S$, as no entry of $A^\top V B$
 # exceeds 1 in size, and $V = A B^\top$ attains it. The sum of the singular values is the nuclear norm $\|\cdot\|_*$, so
 #
@@ -602,7 +615,7 @@ display(
         f" three classes, {smallest[4]:.0e} for four and {smallest[6]:.1g} for six. Brute force confirms (4), and it"
         " shows why a formula is needed: orientations form a space of dimension 1, 3 and 10 in these examples, and"
         " random search gets lost in it. The ETF that attains the minimum is `nearest_simplex_etf`, the subject of"
-        " chapter 04."))
+        " chapter 04 (after Markou, Ajanthan and Gould 2024)."))
 
 # %% [markdown]
 # ### What the distance does not see
@@ -805,8 +818,10 @@ display(
              " |\n|---:|---:|---:|---:|---:|\n" + "\n".join(rows)))
 
 # %% [markdown]
-# The naive column gets stuck around $10^{-16}$, and what it prints there is rounding; it may even be negative. The sum
-# of squares follows the exact value far below that, in float32 too as far as float32 means can express. The package's
+# The naive column gets stuck around $10^{-16}$, and what it prints there is rounding; it may even be negative. The
+# sum of squares follows the exact value far below that. In float32 it ends earlier: each singular value carries an
+# error of about $10^{-7}$, and the column gets stuck near the square of that. Float32 means are better than this;
+# convert them to float64 before the call. The package's
 # function does this:
 
 # %%

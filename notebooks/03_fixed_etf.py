@@ -12,9 +12,11 @@
 # # A classifier that is never trained
 #
 # If training ends with the classifier in a simplex ETF anyway, why not put it there at the start and leave it alone?
-# Zhu et al. (2021) and Yang et al. (2022) did so, and report that accuracy does not suffer. This chapter works out what
+# Fixed classifiers are older (Hoffer et al. 2018; Pernici et al. 2021, with a regular simplex); Zhu et al. (2021) and
+# Yang et al. (2022) fixed a simplex ETF because of neural collapse, and report that accuracy does not suffer. This
+# chapter works out what
 # such a network minimises, trains it on real digits beside one with a learned classifier, and then looks for the price.
-# There is one, and paying less of it is what chapter 04 is about.
+# There is one, and paying less of it is what chapter 04 (after Markou, Ajanthan and Gould 2024) is about.
 #
 # *You will learn*
 #
@@ -82,7 +84,7 @@ display(
         f"Between the start and epoch {EPOCHS}, the mean deviation of the rows' cosines from the simplex ETF's"
         f" $-1/(C-1)$ falls from {first['weight_equiangular']:.3f} to {last['weight_equiangular']:.3f}, and the"
         f" distance between classifier and class means, NC3, from {first['nc3']:.2f} to {last['nc3']:.4f} (medians of"
-        f" {SEEDS} seeds). The network learns a classifier that we could have written down."))
+        f" {SEEDS} seeds). The network is on its way to a classifier that we could have written down."))
 
 # %% [markdown]
 # All simplex ETFs have the same shape (chapter 02), so what is really learned is the orientation, and a network can
@@ -202,7 +204,7 @@ LOSSES = {
     "cross-entropy, τ = 5": (5.0, F.cross_entropy, "#D55E00", "solid"),
     "dot regression, τ = 1": (1.0, ncbook.dot_regression_loss, "#009E73", "solid"),
 }
-fig = make_subplots(1, 2, subplot_titles=["force towards the vertex", "gradient flow from 150°"],
+fig = make_subplots(1, 2, subplot_titles=["force towards the vertex", "gradient descent from 150°"],
                     horizontal_spacing=0.13)
 angles, steps, ends = torch.linspace(0, 180, 91, dtype=torch.float64), 2500, {}
 for name, (scale, loss, colour, dash) in LOSSES.items():
@@ -223,13 +225,13 @@ fig.update_layout(
     template=plots.TEMPLATE, width=900, height=430, margin=dict(t=110,
                                                                 b=100), legend=dict(orientation="h", x=0, y=-0.22),
     title=dict(text="Pulling a feature to its vertex",
-               subtitle=dict(text="C = 3, d = 2; gradient flow with respect to the angle"),
+               subtitle=dict(text="C = 3, d = 2; gradient descent on the angle, with steps of 0.1"),
                ),
 )
 fig.update_annotations(font=dict(size=14))
 fig.update_xaxes(title="angle to the vertex, degrees", dtick=60, row=1, col=1)
 fig.update_yaxes(title="dL/dθ", row=1, col=1)
-fig.update_xaxes(title="time", type="log", exponentformat="power", dtick=1, row=1, col=2)
+fig.update_xaxes(title="time (0.1 × steps)", type="log", exponentformat="power", dtick=1, row=1, col=2)
 fig.update_yaxes(title="angle left, degrees", type="log", exponentformat="power", dtick=1, range=[-2, 2.5], row=1,
                  col=2)
 assert ends["cross-entropy, τ = 1"] < 1e-2 < 1 < ends["dot regression, τ = 1"]
@@ -247,8 +249,8 @@ assert negative.min() > 120
 assert abs(powers["dot regression, τ = 1"] - 3) < 0.01 and abs(powers["cross-entropy, τ = 5"] - 1) < 0.01
 display(
     Markdown(
-        "Dot regression has the broad, even force on the left: strong where the feature is lost, gone where it has"
-        " arrived. But look at how it ends. Near the vertex $L_{\\rm dot} \\approx \\theta^4/8$, so the force is"
+        "The force of dot regression is $(1-\\cos\\theta)\\sin\\theta$: never negative, strongest at 120°, gone where the"
+        " feature has arrived. But look at how it ends. Near the vertex $L_{\\rm dot} \\approx \\theta^4/8$, so the force is"
         f" cubic (measured: $\\theta^{{{powers['dot regression, τ = 1']:.2f}}}$), and what is left of the angle"
         " shrinks only like $1/\\sqrt{t}$. Cross-entropy has a linear force, and so an exponential end, but with a"
         f" rate that depends on $\\tau$: {strength['cross-entropy, τ = 1']:.2f} for $\\tau = 1$ and"
@@ -298,8 +300,8 @@ assert mean_cosine[-1] > 0.5 and trap["loss"] < 0.02
 
 # %% [markdown]
 # The rows run together within an epoch, and the loss is tiny. The collapse is not complete: once the loss is almost
-# zero, nothing moves any more, and the small differences that remain still tell digits apart more often than not. But a
-# margin it has not, and the loss cannot see that. The package refuses the combination:
+# zero, nothing moves any more, and the small differences that remain still tell most digits apart. But the rows are
+# close together, so the margins are thin, and the loss cannot see that. The package refuses the combination:
 
 # %%
 try:
@@ -521,8 +523,9 @@ assert medians[worst] > 60
 
 # %% [markdown]
 # At step 0 all three classes sit in nearly the same direction, since an untrained network hardly tells its inputs
-# apart. Then they slide along the circle, and one of them ends up *opposite* to its vertex and stays there. In the left
-# panel of section 3 the orange curve shows why: beyond some angle the force for $\tau = 5$ is negative. The push of the
+# apart. Then they slide along the circle, and one of them ends up *opposite* to its vertex and stays there. In the
+# left panel of section 3 the solid cross-entropy curve shows why: beyond some angle the force for $\tau = 5$ is
+# negative. The push of the
 # two other vertices, which flank that place, beats the pull. The vertex is the only global minimum, as (1) says; this
 # is a local one.
 #
@@ -615,6 +618,9 @@ early = {
 travel = {name: [angle for angle, _ in results] for name, results in early.items()}
 fig = plots.seed_summary(travel, "mean angle, degrees",
                          title="How far the untrained class means are from their vertices")
+for name, colour in zip(travel, ("#E69F00", "#8A5A2B", "#0072B2", "#CC79A7")):
+    fig.update_traces(marker_color=colour, selector=dict(name=name))
+    fig.update_traces(line_color=colour, selector=dict(name=f"{name} median"))
 assert max(travel["nearest"]) < min(
     travel["best renaming"]) and max(travel["best renaming"]) < min(travel["canonical"]) < min(travel["opposite"])
 fig
@@ -845,8 +851,12 @@ fig
 #
 # - C. Fang, H. He, Q. Long, W. J. Su (2021). *Exploring deep neural networks via layer-peeled model: Minority collapse
 #   in imbalanced training.* PNAS 118(43). arXiv 2101.12699.
+# - E. Hoffer, I. Hubara, D. Soudry (2018). *Fix your classifier: the marginal value of training the last weight layer.*
+#   ICLR. arXiv 1801.04540.
 # - E. Markou, T. Ajanthan, S. Gould (2024). *Guiding Neural Collapse: Optimising Towards the Nearest Simplex
 #   Equiangular Tight Frame.* NeurIPS. arXiv 2411.01248.
+# - F. Pernici, M. Bruni, C. Baecchi, A. Del Bimbo (2021). *Regular Polytope Networks.* IEEE Transactions on Neural
+#   Networks and Learning Systems. arXiv 2103.15632.
 # - Y. Yang, S. Chen, X. Li, L. Xie, Z. Lin, D. Tao (2022). *Inducing Neural Collapse in Imbalanced Learning: Do We
 #   Really Need a Learnable Classifier at the End of Deep Neural Network?* NeurIPS. arXiv 2203.09081.
 # - Z. Zhu, T. Ding, J. Zhou, X. Li, C. You, J. Sulam, Q. Qu (2021). *A Geometric Analysis of Neural Collapse with

@@ -38,7 +38,7 @@ from IPython.display import Code, Markdown, display
 from plotly.subplots import make_subplots
 
 import ncbook
-from ncbook import etf, plots
+from ncbook import etf, live, plots
 
 PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
 SIZES = {  #      solver problem, problems timed with the solver, one more without, epochs of training
@@ -123,6 +123,13 @@ fig
 # canonical ETF must also be mirrored. On the right each vertex is as close to its class mean as the rigid frame allows.
 # What remains is not a question of turning any more: it is the amount by which the means themselves are not an ETF.
 #
+# With a running kernel, move a class mean and watch the ETF follow. The *pull* holds it back at where it was (section 4);
+# leave it near zero at first.
+
+# %%
+live.nearest_etf_explorer()
+
+# %% [markdown]
 # ## 2. The published problem
 #
 # With $M = I - \frac1C \mathbf 1 \mathbf 1^\top$, the centring matrix, the paper writes simplex ETFs as
@@ -144,14 +151,15 @@ fig
 # $$ \max_{X^\top X = I} \ \langle X, A \rangle, \qquad
 #    A = \tfrac{2}{\sqrt{C-1}}\, H M + \delta\, X_{\rm prev}. \tag{2} $$
 #
-# This is the **orthogonal Procrustes problem**. Let $A = U S V^\top$ be the thin SVD, with singular values
+# This is the **orthogonal Procrustes problem** (Schönemann 1966). Let $A = U S V^\top$ be the thin SVD, with singular
+# values
 # $s_1 \ge s_2 \ge \dots \ge 0$ on the diagonal of $S$. Then
 #
 # $$ \langle X, A\rangle = \operatorname{tr}(X^\top U S V^\top)
 #    = \sum_i s_i\, (V^\top X^\top U)_{ii} \le \sum_i s_i , $$
 #
 # because $U$ and $XV$ have orthonormal columns, whose inner products are at most 1; for positive $s_i$ equality
-# holds exactly when those columns are equal, $X V = U$. So the solution is the **polar factor** of $A$,
+# holds exactly when those columns are equal, $X V = U$. So the solution is the **polar factor** of $A$ (Higham 1986),
 #
 # $$ X^\star = \operatorname{polar}(A) = U V^\top . $$
 #
@@ -265,7 +273,7 @@ display(Markdown(f"{table}\n\nThe default here: $\\rho$ = {100 * etf.PROXIMAL:.3
 # felt. With a thousand it holds the classifier back by a third of the way, and $\delta$ has become a second, hidden
 # learning rate. A relative $\rho$ means the same for every $C$.
 #
-# One thing should be said for accuracy. The pull in (1) also ties the dead direction $X\mathbf 1$ to its previous
+# To be exact: the pull in (1) also ties the dead direction $X\mathbf 1$ to its previous
 # place, and, through $X^\top X = I$, this reaches $V$ a little. So (1) and (4) agree to rounding without a pull, and
 # with one only up to the order of the pull:
 
@@ -305,9 +313,11 @@ assert free > 0.1 and pulled < 1e-3
 # ## 5. The Riemannian solver at work
 #
 # The set of frames $\{V : V^\top V = I\}$ is the **Stiefel manifold**, a smooth curved surface in matrix space. A
-# Riemannian trust-region method minimises a function on it as Newton's method would in a flat space: at the current
+# Riemannian trust-region method (Absil, Baker and Gallivan 2007) minimises a function on it as Newton's method would
+# in a flat space: at the current
 # point it builds a quadratic model from the Riemannian gradient and Hessian, minimises the model among tangent
-# vectors of limited length, and *retracts* the step onto the manifold. The paper uses it through pymanopt; so does
+# vectors of limited length, and *retracts* the step onto the manifold. The paper uses it through pymanopt (Townsend,
+# Koep and Weichwald 2016); so does
 # `riemannian_nearest_etf`, in float64, on the objective of (4) divided by a constant.
 #
 # For three classes in the plane the whole manifold can be drawn. A frame is a rotation by an angle $\theta$, perhaps
@@ -408,7 +418,7 @@ assert worst < 1e-6
 # What does the iteration cost? Both are timed here, each as the best of a few runs, the closed form with its backward
 # pass. The numbers depend on the machine that built this page, so they are printed with one digit. The solver is the
 # float64 reference of this book and starts cold; the paper's own runs on a GPU and starts from the previous solution,
-# which saves iterations. The comparison is about orders of magnitude, not about its implementation.
+# which saves iterations. Take it as a rough order of magnitude, not as a verdict on its implementation.
 
 # %%
 def best_time(function, repeats=3):
@@ -487,7 +497,8 @@ show_code(etf._PolarFactor, etf._safe_reciprocal)
 #    = \Big[ D^{-1} - D^{-1} J^\top (J D^{-1} J^\top)^{-1} J D^{-1} \Big] \operatorname{vec} G,
 #    \qquad D = I_d \otimes \Lambda , $$
 #
-# where $J$ is the Jacobian of the constraints. Here it is, dense, written out for a small problem:
+# where $\operatorname{vec}$ stacks rows, as `flatten` does, and $J$ is the Jacobian of the constraints. Here it is,
+# dense, written out for a small problem:
 
 # %%
 def declarative_gradient(a, upstream):
@@ -682,7 +693,7 @@ snapshots = list(ncbook.train(recipe))
 last = snapshots[-1]
 print(f"after {last.epoch} epochs: training accuracy {last.train['accuracy']:.3f}, "
       f"test accuracy {last.test['accuracy']:.3f}")
-print(f"largest deviation of a classifier cosine from -1/9 at any epoch after the start: "
+print(f"largest mean deviation of the classifier's cosines from -1/9 at any epoch after the start: "
       f"{max(s.train['weight_equiangular'] for s in snapshots[1:]):.1e}")
 assert last.test["accuracy"] > 0.9 and all(s.train["weight_equiangular"] < 1e-5 for s in snapshots)
 assert all(last.train[key] < snapshots[0].train[key] / 3 for key in ("etf_distance", "nc3"))
@@ -790,14 +801,12 @@ plots.geometry(last.class_means, features=last.features, targets=last.targets, w
 # ## References
 #
 # - E. Markou, T. Ajanthan, S. Gould (2024). *Guiding Neural Collapse: Optimising Towards the Nearest Simplex
-#   Equiangular Tight Frame.* NeurIPS. arXiv:2411.01248.
-# - S. Gould, R. Hartley, D. Campbell (2019). *Deep Declarative Networks: A New Hope.* arXiv:1909.04866.
+#   Equiangular Tight Frame.* NeurIPS. arXiv 2411.01248.
+# - S. Gould, R. Hartley, D. Campbell (2019). *Deep Declarative Networks: A New Hope.* arXiv 1909.04866.
 # - P. H. Schönemann (1966). *A generalized solution of the orthogonal Procrustes problem.* Psychometrika 31, 1-10.
 # - N. J. Higham (1986). *Computing the polar decomposition, with applications.* SIAM Journal on Scientific and
 #   Statistical Computing 7, 1160-1174.
 # - P.-A. Absil, C. G. Baker, K. A. Gallivan (2007). *Trust-region methods on Riemannian manifolds.* Foundations of
 #   Computational Mathematics 7, 303-330.
 # - J. Townsend, N. Koep, S. Weichwald (2016). *Pymanopt: A Python toolbox for optimization on manifolds using automatic
-#   differentiation.* Journal of Machine Learning Research 17(137). arXiv:1603.03236.
-# - V. Papyan, X. Y. Han, D. L. Donoho (2020). *Prevalence of neural collapse during the terminal phase of deep learning
-#   training.* PNAS. arXiv:2008.08186.
+#   differentiation.* Journal of Machine Learning Research 17(137). arXiv 1603.03236.

@@ -79,14 +79,14 @@ def add_line(fig, x, y, name, styles=STYLES, **cell):
 # ## 1. Two averages
 #
 # Let $m_t \in \mathbb{R}^d$ be the mean feature of one class in batch $t = 1, 2, \dots$ (only batches that hold the
-# class count). Both averages of the paper are of the form
+# class count). Both averages of Markou, Ajanthan and Gould (2024) are of the form
 #
 # $$ a_t = (1 - \alpha_t)\, a_{t-1} + \alpha_t\, m_t, \qquad
 #    \alpha_t = \begin{cases} 1/t & \text{cumulative (cma)} \\
 #    \max\!\big(\tfrac{2}{t+1},\ 10^{-4}\big) & \text{exponential (ema)} \end{cases} $$
 #
 # and $\alpha_1 = 1$ in both, so that the first batch sets the average. In the package, each class has its own count
-# $t$:
+# $t$ (their code has one count for all, and subtracts the batch mean from each $m_t$ first):
 
 # %%
 show_code(ncbook.ClassMeanAverage.forward)
@@ -312,15 +312,15 @@ assert late(large, "batch alone") < late(large, "cumulative")
 # %% [markdown]
 # Three things to read from this:
 #
-# - **The ramp beats the cumulative average** at every batch size: class means that settle as training goes on are the
-#   case it is made for.
+# - **The ramp beats the cumulative average** at every batch size: it forgets the early, untrained network sooner.
 # - **Averaging pays when batches are small.** With one or two samples a class, every average is better than the batch
 #   alone before long.
 # - **With large batches the lag costs more than the noise.** In a short run at the largest batch size the batch's own
 #   means are better than the cumulative average. Averages count in batches, and an epoch has few of them.
 #
-# The constant weight does well at the smaller batch sizes and lags most at the start with the largest. It is a number
-# to tune, and good values depend on the batch size and on the length of the run. The ramp has no such number.
+# The constant weight ends closer than the ramp at every batch size here: in a run this short the class means never
+# come to rest, and by section 2 that is its case. It lags most at the start with the largest batches, and it is a
+# number to tune: good values depend on the batch size and on the length of the run. The ramp has no such number.
 #
 # ## 4. What the classifier makes of it
 #
@@ -376,7 +376,7 @@ assert median_late(off["ramp (ema)"]) < median_late(off["batch alone"])
 # %% [markdown]
 # The batch alone makes a restless classifier, which turns by degrees from one step to the next however well it tracks
 # on average. The cumulative average is the steadiest and the ramp nearly so: the newest batch weighs $1/t$ in the
-# one, and about twice that in the other.
+# one, and about twice that in the other. Closest to the ETF of the true means is again the constant weight.
 #
 # Does it matter for the network that is trained? The same recipe, with each average in the head:
 
@@ -529,8 +529,9 @@ display(Markdown(
 assert back < STEPS - at and turned < back
 
 # %% [markdown]
-# With classes of equal size such an accident is rare: with ten of them nearly all batches are complete, with a
-# thousand none is, and every class is noted soon. What about a class that is absent *often*, because it is rare? For
+# With classes of equal size such an accident is rare: with ten of them nearly all batches of 64 are complete, with a
+# thousand hardly any is, and every class is noted soon. What about a class that is absent *often*, because it is
+# rare? For
 # the second experiment most samples of class 9 are taken out of the training set, and a network is trained with each
 # rule. The third column is the distance of the average from the true mean of class 9 at the end of training.
 
@@ -694,8 +695,8 @@ assert same and with_averages == uninterrupted and without > 2 * uninterrupted
 # <details><summary>Solution</summary>
 #
 # Minimise $\sum w_s^2$ subject to $\sum w_s = 1$ and $\sum w_s (t - s) = \ell$. The Lagrange conditions say that
-# $w_s$ is linear in $s$: ramps are the best there is, as long as no weight gets negative. The published ramp is the
-# steepest one that stays positive over all batches.
+# $w_s$ is linear in $s$: ramps are the best there is, as long as no weight gets negative. The published ramp is
+# almost the steepest of these: the steepest has $w_1 = 0$ and lag $\frac{t-2}{3}$ in place of $\frac{t-1}{3}$.
 #
 # ```python
 # t, lag = 100, 33.0
@@ -746,7 +747,8 @@ assert same and with_averages == uninterrupted and without > 2 * uninterrupted
 #
 # - The cumulative average weighs all batches alike. The published "exponential" one, $\alpha_t = 2/(t+1)$, is a
 #   linear ramp for its first twenty thousand updates: a third more variance, a third less lag.
-# - On a real run the ramp tracks the true class means better than the cumulative average. Small batches need
+# - On a real run the ramp tracks the true class means better than the cumulative average, and a well-chosen constant
+#   weight better than both. Small batches need
 #   averaging; with large ones, lag is the larger error early on.
 # - An average makes the classifier steady, where the batch alone turns it by degrees at each step.
 # - An absent class keeps its average. Filling pulls rare classes to the centre, and a fill that forgets can erase an

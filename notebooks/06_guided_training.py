@@ -163,7 +163,7 @@ assert batch["nearest"].through_w > 0.01 and max(batch["standard"].through_w, ba
 # a second path from the loss to the features: features can lower the loss also by *turning the classifier*.
 #
 # How long does that second path stay open? The gradient runs through the current batch's share of the average, and
-# update $t$ of the exponential average has the share $\alpha_t = \max(2/(t+1),\, 10^{-4})$.
+# update $t$ of the average (the ramp of chapter 05) has the share $\alpha_t = \max(2/(t+1),\, 10^{-4})$.
 
 # %%
 steps_per_epoch = len(data.train_targets) // BATCH
@@ -175,8 +175,8 @@ assert list(shares.values()) == sorted(shares.values(), reverse=True)
 
 # %% [markdown]
 # It closes by itself. In the first steps the nearest head looks for a frame together with the features; later it is
-# close to a fixed head whose frame was chosen after a look at the data. If it wins something, the early epochs are the
-# place to look.
+# close to a fixed head whose frame was chosen after a look at the data. Whether that helps or hinders, the early
+# epochs are the place to look.
 #
 # ## 2. The floor that normalised features put under the loss
 #
@@ -205,8 +205,10 @@ assert list(shares.values()) == sorted(shares.values(), reverse=True)
 # these terms average to 0.)
 #
 # Equality throughout asks for $\bar w = 0$, for every feature on its own row (NC1 and NC3), and for equal wrong logits,
-# which means equal angles between the rows (NC2). So **the minimum of the loss is neural collapse**, whatever head is
-# used, and the floor is (1). Graf et al. (2021) prove it for balls in place of spheres, Yaras et al. (2022) study the
+# which means equal angles between the rows (NC2). So, if there is room for a simplex ETF ($d \ge C - 1$), **the
+# minimum of the loss is neural collapse**, whichever of the three heads is used, and the floor is (1). (With less
+# room (1) is still a lower bound.) Graf et al. (2021) prove it for balls in place of spheres, Yaras et al. (2022)
+# study the
 # same problem as an optimisation over spheres. Digits are nearly, not exactly, balanced; section 8 has data that are.
 #
 # The proof can be tested: at an exact ETF, at random rows and features, and by an optimiser that starts from random
@@ -291,7 +293,8 @@ fig
 # *What must be equal for the comparison to be fair?* Everything but the head. For each seed, the four runs below share
 # the data, the initial weights of the backbone, the order of the samples and the learning rate schedule. So runs of one
 # seed come in fours, and we may compare *within* a seed. The fourth is a plain linear classifier (weights and bias
-# free, features not normalised), the end of most networks and the one that neural collapse was first observed with.
+# free, features not normalised), the usual end of a network, and the one with which neural collapse was first
+# observed.
 
 # %%
 def run(method, seed, recipe=BASE, data=data, every=EVERY):
@@ -362,7 +365,8 @@ display(Markdown(
 # features. Features are what the classifier sees, of norm $\tau$.
 #
 # **NC1 and its relatives.** *Do the features of a class become one point?* All should go to 0, except the numerical
-# rank, which goes to 1, and the cosine margin, whose limit is $C/(C-1)$.
+# rank, which goes to 1, and the cosine margin, whose limit is $C/(C-1)$. (The numerical rank starts low, rises when
+# the classes part, and is still far from 1 at the end.)
 
 # %%
 guided = {method: runs[method] for method in GUIDED}
@@ -554,7 +558,8 @@ assert all(value == 0 for seed in moves["fixed"] for value in seed)
 assert all(seed[0] > 5 * seed[-1] for seed in moves["nearest"])
 
 # %% [markdown]
-# The nearest frame turns in the first epoch and then comes to rest, as the shrinking share of the batch foretold.
+# The nearest frame turns in the first epoch and then slows down, as the shrinking share of the batch foretold; at the
+# very end the learned rows, whose learning rate goes to 0, are stiller.
 #
 # ## 6. Paired over seeds
 #
@@ -631,8 +636,7 @@ for a, b in CONTESTS:
 column = {m: [value(s, "accuracy", "test") for s in few[m]] for m in GUIDED}
 widest = max(max(numbers) - min(numbers) for numbers in column.values())
 display(Markdown(f"Of {SEEDS} splits, " + "; ".join(sentences) + f". Within one head the accuracy varies by up to "
-                 f"{widest:.2f} points from split to split; coins would give one head all {SEEDS} splits against "
-                 f"another, one way or the other, with probability {2 * 0.5**SEEDS:.3g}."))
+                 f"{widest:.2f} points from split to split."))
 
 # %% [markdown]
 # Each column scatters, mostly because the splits differ: some sets of images teach more than others. That is why the
@@ -699,7 +703,8 @@ if MEASURED:
 # likely reading, not proved here: free features share no weights, so a step on one sample tells the others nothing;
 # while the frame still turns, every batch is pulled towards a different frame; and by the time it rests, the large
 # steps have made the features long, and long features turn slowly, because the gradient with respect to $z$ is
-# proportional to $1/\|z\|$. In a network one step moves all samples at once, and the digits showed no such lag. The
+# proportional to $1/\|z\|$. In a network one step moves all samples at once: on the digits the nearest head was
+# behind the other two in loss and accuracy only after the first epoch. The
 # lesson for practice is modest: if the nearest head is slow on your data, look at the first epochs, and at the size of
 # steps and batches there.
 #
@@ -707,8 +712,8 @@ if MEASURED:
 #
 # *Must it be cross-entropy?* Cross-entropy at an ETF does two things: it pulls a feature towards its own row and pushes
 # it from the others. When the rows are an ETF already, the pull is enough, for whoever is at $w_y$ is at equal distance
-# from the rest. Yang et al. (2022) therefore propose the **dot-regression loss**; with $\tau = 1$ and the nearest
-# head's bias,
+# from the rest. Yang et al. (2022) therefore propose the **dot-regression loss**; with $\tau = 1$ and the head's bias
+# ($0$ for the fixed head),
 #
 # $$ \mathcal L_{\mathrm{DR}} = \frac{1}{2N} \sum_{i=1}^N \big(w_{y_i}\cdot f_i + b_{y_i} - 1\big)^2 . $$
 #
@@ -785,7 +790,7 @@ def listing(verdicts, method, clear):
     return ", ".join(chosen) or "none"
 
 
-lines = [f"**{m}**, in every seed: {listing(on_train, m, True)}. Best median but not in every seed: "
+lines = [f"**{m}**, ahead of the second in every seed: {listing(on_train, m, True)}. Best median but not in every seed: "
          f"{listing(on_train, m, False)}." for m in GUIDED]
 ties = [label(v.key, "train") for v in on_train if v.best == "tie"]
 accuracy = on_test[0]
@@ -796,8 +801,8 @@ else:
                       f"{accuracy.row[7]} seeds, and the ranges {'do not ' * accuracy.apart}overlap")
 display(Markdown("On the training set:\n\n" + "\n".join(f"- {line}" for line in lines)
                  + f"\n- tied: {', '.join(ties) or 'none'}.\n\nOn test accuracy {about_accuracy}.\n\n"
-                 f"By tossing coins one head would beat another in all of {SEEDS} seeds, one way or the other, with "
-                 f"probability {2 * 0.5**SEEDS:.3g}; and there are {len(KEYS)} rows in the table."))
+                 f"If each comparison were the toss of a coin, one head would win all {SEEDS} against another, one way "
+                 f"or the other, with probability {2 * 0.5**SEEDS:.3g}; and there are {len(KEYS)} rows in the table."))
 
 # %% [markdown]
 # The strong claims are worth asserting, since they hold in every seed and by a wide margin: both ETF heads bring the
@@ -832,11 +837,13 @@ display(Markdown(f"The squared distance of the class means to the nearest simple
 #
 # ## 11. At the published size
 #
-# Set `NCBOOK_PROFILE=paper` and run this chapter from the top: the cells stay the same and the table in Setup changes.
+# Set `NCBOOK_PROFILE=paper` and run this chapter from the top: the cells stay the same and the table under the first
+# cell changes.
 # It trains torchvision's ResNet-18 with a stem for small images on CIFAR-10, 200 epochs with batches of 256, the
 # published length and batch size, and five seeds. It wants a CUDA device and, once, a network connection for the data
 # (or `NCBOOK_DATA` set to a folder that has it). Differences from the published set-up that you should know of: no
-# augmentation, and this book's learning rate and weight decay. Four heads and five seeds make twenty long runs; to
+# augmentation, and this book's learning rate and weight decay. Section 3 alone makes twenty long runs, section 9 six
+# more and section 7 twenty on fewer images; to
 # spread them over days or machines, give `train` a checkpoint, and an interrupted run goes on where it stopped:
 #
 # ```python

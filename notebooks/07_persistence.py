@@ -48,8 +48,8 @@ from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import pdist
 
 from ncbook import (
-    ConstantSchedule, Recipe, SameClassSampler, Trainer, densification_loss, h0_death_times, load_dataset, persistence,
-    plots, spanning_tree,
+    ConstantSchedule, Recipe, SameClassSampler, Trainer, densification_loss, h0_death_times, live, load_dataset,
+    persistence, plots, spanning_tree,
 )
 
 PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
@@ -206,7 +206,15 @@ fig
 # one piece already, so they end no bar. The cell has checked at every position of the slider that the number of pieces,
 # counted in $G_r$ by itself, is $n$ minus the number of black edges.
 #
-# The bars are the **H<sub>0</sub> barcode**. Every point is a piece of its own at $r = 0$, so every bar is born at 0.
+# With a running kernel there is also a live version, with the norm to choose and with β, which the second half of this
+# chapter explains.
+
+# %%
+live.radius_explorer()
+
+# %% [markdown]
+# The bars are the **H<sub>0</sub> barcode**. Every point starts as a piece of its own, so every bar is born at 0 (if
+# two points coincide, one of their bars dies there too).
 # When two pieces merge, one bar dies, at the length of the edge that joined them; since all were born at the same
 # moment, which of the two it is that dies is a matter of convention and changes no number. The last piece never dies.
 # So $n$ points have one infinite bar and $n-1$ finite ones, and all that the barcode knows is the list of **death
@@ -482,7 +490,8 @@ assert torch.allclose(twin_forces, torch.tensor([0.0, 1.0]))
 # %% [markdown]
 # ## L1, L2 and the maximum norm
 #
-# The published runs use the L1 norm for MNIST and the L2 norm for SVHN. Is that a detail? The norm decides the shape of
+# The public code of the sliding schedule (next chapter) uses the L1 norm for MNIST and the L2 norm for SVHN. Is that
+# a detail? The norm decides the shape of
 # the balls, hence who touches whom first, hence the tree. Here are the same nine points under the three norms, each at
 # its own median death time.
 
@@ -551,8 +560,8 @@ ratios
 # %%
 factor = float(ratios.loc[128, "L1 / L2"])
 display(Markdown(
-    f"So on 128 features the same β asks for clouds about {factor:.0f} times tighter in L1 than in L2. The published "
-    f"settings, β = 1.1 in L1 for MNIST and β = 1.0 in L2 for SVHN, look alike and are not: converted in this "
+    f"So on 128 features the same β asks for clouds about {factor:.0f} times tighter in L1 than in L2. The starting "
+    f"values of that code, β = 1.1 in L1 for MNIST and β = 1.0 in L2 for SVHN, look alike and are not: converted in this "
     f"rough way, 1.1 in L1 is about {1.1 / factor:.2f} in L2. A β is only meaningful together with its norm."
 ))
 
@@ -617,7 +626,7 @@ fig.update_yaxes(type="log", title="relative error", exponentformat="power", dti
 fig
 
 # %% [markdown]
-# The reference batch has $n = 16$, below the switch, which makes this the worst kind of bug: it appears when someone
+# The reference batch has $n = 16$, below the switch, which makes this a treacherous bug: it appears when someone
 # tries larger clouds, and only late in training. The package takes differences first and squares them afterwards, for
 # the search as well as for the measurement of the edges, and is accurate at any size. The price is time, which the
 # tests of the project measure.
@@ -877,9 +886,10 @@ nearest
 
 # %% [markdown]
 # The distances within the classes shrink, and so do those between them, for β acts on the scale of all features; the
-# *ratio* is what counts. Read the table with that in mind: the typical test image (the median) and the difficult ones
-# (the 90% quantile) need not move alike, and a tail of test images that land far from their class is not something that
-# the loss on training samples can see. Whether all this makes for better classification, and when a constant β does
+# *ratio* is what counts. In these runs the typical test image (the median ratio) gains, more at the smaller β, and
+# the difficult ones (the 90% quantile) do not: a tail of test images that land far from their class is not something
+# that the loss on training samples can see. Whether all this makes for better classification, and when a constant β
+# does
 # more harm than good, is for the next chapter.
 
 # %% [markdown]
@@ -957,6 +967,7 @@ nearest
 # - C. Hofer, F. Graf, M. Niethammer, R. Kwitt (2020). *Topologically Densified Distributions.* ICML. arXiv 2002.04805.
 # - C. Hofer, R. Kwitt, M. Niethammer, M. Dixit (2019). *Connectivity-Optimized Representation Learning via Persistent
 #   Homology.* ICML. arXiv 1906.09003.
+# - *Topological Densification and Neural Collapse*: public write-up and code, github.com/diningeachox/top_densification_nc.
 # - H. Edelsbrunner, J. Harer (2010). *Computational Topology: An Introduction.* American Mathematical Society.
 # - D. Cohen-Steiner, H. Edelsbrunner, J. Harer (2007). *Stability of Persistence Diagrams.* Discrete & Computational
 #   Geometry 37, 103–120.

@@ -262,6 +262,15 @@ def test_the_scrubber_replays_and_two_runs_are_shown_at_the_same_epoch(lab):
     assert shown == pytest.approx([first.frames[4].epoch] * 2)
 
 
+def test_scrubbing_while_it_trains_pauses_at_the_frame(long_lab):
+    long_lab.start()
+    wait_until(lambda: len(long_lab.runs[-1].frames) > 10)
+    long_lab._scrubber.value = 3
+    wait_until(lambda: "replay" in long_lab._status.value)
+    time.sleep(0.1)
+    assert "replay" in long_lab._status.value and not long_lab._running
+
+
 def test_an_exported_run_needs_nothing_else(lab, tmp_path):
     lab.run(60, every=5)
     fig = lab.figure()
@@ -379,7 +388,7 @@ class Page:
         state = self.state()
         end = time.monotonic() + 30
         while not condition(state):
-            assert time.monotonic() < end, state
+            assert time.monotonic() < end, json.dumps(state)
             time.sleep(0.05)
             state = self.state()
         return state
