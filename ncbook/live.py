@@ -319,8 +319,8 @@ class LiveLab(Panel):
         return None
 
     def _page_is_ready(self, now: float) -> bool:
-        """Whether the page has drawn the last frame, or else messages would pile up in it; no page needs no waiting."""
-        if not self._last_answer or self._plot.drawn >= self._awaited:
+        """Whether the page has but one frame left to draw, or else they would pile up in it; no page needs no waiting."""
+        if not self._last_answer or self._plot.drawn >= self._awaited - 1:
             return True
         if now > self._last_answer + _SILENCE:
             self._running = False

@@ -157,7 +157,7 @@ def test_frames_wait_for_a_page_that_is_slow(long_lab):
     long_lab.start()
     wait_until(lambda: long_lab._plot._sent > 5)
     long_lab._plot.drawn = long_lab._plot._sent  # the page says so; from here on it says nothing
-    time.sleep(0.1)
+    time.sleep(0.5)
     sent, steps = long_lab._plot._sent, long_lab.trainer.steps
     wait_until(lambda: long_lab.trainer.steps > steps + 20)
     assert long_lab._plot._sent == sent

@@ -66,7 +66,8 @@ def test_a_lab_trains_at_least_70_percent_as_fast_as_the_trainer_alone():
 
 
 def test_keys_and_frames_in_the_browser(tmp_path, chromium):
-    notebook = new_notebook(cells=[new_code_cell(CELL)])
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = new_notebook(cells=[new_code_cell(CELL)], metadata={"kernelspec": kernel})
     with open_lab(tmp_path, chromium, notebook) as lab:
         lab.click("Start")
         lab.wait_for(lambda: lab.kernel("lab.trainer.steps") > 50, "training")

@@ -21,5 +21,4 @@ def test_step(benchmark, one_thread, loss):
     digits = load_dataset("digits", train_size=250)
     data = dataclasses.replace(digits, train_inputs=F.interpolate(digits.train_inputs, 28))
     trainer = Trainer(RECIPES[loss], data=data)
-    benchmark.pedantic(trainer.step, rounds=60, warmup_rounds=5)
-    assert trainer.steps == 65
+    assert benchmark.pedantic(trainer.step, rounds=60, warmup_rounds=5).isfinite()
