@@ -6,6 +6,7 @@ import atexit
 import dataclasses
 import html
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +38,7 @@ SETS = {
     **{name: dict(backbone="small_cnn", train_size=1000) for name in ("svhn", "cifar10")},
 }
 MAX_FRAMES, MAX_RUNS = 600, 8
-_SAMPLE, _WINDOW, _EXPORTED = 200, 200, 120
+_SAMPLE, _WINDOW, _EXPORTED = 200, 100, 120
 _LONG, _SILENCE = 3600.0, 60.0  # seconds
 _WEIGHT_COLOR = "#C04F00"
 _BARS = ("shorter than β", "longer than β")
@@ -104,31 +105,46 @@ class Plot(anywidget.AnyWidget):
     _esm = get_plotlyjs() + """
     const Plotly = window.Plotly;
     const array = (v) => v instanceof DataView
-        ? new Float32Array(v.buffer.slice(v.byteOffset, v.byteOffset + v.byteLength)) : Array.isArray(v) ? v.map(array) : v;
+        ? new Float32Array(v.buffer.slice(v.byteOffset, v.byteOffset + v.byteLength))
+        : Array.isArray(v) ? v.map(array) : v;
+    const AT_ONCE = { mode: "immediate", frame: { duration: 0, redraw: false }, transition: { duration: 0 } };
     async function render({ model, el }) {
         const plot = el.appendChild(document.createElement("div"));
         let last = Promise.resolve(), done = -1;
         const queue = (task) => { last = last.then(task).catch((error) => console.error(error)); };
+        let whole = 0, later;
+        const redraw = async () => {
+            await Plotly.redraw(plot);
+            whole = performance.now();
+        };
         const move = async () => {
             const { number, moves } = model.get("_moves");
             if (number === done) return;
             done = number;
+            clearTimeout(later);
             for (const [trace, values] of Object.entries(moves))
                 for (const [key, value] of Object.entries(values)) plot.data[trace][key] = array(value);
-            await Plotly.redraw(plot);
+            const solid = plot.data.some((trace) => trace.type === "scatter3d");
+            if (solid || performance.now() > whole + 1500) await redraw();
+            else {
+                // Moves lines and dots at half the cost, but neither axes nor heat maps.
+                const traces = Object.keys(moves).map(Number);
+                await Plotly.animate(plot, { data: traces.map(() => ({})), traces }, AT_ONCE);
+                later = setTimeout(() => queue(redraw), 300);
+            }
             model.set("drawn", number);
             model.save_changes();
         };
         const show = async () => {
             const { data, layout } = JSON.parse(model.get("_figure"));
             await Plotly.react(plot, data, layout, { displaylogo: false });
-            done = -1;
+            done = -1, whole = 0;
             await move();
         };
         queue(show);
         model.on("change:_figure", () => queue(show));
         model.on("change:_moves", () => queue(move));
-        return () => { model.off(); Plotly.purge(plot); };
+        return () => { clearTimeout(later); model.off(); Plotly.purge(plot); };
     }
     export default { render };
     """
@@ -233,9 +249,10 @@ class LiveLab(Panel):
         self._ask("manual", False)
 
     def set(self, **values) -> None:
-        """Move controls as a hand would: dataset, classes, method, epochs, schedule, beta0, weight0, p, beta, weight, lr, speed.
+        """Move controls as a hand would.
 
-        The first four begin a new run. Raises: ValueError for another name.
+        dataset, classes, method and epochs begin a new run; schedule, beta0, weight0, p, beta, weight, lr and speed act
+        on the one that is on. Raises: ValueError for another name.
         """
         if unknown := values.keys() - self._controls.keys():
             raise ValueError(f"{sorted(unknown)} must be among the controls {sorted(self._controls)}")
@@ -258,7 +275,7 @@ class LiveLab(Panel):
                     self._draw(self._take_frame())
 
     def figure(self, *runs: Run) -> go.Figure:
-        """One run (by default the newest) or two beside each other at the same epochs, as an animation without kernel."""
+        """One run (by default the newest) or two at the same epochs, as an animation that needs no kernel."""
         return animation(*(runs or self.runs[-1:]))
 
     def export(self, path: str | Path, *runs: Run) -> Path:
@@ -285,6 +302,7 @@ class LiveLab(Panel):
     # What follows up to _take_frame runs with self._training held.
 
     def _work(self) -> None:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))  # of this thread; the page needs a core, too
         while not self._closed:
             self._wake.clear()
             wait: float | None = _LONG
@@ -319,7 +337,7 @@ class LiveLab(Panel):
         return None
 
     def _page_is_ready(self, now: float) -> bool:
-        """Whether the page has but one frame left to draw, or else they would pile up in it; no page needs no waiting."""
+        """Whether the page has but one frame left to draw, so that they don't pile up; no page needs no waiting."""
         if not self._last_answer or self._plot.drawn >= self._awaited - 1:
             return True
         if now > self._last_answer + _SILENCE:
@@ -344,8 +362,10 @@ class LiveLab(Panel):
         if orders.pop("reset", False):
             self._reset()
         if "schedule" in orders:
-            self.trainer.recipe = dataclasses.replace(self.trainer.recipe, schedule=orders.pop("schedule"))
+            recipe = dataclasses.replace(self.trainer.recipe, schedule=orders.pop("schedule"))
+            self.trainer.recipe = self.runs[-1].recipe = recipe
             self.trainer.controls.manual = False
+            self._show(self.runs[-1:])
         if orders.pop("export", False):
             self._tell(f"wrote {self.export('live_lab.html', *self._view)}")
         orders.pop("speed", None)
@@ -413,7 +433,7 @@ class LiveLab(Panel):
         run = self.runs[-1]
         if self._view != [run]:
             self._show([run])
-        moves = _moves(run, frame) | _curve_moves(run.frames[-_WINDOW:]) | _plan_moves(self.trainer.recipe)
+        moves = _moves(run, frame) | _curve_moves(run.frames[-_WINDOW:])
         self._awaited = self._plot.move(moves)
         with self._lock, self._own_writes():
             if "beta" not in self._pending and "weight" not in self._pending:
@@ -434,7 +454,7 @@ class LiveLab(Panel):
         first = self._view[0].frames[min(index, len(self._view[0].frames) - 1)]
         moves = {}
         for slot, run in enumerate(self._view):
-            moves |= _moves(run, run.at(first.epoch), slot) | _curve_moves(run.frames, slot) | _plan_moves(run.recipe, slot)
+            moves |= _moves(run, run.at(first.epoch), slot) | _curve_moves(run.frames, slot)
         self._plot.move(moves)
         self._tell(f"replay: epoch {first.epoch:.2f}; Start goes on with training")
 
@@ -467,11 +487,13 @@ class LiveLab(Panel):
             "p": _dropdown("norm", [("L1", 1), ("L2", 2), ("L∞", math.inf)], base.p, "105px"),
             # Powers of two, or the browser would round what it is sent and answer with a change of its own.
             "beta": widgets.FloatSlider(0, min=0, max=4, step=1 / 64, description="β", **slider),
-            "weight": widgets.FloatSlider(0, min=0, max=1, step=1 / 256, description="weight", readout_format=".3f", **slider),
+            "weight": widgets.FloatSlider(0, min=0, max=1, step=1 / 256, description="weight", readout_format=".3f",
+                                          **slider),
             "lr": widgets.FloatLogSlider(base.lr, min=-3, max=0, step=0.05, description="learning rate",
                                          readout_format=".3f", **slider),
-            "speed": widgets.SelectionSlider(options=[(f"{n} steps/s", n) for n in (1, 3, 10, 30)] + [("full", math.inf)],
-                                             value=math.inf, description="speed", **slider),
+            "speed": widgets.SelectionSlider(
+                options=[*((f"{n} steps/s", n) for n in (1, 3, 10, 30)), ("full", math.inf)], value=math.inf,
+                description="speed", **slider),
         }
         actions = {"Start": self.start, "Pause": self.pause, "Step": self.step, "Reset": self.reset,
                    "Follow schedule": self.follow, "Export": lambda: self._ask("export", True)}
@@ -483,7 +505,8 @@ class LiveLab(Panel):
         for name, control in self._controls.items():
             control.observe(lambda change, name=name: self._touched(name, change["old"], change["new"]), names="value")
         self._status = widgets.HTML(layout=widgets.Layout(margin="0 0 0 8px"))
-        self._shown_run, self._beside = (_dropdown(text, [("nothing", "")], "", "270px") for text in ("replay", "beside"))
+        self._shown_run, self._beside = (
+            _dropdown(text, [("nothing", "")], "", "270px") for text in ("replay", "beside"))
         self._scrubber = widgets.IntSlider(0, min=0, max=1, description="frame", **slider)
         self._shown_run.observe(lambda _: self._choose(), names="value")
         self._beside.observe(lambda _: self._choose(), names="value")
@@ -579,9 +602,8 @@ def animation(*runs: Run) -> go.Figure:
     fig = _figure(runs)
     at = {trace.meta: i for i, trace in enumerate(fig.data)}
     for slot, run in enumerate(runs):
-        for meta, values in (_curve_moves(run.frames, slot) | _plan_moves(run.recipe, slot)).items():
-            if meta in at:
-                fig.data[at[meta]].update(values)
+        for meta, values in _curve_moves(run.frames, slot).items():
+            fig.data[at[meta]].update(values)
     picked = np.linspace(0, len(runs[0].frames) - 1, min(_EXPORTED, len(runs[0].frames)))
     stops = [runs[0].frames[k] for k in np.unique(picked.round().astype(int))]
     for k, stop in enumerate(stops):
@@ -610,9 +632,10 @@ def _dropdown(text: str, options: list, value, width: str) -> widgets.Dropdown:
 
 
 def _number(text: str, value: float, width: str, *, whole: bool = False):
-    kind, least, most, step = (widgets.BoundedIntText, 1, 10**6, 1) if whole else (widgets.BoundedFloatText, 0, 100, 0.05)
-    return kind(value, min=least, max=most, step=step, description=text, layout=widgets.Layout(width=width),
-                style={"description_width": "initial"})
+    look = dict(description=text, layout=widgets.Layout(width=width), style={"description_width": "initial"})
+    if whole:
+        return widgets.BoundedIntText(value, min=1, max=10**6, **look)
+    return widgets.BoundedFloatText(value, min=0, max=100, step=0.05, **look)
 
 
 def _figure(runs: Sequence[Run]) -> go.Figure:
@@ -621,7 +644,8 @@ def _figure(runs: Sequence[Run]) -> go.Figure:
     bars = "H<sub>0</sub> bars of the clouds, and β"
     if len(runs) == 1:
         tall, none = {"rowspan": 2}, None
-        specs = [[space[0] | {"rowspan": 3}, tall, tall], [none] * 3, [none, tall, tall], [{"secondary_y": True}, none, none]]
+        specs = [[space[0] | {"rowspan": 3}, tall, tall], [none] * 3, [none, tall, tall],
+                 [{"secondary_y": True}, none, none]]
         titles = (_SYMBOLS, "", "", bars, "cosines of class means", f"schedule: β left, {_orange('weight')} right")
         fig = make_subplots(4, 3, specs=specs, subplot_titles=titles, column_widths=[0.37, 0.34, 0.29],
                             row_heights=[0.28, 0.2, 0.24, 0.28], horizontal_spacing=0.08, vertical_spacing=0.17)
@@ -639,7 +663,8 @@ def _figure(runs: Sequence[Run]) -> go.Figure:
     fig.update_layout(
         template=plots.TEMPLATE, width=840, height=480 if len(runs) == 1 else 900,
         margin=dict(l=40, r=92, t=56 if len(runs) == 1 else 60, b=40), font_size=11, uirevision="keep",
-        **{key: dict(x=x, y=y, yanchor="bottom", font_size=10, orientation="h", entrywidth=52) for key, (x, y) in keys.items()})
+        **{key: dict(x=x, y=y, yanchor="bottom", font_size=10, orientation="h", entrywidth=52)
+           for key, (x, y) in keys.items()})
     if len(runs) == 1:
         fig.update_layout(legend2=dict(orientation="v", yanchor="middle", bgcolor="rgba(255,255,255,0.7)"))
     fig.update_annotations(font_size=12)
@@ -682,8 +707,9 @@ def _add_geometry(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> No
         fig.update_scenes(old.scene, row=row, col=col)
         return
     fig.update_xaxes(range=old.xaxis.range, zeroline=True, zerolinecolor="#E6E6E6", row=row, col=col)
-    anchor = {} if len(run.class_names) == 2 else dict(scaleanchor=fig.get_subplot(row, col).xaxis.plotly_name.replace("axis", ""))
-    fig.update_yaxes(range=old.yaxis.range, zeroline=True, zerolinecolor="#E6E6E6", row=row, col=col, **anchor)
+    anchor = None if len(run.class_names) == 2 else fig.get_subplot(row, col).xaxis.plotly_name.replace("axis", "")
+    fig.update_yaxes(range=old.yaxis.range, zeroline=True, zerolinecolor="#E6E6E6", scaleanchor=anchor, row=row,
+                     col=col)
 
 
 def _add_curves(fig: go.Figure, slot: int, row: int, col: int, curves: dict, name: str, legend: str) -> None:
@@ -724,18 +750,24 @@ def _add_cosines(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> Non
     _place(fig, heat.data, slot, row, col)
     at = fig.get_subplot(row, col)
     x, y = at.xaxis.domain[1], at.yaxis.domain
-    fig.data[-1].update(colorbar=dict(x=x, len=y[1] - y[0], y=sum(y) / 2, thickness=10, xpad=4, ypad=0), textfont_size=10)
+    bar = dict(x=x, len=y[1] - y[0], y=sum(y) / 2, thickness=10, xpad=4, ypad=0)
+    fig.data[-1].update(colorbar=bar, textfont_size=10)
     fig.update_xaxes(type="category", showgrid=False, row=row, col=col)
     fig.update_yaxes(type="category", showgrid=False, autorange="reversed", row=row, col=col)
 
 
 def _add_schedule(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
-    for name, color, second in (("β", "#222222", False), ("weight", _WEIGHT_COLOR, True)):
-        line = go.Scatter(name=f"planned {name}", mode="lines", line=dict(color=color, dash="dash", width=1.5))
-        now = go.Scatter(name=f"now {name}", mode="markers", marker=dict(size=9, color=color))
+    plan = run.recipe.schedule
+    epochs = np.linspace(1, run.recipe.epochs, 60) if plan is not None else np.empty(0)
+    for name, color, second in (("beta", "#222222", False), ("weight", _WEIGHT_COLOR, True)):
+        planned = np.array([getattr(plan, name)(float(epoch)) for epoch in epochs])
+        line = go.Scatter(x=epochs, y=planned, meta=f"{slot} planned {name}", mode="lines",
+                          line=dict(color=color, dash="dash", width=1.5))
+        now = go.Scatter(meta=f"{slot} now {name}", mode="markers", marker=dict(size=9, color=color))
         for trace in (line, now):
-            fig.add_trace(trace.update(meta=f"{slot} {trace.name}", showlegend=False), row=row, col=col, secondary_y=second)
-        fig.update_yaxes(color=color, rangemode="tozero", showgrid=not second, nticks=4, tickmode="auto", row=row, col=col, secondary_y=second)
+            fig.add_trace(trace.update(showlegend=False), row=row, col=col, secondary_y=second)
+        fig.update_yaxes(color=color, rangemode="tozero", showgrid=not second, nticks=4, tickmode="auto", row=row,
+                         col=col, secondary_y=second)
     fig.update_xaxes(title="epoch", row=row, col=col)
 
 
@@ -752,7 +784,7 @@ def _moves(run: Run, frame: Frame, slot: int = 0) -> dict[str, dict]:
         **{name: {"x": np.stack((0 * ends, ends, gap), axis=1).ravel()} for name, ends in zip(_BARS, sides)},
         "β": {"x": [frame.beta] * 2},
         "cosines": {"z": frame.cosines},
-        "now β": {"x": [frame.epoch], "y": [frame.beta]},
+        "now beta": {"x": [frame.epoch], "y": [frame.beta]},
         "now weight": {"x": [frame.epoch], "y": [frame.weight]},
     }
     for name, curves in (("decaying", _DECAYING), ("shares", _SHARES)):
@@ -768,16 +800,8 @@ def _curve_moves(frames: Sequence[Frame], slot: int = 0) -> dict[str, dict]:
     }
 
 
-def _plan_moves(recipe: Recipe, slot: int = 0) -> dict[str, dict]:
-    grid = np.linspace(1, recipe.epochs, 60) if recipe.schedule is not None else np.empty(0)
-    return {
-        f"{slot} planned {name}": {"x": grid, "y": np.array([getattr(recipe.schedule, attribute)(float(e)) for e in grid])}
-        for name, attribute in (("β", "beta"), ("weight", "weight"))
-    }
-
-
 def simplex_scrubber() -> Panel:
-    """Sliders for the number of classes, dimension, rotation and noise of a simplex ETF; angles, norms and distance follow."""
+    """Sliders for classes, dimension, rotation and noise of a simplex ETF; angles, norms and distance follow."""
 
     def draw(classes: int, dim: int, rotation: float, noise: float) -> go.Figure:
         dim = max(dim, classes - 1)
@@ -818,8 +842,8 @@ def _scrubbed(rows: torch.Tensor) -> go.Figure:
     ideal = math.degrees(math.acos(-1 / (classes - 1)))
     fig.update_layout(title=dict(
         text=f"{classes} classes in {dim} dimensions" + (", the first three shown" if dim > 3 else ""),
-        subtitle_text=f"angles {angles.min():.1f}° to {angles.max():.1f}° (ETF: {ideal:.1f}°), norms {norms.min():.3f} to "
-                      f"{norms.max():.3f}, distance to the nearest ETF {float(simplex_etf_distance(rows)):.4f}"))
+        subtitle_text=f"angles {angles.min():.1f}° to {angles.max():.1f}° (ETF: {ideal:.1f}°), norms {norms.min():.3f} "
+                      f"to {norms.max():.3f}, distance to the nearest ETF {float(simplex_etf_distance(rows)):.4f}"))
     return fig
 
 
@@ -838,9 +862,9 @@ def nearest_etf_explorer() -> Panel:
             x, y = torch.cat((rows, rows[:1])).T.numpy()
             fig.add_scatter(x=x, y=y, mode="lines", name=name, line=look)
         for name, color, mean, vertex in zip("012", plots.CLASS_COLORS, (means - means.mean(0)).numpy(), etf.numpy()):
-            fig.add_scatter(x=[vertex[0], mean[0]], y=[vertex[1], mean[1]], mode="lines+markers+text", name=f"class {name}",
-                            text=["", name], textposition="top center", line=dict(color=color, width=1),
-                            marker=dict(color=color, size=[13, 13], symbol=["diamond-open", "circle"]))
+            fig.add_scatter(x=[vertex[0], mean[0]], y=[vertex[1], mean[1]], mode="lines+markers+text",
+                            name=f"class {name}", text=["", name], textposition="top center",
+                            line=dict(color=color, width=1), marker=dict(color=color, size=[13, 13], symbol=["diamond-open", "circle"]))
         fig.update_layout(template=plots.TEMPLATE, width=640, height=480, title=dict(
             text="Class means (dots, centred) and the ETF that follows them",
             subtitle_text=f"distance to the nearest ETF {float(simplex_etf_distance(means)):.4f}"))
@@ -858,7 +882,7 @@ def nearest_etf_explorer() -> Panel:
 
 
 def radius_explorer() -> Panel:
-    """Sliders for the radius of growing balls, β and the norm, over a cloud with its spanning tree and its H0 barcode."""
+    """Sliders for the radius of growing balls, β and the norm, over a cloud, its spanning tree and its H0 barcode."""
     generator = torch.Generator().manual_seed(3)
     centres = torch.tensor([[0.0, 0.0], [2.2, 0.6], [0.8, 2.0]], dtype=torch.float64).repeat_interleave(5, 0)
     cloud = centres + 0.45 * torch.randn(15, 2, dtype=torch.float64, generator=generator)

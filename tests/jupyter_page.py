@@ -13,8 +13,9 @@ from contextlib import contextmanager
 import nbformat
 from playwright.sync_api import sync_playwright
 
+# Where there is no GPU, SwiftShader for scenes, but not for putting the page together: that would take half a core.
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle", "--use-angle=swiftshader",
-         "--enable-unsafe-swiftshader"]
+         "--enable-unsafe-swiftshader", "--disable-gpu-compositing"]
 NOTEBOOK = "window.jupyterapp?.shell?.currentWidget"
 PATIENCE = 120_000  # ms
 

@@ -43,7 +43,7 @@ def test_an_arrow_key_acts_on_the_next_steps(reader, label, name):
     handle.press("End")
     most = {"beta": 4, "weight": 1}[name]
     reader.wait_for(lambda: reader.kernel(f"lab.trainer.controls.{name}") == most, "the end of the scale")
-    reader.wait_for(lambda: reader.trace(f"now {label}", "y") == [most], "the dot on the schedule")
+    reader.wait_for(lambda: reader.trace(f"now {name}", "y") == [most], "the dot on the schedule")
     if name == "beta":
         reader.wait_for(lambda: reader.trace("β", "x") == [most, most], "the line in the barcode")
     handle.press("Home")
@@ -104,7 +104,7 @@ def test_the_scrubber_replays(reader):
     handle.press("Home")
     reader.wait_for(lambda: "replay: epoch 0.00" in reader.status(), "the first frame")
     first = reader.trace("features", "x")
-    assert reader.trace("now β", "x") == [0]
+    assert reader.trace("now beta", "x") == [0]
     handle.press("End")
     reader.wait_for(lambda: reader.trace("features", "x") != first, "the last frame")
 
