@@ -656,7 +656,7 @@ def _figure(runs: Sequence[Run]) -> go.Figure:
         fig = make_subplots(4, 2, specs=[space, [{}, {}], [{}, {}], [{}, {}]], subplot_titles=titles,
                             row_heights=[0.44, 0.2, 0.14, 0.22], vertical_spacing=0.085, horizontal_spacing=0.09)
         cells = [dict(geometry=(1, k), decaying=(2, k), shares=(3, k), bars=(4, k)) for k in (1, 2)]
-        keys = {"legend": (0, 0.545), "legend2": (0, 0.3)}
+        keys = {"legend": (0, 0.592), "legend2": (0, 0.358)}
     for slot, (run, cell) in enumerate(zip(runs, cells, strict=True)):
         for name, place in cell.items():
             _ADD[name](fig, run, slot, *place)
