@@ -58,7 +58,7 @@ DIGITS = dict(dataset="digits", backbone="small_cnn", beta0=1.1, weight=0.01, la
 MNIST = dict(dataset="mnist", backbone="mnist_cnn", beta0=1.1, weight=0.1, large_weight=0.3)
 PROFILES = {
     "quick": dict(DIGITS, sweep=(0.01, 0.03), epochs=4, seeds=1),
-    "book": dict(DIGITS, sweep=(0.01, 0.03, 0.1), epochs=12, seeds=3),
+    "book": dict(DIGITS, sweep=(0.01, 0.03, 0.1), epochs=10, seeds=3),
     "paper": dict(MNIST, sweep=(0.03, 0.1, 0.3, 1.0), epochs=310, seeds=10),
 }
 SIZES = PROFILES[PROFILE]
