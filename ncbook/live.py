@@ -751,7 +751,8 @@ def _add_cosines(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> Non
     at = fig.get_subplot(row, col)
     x, y = at.xaxis.domain[1], at.yaxis.domain
     bar = dict(x=x, len=y[1] - y[0], y=sum(y) / 2, thickness=10, xpad=4, ypad=0)
-    fig.data[-1].update(colorbar=bar, textfont_size=10)
+    text = heat.data[0].texttemplate if len(run.class_names) <= 6 else ""
+    fig.data[-1].update(colorbar=bar, textfont_size=10, texttemplate=text)
     fig.update_xaxes(type="category", showgrid=False, row=row, col=col)
     fig.update_yaxes(type="category", showgrid=False, autorange="reversed", row=row, col=col)
 

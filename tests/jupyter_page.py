@@ -11,12 +11,19 @@ import urllib.request
 from contextlib import contextmanager
 
 import nbformat
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import TimeoutError, sync_playwright
 
 # Where there is no GPU, SwiftShader for scenes, but not for putting the page together: that would take half a core.
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle", "--use-angle=swiftshader",
          "--enable-unsafe-swiftshader", "--disable-gpu-compositing"]
 NOTEBOOK = "window.jupyterapp?.shell?.currentWidget"
+SHOW_LAB = f"""() => {{
+    const notebook = {NOTEBOOK}.content;
+    const made = (cell) => cell.model.sharedModel.source.includes("lab = LiveLab");
+    notebook.activeCellIndex = notebook.widgets.findIndex(made);
+    return notebook.scrollToItem(notebook.activeCellIndex, "start");
+}}"""
+OUTPUTS = f"() => {NOTEBOOK}.content.widgets.map((c) => JSON.stringify(c.model.sharedModel.outputs ?? '').slice(0, 500))"
 PATIENCE = 120_000  # ms
 
 
@@ -104,15 +111,20 @@ def open_lab(folder, chromium, notebook):
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.set_default_timeout(PATIENCE)
+        console = []
+        page.on("console", lambda message: console.append(message.text))
         page.goto(address)
         page.wait_for_function(f"() => {NOTEBOOK}?.sessionContext?.session?.kernel?.status === 'idle'")
         assert page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        page.evaluate(f"""() => {{
-            const notebook = {NOTEBOOK}.content;
-            notebook.activeCellIndex = notebook.widgets.findIndex((c) => c.model.sharedModel.source.includes("lab = LiveLab"));
-            return notebook.scrollToItem(notebook.activeCellIndex, "start");
-        }}""")
-        page.wait_for_selector(".js-plotly-plot .xy")
+        end = time.monotonic() + PATIENCE / 1000
+        while True:
+            # Again while outputs above it still grow: JupyterLab hides cells that are out of view.
+            page.evaluate(SHOW_LAB)
+            try:
+                page.wait_for_selector(".js-plotly-plot .xy", timeout=10_000)
+                break
+            except TimeoutError:
+                assert time.monotonic() < end, f"no plot; {page.evaluate(OUTPUTS)}; console: {console}"
         yield Lab(page, browser, folder)
         browser.close()
     log = (folder / "log").read_text()
