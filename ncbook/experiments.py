@@ -138,11 +138,11 @@ def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
     os.replace(partial, path)
 
 
-def run_unit(unit: Unit, threads: int | None = 1) -> list[dict[str, str]]:
-    """Run one unit and return its rows, one for each measured epoch."""
+def run_unit(unit: Unit) -> list[dict[str, str]]:
+    """Run one unit on one thread, so that it is the same wherever it runs; return its rows, one a measured epoch."""
     data = _published_data(unit) if unit.published_split is not None else None
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
+    torch.set_num_threads(1)
     start = time.perf_counter()
     try:
         snapshots = list(train(unit.recipe, data=data, every=unit.every or unit.recipe.epochs))

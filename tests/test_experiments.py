@@ -23,11 +23,11 @@ def without_seconds(rows):
 
 
 def test_rows_say_what_was_run_and_measured():
-    (row,) = run_unit(UNITS[0], threads=None)
+    (row,) = run_unit(UNITS[0])
     assert set(row) == set(COLUMNS)
     assert [row[key] for key in ("recipe", "head", "split", "seed", "epoch")] == ["standard", "cosine", "0", "0", "2"]
     assert 0 <= float(row["test_accuracy"]) <= 100 and float(row["train_nc1"]) > 0 and row["device"] == "cpu"
-    assert [r["epoch"] for r in run_unit(UNITS[2], threads=None)] == ["0", "1", "2"]
+    assert [r["epoch"] for r in run_unit(UNITS[2])] == ["0", "1", "2"]
 
 
 def test_stopped_table_goes_on_and_equals_an_uninterrupted_one(tmp_path):
@@ -56,15 +56,16 @@ def test_killed_runner_loses_and_repeats_nothing(tmp_path):
     run_table(UNITS, path, jobs=1, progress=False)
     after = read_rows(path)
     assert [row for row in after if row in before] == before
-    whole = sorted((row for unit in UNITS for row in run_unit(unit, threads=None)), key=lambda row: row["recipe"])
+    whole = sorted((row for unit in UNITS for row in run_unit(unit)), key=lambda row: row["recipe"])
     assert without_seconds(after) == without_seconds(whole)
 
 
 def test_local_dask_cluster_gives_the_same_table(tmp_path):
     timeouts = {"distributed.comm.timeouts.connect": "300s", "distributed.comm.timeouts.tcp": "300s"}
-    with dask.config.set(timeouts), LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, protocol="tcp") as cluster:
+    workers = dict(n_workers=2, threads_per_worker=1, dashboard_address=None, protocol="tcp")
+    with dask.config.set(timeouts), LocalCluster(**workers) as cluster:
         rows = run_table(UNITS, tmp_path / "dask.csv", dask=cluster.scheduler_address, progress=False)
-    assert without_seconds(rows) == without_seconds([row for unit in UNITS for row in run_unit(unit, threads=None)])
+    assert without_seconds(rows) == without_seconds([row for unit in UNITS for row in run_unit(unit)])
 
 
 DAMAGE = {"cut": lambda text: text[:-5], "short row": lambda text: text + "standard,cosine\n",
@@ -74,7 +75,7 @@ DAMAGE = {"cut": lambda text: text[:-5], "short row": lambda text: text + "stand
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_damaged_file_is_named_and_left_alone(tmp_path, damage):
     path = tmp_path / "table.csv"
-    write_rows(path, run_unit(UNITS[0], threads=None))
+    write_rows(path, run_unit(UNITS[0]))
     path.write_text(damage(path.read_text()))
     before = path.read_text()
     with pytest.raises(ValueError, match=r"table.csv: line \d"):
@@ -84,7 +85,7 @@ def test_damaged_file_is_named_and_left_alone(tmp_path, damage):
 
 def test_full_disk_loses_no_earlier_unit(tmp_path, monkeypatch):
     path = tmp_path / "table.csv"
-    rows = run_unit(UNITS[0], threads=None)
+    rows = run_unit(UNITS[0])
     write_rows(path, rows)
 
     def full(_):
