@@ -302,15 +302,19 @@ class LiveLab(Panel):
     # What follows up to _take_frame runs with self._training held.
 
     def _work(self) -> None:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))  # of this thread; the page needs a core, too
-        while not self._closed:
-            self._wake.clear()
-            wait: float | None = _LONG
-            with self._training, self._guard():
-                self._take_orders()
-                wait = self._turn()
-            if wait:
-                self._wake.wait(wait)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))  # the page needs a core, too
+        try:
+            while not self._closed:
+                self._wake.clear()
+                wait: float | None = _LONG
+                with self._training, self._guard():
+                    self._take_orders()
+                    wait = self._turn()
+                if wait:
+                    self._wake.wait(wait)
+        finally:
+            torch.set_num_threads(threads)  # MKL's number is that of the whole process
 
     def _turn(self) -> float | None:
         """One step if one is due; returns how long to sleep until there may be something to do."""

@@ -94,11 +94,12 @@ def test_interrupted_run_continues_to_the_same_result(tmp_path):
     assert [s.epoch for s in run(recipe, checkpoint=tmp_path / "run.pt")] == [5]
 
 
-def test_killed_run_continues_to_the_same_result(tmp_path):
+def test_killed_run_continues_to_the_same_result(tmp_path, one_thread):
     script = textwrap.dedent("""
         import os, signal, sys
-        import test_training
+        import test_training, torch
         from ncbook import train
+        torch.set_num_threads(1)  # as in the process that goes on, or sums would be split differently
         for snapshot in train(test_training.CLOUDS, checkpoint=sys.argv[1]):
             if snapshot.epoch == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
