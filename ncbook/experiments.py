@@ -25,7 +25,7 @@ import torch
 from ncbook.data import Dataset, data_folder, load_dataset
 from ncbook.metrics import METRICS
 from ncbook.schedules import ConstantSchedule, SlidingSchedule
-from ncbook.training import Recipe, Snapshot, resolve_device, train
+from ncbook.training import Recipe, Snapshot, Trainer, resolve_device
 
 COLUMNS = ("recipe", "head", "split", "seed", "epoch", "weight_decay", "test_accuracy", "train_accuracy", "train_loss",
            "test_loss", *(f"{part}_{key}" for part in ("train", "test") for key in METRICS if key != "accuracy"),
@@ -34,16 +34,16 @@ COLUMNS = ("recipe", "head", "split", "seed", "epoch", "weight_decay", "test_acc
 
 @dataclass(frozen=True)
 class Unit:
-    """One run of a table: what the table calls the recipe, the recipe itself, and how often it is measured.
+    """One run of a table: what the table calls the recipe, the recipe itself, and when it is measured.
 
     `published_split` k takes the training images of the k-th published split (`published_splits`) for the recipe's own.
-    `every`: epochs between measurements, None for the last one only.
+    `measured`: ascending numbers of finished epochs at which a row is kept, None for the end only.
     """
 
     name: str
     recipe: Recipe
     published_split: int | None = None
-    every: int | None = None
+    measured: tuple[int, ...] | None = None
 
     @property
     def split(self) -> int:
@@ -98,16 +98,60 @@ def svhn250() -> list[Unit]:
             for unit in _densified(name, base, sliding, constant, range(10))]
 
 
+GUIDED = {"standard": "cosine", "fixed": "fixed", "nearest": "nearest"}  # row name -> head
+
+
+def _guided(where: str, base: Recipe, measured: Iterable[int]) -> list[Unit]:
+    """The three heads over five seeds, which also choose the training images where not all are taken."""
+    return [Unit(f"{name}_{where}", dataclasses.replace(base, head=head, seed=seed, split=seed),
+                 measured=tuple(measured))
+            for name, head in GUIDED.items() for seed in range(5)]
+
+
 def unconstrained() -> list[Unit]:
-    """Unconstrained features, C = 10 and 100, d = 512, N = 1000: three heads, five seeds, full batch."""
+    """Unconstrained features, C = 10 and 100, d = 512, N = 1000: three heads, five seeds, full batch.
+
+    From Markou et al. 2024, arXiv 2411.01248: the sizes, 2,000 iterations and the feature norm 5. Ours: SGD with a
+    constant rate in place of automatic gradient descent.
+    """
     base = Recipe(dataset="unconstrained", train_size=1000, backbone="free_features", feature_dim=512, batch_size=1000,
-                  epochs=500, lr=10.0, lr_decay="constant", weight_decay=0.0)
-    heads = {"standard": "cosine", "fixed": "fixed", "nearest": "nearest"}
-    return [Unit(f"{name}_C{classes}", dataclasses.replace(base, classes=classes, head=head, seed=seed), every=10)
-            for classes in (10, 100) for name, head in heads.items() for seed in range(5)]
+                  epochs=2000, lr=3.0, lr_decay="constant", weight_decay=0.0)
+    measured = np.unique(np.geomspace(1, base.epochs, 41).round().astype(int)).tolist()
+    return [unit for classes in (10, 100)
+            for unit in _guided(f"C{classes}", dataclasses.replace(base, classes=classes), measured)]
 
 
-TABLES = {"mnist250": mnist250, "svhn250": svhn250, "unconstrained": unconstrained}
+def speed() -> list[Unit]:
+    """Speed of guided training, measured at every epoch: digits, and MNIST with 10,000 images, which suit a CPU.
+
+    From Markou et al. 2024, arXiv 2411.01248: batches of 256 and the feature norm 5. Ours: the rest. Both networks end
+    in a linear map, since a fixed frame can be out of reach of an activation (chapter 10).
+    """
+    digits = Recipe(backbone="small_cnn", batch_size=256, epochs=30)
+    mnist = Recipe(dataset="mnist", train_size=10000, backbone="mnist_cnn", feature_dim=128, batch_size=256,
+                   epochs=12)
+    return _guided("digits", digits, range(31)) + _guided("mnist", mnist, range(13))
+
+
+# From the code of Markou et al. 2024 (github.com/evanmarkou/Guiding-Neural-Collapse): network, batches, 200 epochs,
+# feature norm 5, and the rate and weight decay that it gives SGD. Ours: SGD with momentum and a cosine decay, where
+# their scripts use automatic gradient descent; a linear map after the last ReLU, which our canonical simplex ETF needs;
+# no augmentation; batches that are not stratified.
+RESNET18 = Recipe(backbone="resnet18", feature_dim=512, batch_size=256, epochs=200, lr=0.05, weight_decay=5e-4)
+
+
+def mnist_resnet18() -> list[Unit]:
+    """Speed of guided training on all of MNIST with ResNet-18, measured at every epoch; wants a GPU."""
+    return _guided("mnist", dataclasses.replace(RESNET18, dataset="mnist"), range(201))
+
+
+def cifar10() -> list[Unit]:
+    """Guided training on CIFAR-10 with ResNet-18, measured at the published epochs 50 and 200; wants a GPU."""
+    return _guided("cifar10", dataclasses.replace(RESNET18, dataset="cifar10"), (50, 200))
+
+
+TABLES = {"mnist250": mnist250, "svhn250": svhn250, "unconstrained": unconstrained, "speed": speed,
+          "mnist_resnet18": mnist_resnet18, "cifar10": cifar10}
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -145,14 +189,17 @@ def run_unit(unit: Unit) -> list[dict[str, str]]:
     torch.set_num_threads(1)
     start = time.perf_counter()
     try:
-        snapshots = list(train(unit.recipe, data=data, every=unit.every or unit.recipe.epochs))
+        trainer, snapshots = Trainer(unit.recipe, data=data), []
+        for epoch in unit.measured or (unit.recipe.epochs,):
+            while trainer.epoch < epoch:
+                trainer.step()
+            snapshots.append(trainer.snapshot())
     finally:
         torch.set_num_threads(before)
     seconds = time.perf_counter() - start
     device = resolve_device(unit.recipe.device)
     device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    kept = snapshots if unit.every else snapshots[-1:]
-    return [_row(unit, snapshot, seconds, device) for snapshot in kept]
+    return [_row(unit, snapshot, seconds, device) for snapshot in snapshots]
 
 
 def _published_data(unit: Unit) -> Dataset:
@@ -161,15 +208,13 @@ def _published_data(unit: Unit) -> Dataset:
 
 
 def _row(unit: Unit, snapshot: Snapshot, seconds: float, device: str) -> dict[str, str]:
-    values = {f"{part}_{key}": f"{value:.6g}" for part in ("train", "test")
-              for key, value in getattr(snapshot, part).items() if key != "accuracy"}
-    for part in ("train", "test"):
-        if getattr(snapshot, part):
-            values[f"{part}_accuracy"] = f"{100 * getattr(snapshot, part)['accuracy']:.4g}"
+    values = {f"{part}_{key}": f"{100 * value if key == 'accuracy' else value:.6g}" for part in ("train", "test")
+              for key, value in getattr(snapshot, part).items()}
     name, split, seed = unit.key
-    return {"recipe": name, "head": unit.recipe.head, "split": split, "seed": seed, "epoch": str(snapshot.epoch),
-            "weight_decay": f"{unit.recipe.weight_decay:g}", **values, "seconds": f"{seconds:.1f}", "device": device,
-            "version": version("ncbook")}
+    return dict.fromkeys(COLUMNS, "") | values | {
+        "recipe": name, "head": unit.recipe.head, "split": split, "seed": seed, "epoch": str(snapshot.epoch),
+        "weight_decay": f"{unit.recipe.weight_decay:g}", "seconds": f"{seconds:.1f}", "device": device,
+        "version": version("ncbook")}
 
 
 def run_table(units: list[Unit], path: Path, *, jobs: int | None = None, dask: str | None = None,
@@ -182,9 +227,7 @@ def run_table(units: list[Unit], path: Path, *, jobs: int | None = None, dask: s
     from joblib import Parallel, delayed, parallel_config
     from tqdm.auto import tqdm
 
-    kept: dict[tuple, list[dict[str, str]]] = {}
-    for row in read_rows(path):
-        kept.setdefault((row["recipe"], row["split"], row["seed"]), []).append(row)
+    kept = _finished(path)
     pending = [unit for unit in units if unit.key not in kept]
     jobs = jobs or torch.cuda.device_count() or os.cpu_count()
     client = nullcontext()
@@ -197,11 +240,18 @@ def run_table(units: list[Unit], path: Path, *, jobs: int | None = None, dask: s
         runs = (delayed(_keyed_run)(unit, index) for index, unit in enumerate(pending))
         results = Parallel(return_as="generator_unordered")(runs)
         done = len(units) - len(pending)
-        for key, rows in tqdm(results, total=len(units), initial=done, unit="run", disable=not progress):
-            kept[key] = rows
+        for key, rows in tqdm(results, total=len(units), initial=done, unit="run", smoothing=0, disable=not progress):
+            kept = kept | _finished(path) | {key: rows}  # another run may have added to the file meanwhile
             ranked = sorted(kept, key=lambda k: (k[0], int(k[1]), int(k[2])))
             write_rows(path, [row for k in ranked for row in kept[k]])
     return [row for unit in units for row in kept[unit.key]]
+
+
+def _finished(path: Path) -> dict[tuple[str, str, str], list[dict[str, str]]]:
+    kept: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    for row in read_rows(path):
+        kept.setdefault((row["recipe"], row["split"], row["seed"]), []).append(row)
+    return kept
 
 
 def _keyed_run(unit: Unit, index: int) -> tuple[tuple[str, str, str], list[dict[str, str]]]:

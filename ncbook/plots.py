@@ -33,6 +33,7 @@ METHOD_STYLES = {  # colour, line dash, marker
     "union": ("#332288", "longdash", "hexagon"),
     "union on sphere": ("#882255", "longdashdot", "cross"),
     "too early": ("#999999", "dash", "x"),
+    "best": ("#222222", "solid", "pentagon"),
 }
 METRIC_LABELS = {
     "nc1": "NC1: within-class scatter",

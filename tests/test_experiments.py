@@ -8,14 +8,17 @@ import time
 
 import dask
 import pytest
+import torch
 from dask.distributed import LocalCluster
 
-from ncbook import Recipe
+from ncbook import Recipe, Trainer
+from ncbook.data import Dataset
 from ncbook.experiments import COLUMNS, TABLES, Unit, main, read_rows, run_table, run_unit, write_rows
 
 BASE = Recipe(classes=3, train_size=30, epochs=2, batch_size=10, feature_dim=4, device="cpu")
-UNITS = [Unit(name, dataclasses.replace(BASE, head=head, seed=seed, split=seed), every=every)
-         for name, head, every in (("standard", "cosine", None), ("nearest", "nearest", 1)) for seed in range(2)]
+UNITS = [Unit(name, dataclasses.replace(BASE, head=head, seed=seed, split=seed), measured=measured)
+         for name, head, measured in (("standard", "cosine", None), ("nearest", "nearest", (0, 1, 2)))
+         for seed in range(2)]
 
 
 def without_seconds(rows):
@@ -27,7 +30,19 @@ def test_rows_say_what_was_run_and_measured():
     assert set(row) == set(COLUMNS)
     assert [row[key] for key in ("recipe", "head", "split", "seed", "epoch")] == ["standard", "cosine", "0", "0", "2"]
     assert 0 <= float(row["test_accuracy"]) <= 100 and float(row["train_nc1"]) > 0 and row["device"] == "cpu"
-    assert [r["epoch"] for r in run_unit(UNITS[2])] == ["0", "1", "2"]
+
+
+def test_measuring_often_does_not_change_the_run():
+    often = run_unit(UNITS[2])
+    assert [row["epoch"] for row in often] == ["0", "1", "2"]
+    assert without_seconds(run_unit(dataclasses.replace(UNITS[2], measured=None))) == without_seconds(often[-1:])
+
+
+def test_rows_without_test_data_are_the_same_from_the_run_and_from_the_file(tmp_path):
+    free = Recipe(dataset="unconstrained", backbone="free_features", classes=3, train_size=30, epochs=1, device="cpu")
+    rows = run_table([Unit("free", free)], tmp_path / "table.csv", jobs=1, progress=False)
+    assert rows == read_rows(tmp_path / "table.csv")
+    assert rows[0]["test_accuracy"] == "" and float(rows[0]["train_accuracy"]) >= 0
 
 
 def test_stopped_table_goes_on_and_equals_an_uninterrupted_one(tmp_path):
@@ -38,6 +53,19 @@ def test_stopped_table_goes_on_and_equals_an_uninterrupted_one(tmp_path):
     assert without_seconds(rows) == without_seconds(whole)
     assert [row for row in read_rows(tmp_path / "parts.csv") if row in first] == first
     assert without_seconds(read_rows(tmp_path / "parts.csv")) == without_seconds(read_rows(tmp_path / "whole.csv"))
+
+
+def test_two_runs_of_one_table_keep_what_the_other_finished(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+
+    def slow(unit):
+        if unit is UNITS[0]:
+            run_table(UNITS[1:2], path, jobs=1, progress=False)
+        return run_unit(unit)
+
+    monkeypatch.setattr("ncbook.experiments.run_unit", slow)
+    run_table(UNITS[:1], path, jobs=1, progress=False)
+    assert without_seconds(read_rows(path)) == without_seconds([row for unit in UNITS[:2] for row in run_unit(unit)])
 
 
 def test_killed_runner_loses_and_repeats_nothing(tmp_path):
@@ -103,6 +131,26 @@ def test_named_tables_are_sound():
         assert len({unit.key for unit in units}) == len(units)
         for unit in units:
             assert Recipe.from_json(unit.recipe.to_json()) == unit.recipe
+            measured = list(unit.measured or [])
+            assert measured == sorted(measured) and measured[-1:] in ([], [unit.recipe.epochs])
+
+
+SHAPES = {"svhn250": (3, 32, 32), "cifar10": (3, 32, 32), "mnist_resnet18": (1, 28, 28)}
+
+
+@pytest.mark.parametrize("table", SHAPES)
+def test_recipes_of_the_tables_not_run_here_train(table, one_thread):
+    images, targets = torch.rand(20, *SHAPES[table]), torch.arange(20) % 10
+    for unit in {unit.name: unit for unit in TABLES[table]()}.values():
+        data = Dataset(unit.recipe.dataset, images, targets, images, targets, tuple("0123456789"))
+        small = {"clouds": (2, 3)} if unit.recipe.clouds else {"batch_size": 10}
+        trainer = Trainer(dataclasses.replace(unit.recipe, device="cpu", **small), data=data)
+        before = [parameter.clone() for parameter in trainer.backbone.parameters()]
+        losses = [trainer.step() for _ in range(2)]
+        assert torch.stack(losses).isfinite().all()
+        assert not any(torch.equal(*pair) for pair in zip(before, trainer.backbone.parameters(), strict=True))
+        assert (trainer.controls.weight > 0) == (unit.recipe.schedule is not None)
+        assert set(trainer.snapshot().test) == set(trainer.snapshot().train)
 
 
 def test_command_line(tmp_path, monkeypatch, capsys):
