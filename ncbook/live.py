@@ -98,8 +98,9 @@ class Run:
 class Plot(anywidget.AnyWidget):
     """A plotly figure in a page: `show` sends all of it, `move` just what changes in its traces.
 
-    `drawn` is the number of the last move that the page has drawn, so that a sender can wait for it. A FigureWidget
-    cannot say so, and answers every change with all that it knows of the figure.
+    `drawn` is the number of the last move that the page has said it has drawn, so that a sender can wait for it; a page
+    says so every third move or later, and when moves cease. A FigureWidget cannot say so, and answers every change with
+    all that it knows of the figure.
     """
 
     _esm = get_plotlyjs() + """
@@ -117,7 +118,16 @@ class Plot(anywidget.AnyWidget):
             await Plotly.redraw(plot);
             whole = performance.now();
         };
+        const answer = () => {
+            model.set("drawn", done);
+            model.save_changes();
+        };
+        const settle = async () => {
+            await redraw();
+            answer();
+        };
         const move = async () => {
+            await new Promise((go) => setTimeout(go));  // take in what has come while the last one was drawn
             const { number, moves } = model.get("_moves");
             if (number === done) return;
             done = number;
@@ -130,10 +140,10 @@ class Plot(anywidget.AnyWidget):
                 // Moves lines and dots at half the cost, but neither axes nor heat maps.
                 const traces = Object.keys(moves).map(Number);
                 await Plotly.animate(plot, { data: traces.map(() => ({})), traces }, AT_ONCE);
-                later = setTimeout(() => queue(redraw), 300);
             }
-            model.set("drawn", number);
-            model.save_changes();
+            later = setTimeout(() => queue(solid ? answer : settle), 300);
+            // Not each: an answer makes the kernel busy, then idle, and to show that costs JupyterLab half a drawing.
+            if (number >= model.get("drawn") + 3) answer();
         };
         const show = async () => {
             const { data, layout } = JSON.parse(model.get("_figure"));
@@ -150,7 +160,7 @@ class Plot(anywidget.AnyWidget):
     """
     _figure = traitlets.Unicode().tag(sync=True)
     _moves = traitlets.Dict().tag(sync=True)
-    drawn = traitlets.Int(0).tag(sync=True)
+    drawn = traitlets.Int(0).tag(sync=True, echo_update=False)
 
     def __init__(self, fig: go.Figure):
         self._sent, self._at = 0, {}
@@ -197,7 +207,7 @@ class LiveLab(Panel):
     _open: LiveLab | None = None
     _closed = True
 
-    def __init__(self, recipe: Recipe | None = None, *, frames_per_second: float = 10):
+    def __init__(self, recipe: Recipe | None = None, *, frames_per_second: float = 11):
         if recipe is None:
             schedule = SlidingSchedule(1.1, 0.1, 40)
             recipe = Recipe(classes=3, head="nearest", clouds=(8, 16), schedule=schedule, epochs=40, lr=0.05)
@@ -334,15 +344,16 @@ class LiveLab(Panel):
         self.trainer.step()
         self._due -= single
         if single or self.trainer.finished or (now >= self._next_frame and self._page_is_ready(now)):
+            begun = time.monotonic()
             self._draw(self._take_frame())
             self._moving = not single
-            spent = time.monotonic() - now
-            self._next_frame = now + max(self._interval, 2 * spent)
+            end = time.monotonic()
+            self._next_frame = max(self._next_frame + self._interval, end + (end - begun))
         return None
 
     def _page_is_ready(self, now: float) -> bool:
-        """Whether the page has but one frame left to draw, so that they don't pile up; no page needs no waiting."""
-        if not self._last_answer or self._plot.drawn >= self._awaited - 1:
+        """Whether at most three frames are not known to be drawn, so that they don't pile up; no page needs no waiting."""
+        if not self._last_answer or self._plot.drawn >= self._awaited - 3:
             return True
         if now > self._last_answer + _SILENCE:
             self._running = False
@@ -438,7 +449,6 @@ class LiveLab(Panel):
         if self._view != [run]:
             self._show([run])
         moves = _moves(run, frame) | _curve_moves(run.frames[-_WINDOW:])
-        self._awaited = self._plot.move(moves)
         with self._lock, self._own_writes():
             if "beta" not in self._pending and "weight" not in self._pending:
                 for name, value in (("beta", frame.beta), ("weight", frame.weight)):
@@ -452,6 +462,7 @@ class LiveLab(Panel):
         doing = "training" if self._running else "finished, Reset starts anew" if self.trainer.finished else "paused"
         self._tell(f"{doing}: epoch {frame.epoch:.2f} of {self.trainer.recipe.epochs}, "
                    f"step {frame.step}; β {frame.beta:.3g}, weight {frame.weight:.3g} {lead}")
+        self._awaited = self._plot.move(moves)
 
     def _draw_recorded(self, index: int) -> None:
         """Show a recorded frame of the run in view and, beside it, the other run's at the same epoch."""
