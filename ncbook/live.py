@@ -20,6 +20,7 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 import traitlets
+from plotly.colors import sample_colorscale
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
@@ -38,7 +39,7 @@ SETS = {
     **{name: dict(backbone="small_cnn", train_size=1000) for name in ("svhn", "cifar10")},
 }
 MAX_FRAMES, MAX_RUNS = 600, 8
-_SAMPLE, _WINDOW, _EXPORTED = 200, 100, 120
+_SAMPLE, _WINDOW, _AHEAD, _EXPORTED = 200, 100, 20, 120
 _LONG, _SILENCE = 3600.0, 60.0  # seconds
 _WEIGHT_COLOR = "#C04F00"
 _BARS = ("shorter than β", "longer than β")
@@ -105,9 +106,12 @@ class Plot(anywidget.AnyWidget):
 
     _esm = get_plotlyjs() + """
     const Plotly = window.Plotly;
-    const array = (v) => v instanceof DataView
-        ? new Float32Array(v.buffer.slice(v.byteOffset, v.byteOffset + v.byteLength))
-        : Array.isArray(v) ? v.map(array) : v;
+    const put = (into, values) => {
+        for (const [key, v] of Object.entries(values))
+            if (v instanceof DataView)
+                into[key] = new Float32Array(v.buffer.slice(v.byteOffset, v.byteOffset + v.byteLength));
+            else put(into[key], v);
+    };
     const AT_ONCE = { mode: "immediate", frame: { duration: 0, redraw: false }, transition: { duration: 0 } };
     async function render({ model, el }) {
         const plot = el.appendChild(document.createElement("div"));
@@ -132,12 +136,11 @@ class Plot(anywidget.AnyWidget):
             if (number === done) return;
             done = number;
             clearTimeout(later);
-            for (const [trace, values] of Object.entries(moves))
-                for (const [key, value] of Object.entries(values)) plot.data[trace][key] = array(value);
+            put(plot.data, moves);
             const solid = plot.data.some((trace) => trace.type === "scatter3d");
             if (solid || performance.now() > whole + 1500) await redraw();
             else {
-                // Moves lines and dots at half the cost, but neither axes nor heat maps.
+                // Moves lines and dots at half the cost, but does not touch axes, and would take heat maps away.
                 const traces = Object.keys(moves).map(Number);
                 await Plotly.animate(plot, { data: traces.map(() => ({})), traces }, AT_ONCE);
             }
@@ -173,17 +176,16 @@ class Plot(anywidget.AnyWidget):
             self._figure, self._moves = fig.to_json(), {"number": self._sent, "moves": {}}
 
     def move(self, moves: Mapping[str, dict]) -> int:
-        """moves: `meta` of a trace -> property -> array. Returns the number that `drawn` will have."""
+        """moves: `meta` of a trace -> property -> array or a dict of such. Returns the number `drawn` will have."""
         self._sent += 1
-        packed = {str(self._at[meta]): {key: _packed(value) for key, value in values.items()}
-                  for meta, values in moves.items() if meta in self._at}
+        packed = {str(self._at[meta]): _packed(values) for meta, values in moves.items() if meta in self._at}
         self._moves = {"number": self._sent, "moves": packed}
         return self._sent
 
 
-def _packed(value):
-    value = np.ascontiguousarray(value, dtype=np.float32)
-    return memoryview(value) if value.ndim == 1 else [memoryview(row) for row in value]
+def _packed(values: Mapping) -> dict:
+    return {key: _packed(value) if isinstance(value, Mapping) else memoryview(np.asarray(value, np.float32, order="C"))
+            for key, value in values.items()}
 
 
 class Panel(widgets.VBox):
@@ -352,7 +354,7 @@ class LiveLab(Panel):
         return None
 
     def _page_is_ready(self, now: float) -> bool:
-        """Whether at most three frames are not known to be drawn, so that they don't pile up; no page needs no waiting."""
+        """Whether at most three frames are not known to be drawn, so that they don't pile up; always without a page."""
         if not self._last_answer or self._plot.drawn >= self._awaited - 3:
             return True
         if now > self._last_answer + _SILENCE:
@@ -448,7 +450,7 @@ class LiveLab(Panel):
         run = self.runs[-1]
         if self._view != [run]:
             self._show([run])
-        moves = _moves(run, frame) | _curve_moves(run.frames[-_WINDOW:])
+        moves = _moves(run, frame) | _curve_moves(run.frames[-_WINDOW:], ahead=_AHEAD if self._running else 0)
         with self._lock, self._own_writes():
             if "beta" not in self._pending and "weight" not in self._pending:
                 for name, value in (("beta", frame.beta), ("weight", frame.weight)):
@@ -672,16 +674,18 @@ def _figure(runs: Sequence[Run]) -> go.Figure:
                             row_heights=[0.44, 0.2, 0.14, 0.22], vertical_spacing=0.085, horizontal_spacing=0.09)
         cells = [dict(geometry=(1, k), decaying=(2, k), shares=(3, k), bars=(4, k)) for k in (1, 2)]
         keys = {"legend": (0, 0.592), "legend2": (0, 0.358)}
-    for slot, (run, cell) in enumerate(zip(runs, cells, strict=True)):
-        for name, place in cell.items():
-            _ADD[name](fig, run, slot, *place)
     fig.update_layout(
         template=plots.TEMPLATE, width=840, height=480 if len(runs) == 1 else 900,
-        margin=dict(l=40, r=92, t=56 if len(runs) == 1 else 60, b=40), font_size=11, uirevision="keep",
+        margin=dict(l=40, r=92, t=56 if len(runs) == 1 else 60, b=40), font_size=11, uirevision=str(space),
         **{key: dict(x=x, y=y, yanchor="bottom", font_size=10, orientation="h", entrywidth=52)
            for key, (x, y) in keys.items()})
     if len(runs) == 1:
         fig.update_layout(legend2=dict(orientation="v", yanchor="middle", bgcolor="rgba(255,255,255,0.7)"))
+    else:
+        fig.update_layout(legend2_entrywidth=78)
+    for slot, (run, cell) in enumerate(zip(runs, cells, strict=True)):
+        for name, place in cell.items():
+            _ADD[name](fig, run, slot, *place)
     fig.update_annotations(font_size=12)
     fig.update_xaxes(title_standoff=2, automargin=False)
     fig.update_yaxes(automargin=False)
@@ -760,16 +764,32 @@ def _add_bars(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
 
 
 def _add_cosines(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
-    ideal = simplex_etf(len(run.class_names), len(run.class_names), dtype=torch.float64)
-    heat = plots.cosine_heatmap(ideal, class_names=run.class_names)
-    _place(fig, heat.data, slot, row, col)
-    at = fig.get_subplot(row, col)
-    x, y = at.xaxis.domain[1], at.yaxis.domain
-    bar = dict(x=x, len=y[1] - y[0], y=sum(y) / 2, thickness=10, xpad=4, ypad=0)
-    text = heat.data[0].texttemplate if len(run.class_names) <= 6 else ""
-    fig.data[-1].update(colorbar=bar, textfont_size=10, texttemplate=text)
-    fig.update_xaxes(type="category", showgrid=False, row=row, col=col)
-    fig.update_yaxes(type="category", showgrid=False, autorange="reversed", row=row, col=col)
+    names, layout, at = np.array(run.class_names), fig.layout, fig.get_subplot(row, col)
+    count, ideal = len(names), -1 / (len(names) - 1)
+    (left, right), (low, high) = at.xaxis.domain, at.yaxis.domain
+    side = min((right - left) * (layout.width - layout.margin.l - layout.margin.r),
+               (high - low) * (layout.height - layout.margin.t - layout.margin.b)) / count
+    ticks = ideal + np.linspace(-0.5, 0.5, 5)
+    bar = dict(x=right, y=(low + high) / 2, len=high - low, thickness=10, xpad=4, ypad=0, outlinewidth=0,
+               tickvals=ticks, ticktext=[f"{t:.2f}" if t != ideal else f"<b>{t:.3g}</b> ideal" for t in ticks])
+    rows, columns = np.nonzero(_apart(count))
+    # Squares: a heat map cannot be moved without a redraw. Pale enough for the numbers on them.
+    cells = go.Scatter(
+        name="cosines", x=names[columns], y=names[rows], mode="markers+text" if count <= 6 else "markers",
+        texttemplate="%{marker.color:.2f}", textfont_size=10,
+        hovertemplate="%{y}, %{x}: %{marker.color:.4f}<extra></extra>",
+        marker=dict(symbol="square", size=side - 2, opacity=1, line=dict(color="#E4E4E4", width=1), colorbar=bar,
+                    cmin=ideal - 0.5, cmax=ideal + 0.5,
+                    colorscale=sample_colorscale("RdBu", [0.8, 0.65, 0.5, 0.35, 0.2])))
+    _place(fig, [cells], slot, row, col, showlegend=False)
+    axis = dict(type="category", categoryarray=names, showgrid=False, row=row, col=col)
+    fig.update_xaxes(range=[-0.5, count - 0.5], **axis)
+    fig.update_yaxes(range=[count - 0.5, -0.5], **axis)
+
+
+def _apart(count: int) -> np.ndarray:
+    """Which of the (count, count) pairs are of two different classes."""
+    return ~np.eye(count, dtype=bool)
 
 
 def _add_schedule(fig: go.Figure, run: Run, slot: int, row: int, col: int) -> None:
@@ -799,7 +819,7 @@ def _moves(run: Run, frame: Frame, slot: int = 0) -> dict[str, dict]:
     moves |= {
         **{name: {"x": np.stack((0 * ends, ends, gap), axis=1).ravel()} for name, ends in zip(_BARS, sides)},
         "β": {"x": [frame.beta] * 2},
-        "cosines": {"z": frame.cosines},
+        "cosines": {"marker": {"color": frame.cosines[_apart(len(frame.cosines))]}},
         "now beta": {"x": [frame.epoch], "y": [frame.beta]},
         "now weight": {"x": [frame.epoch], "y": [frame.weight]},
     }
@@ -808,10 +828,14 @@ def _moves(run: Run, frame: Frame, slot: int = 0) -> dict[str, dict]:
     return {f"{slot} {name}": values for name, values in moves.items()}
 
 
-def _curve_moves(frames: Sequence[Frame], slot: int = 0) -> dict[str, dict]:
-    epochs = np.array([frame.epoch for frame in frames], dtype=np.float32)
+def _curve_moves(frames: Sequence[Frame], slot: int = 0, ahead: int = 0) -> dict[str, dict]:
+    """ahead: for so many more frames the axes leave room, since a page draws them anew now and then only."""
+    epochs = [frame.epoch for frame in frames]
+    room = [2 * epochs[-1] - epochs[-min(ahead, len(epochs))]] if ahead else []
+    gap = [math.nan] * len(room)
     return {
-        f"{slot} {label}": {"x": epochs, "y": np.array([frame.metrics[key] for frame in frames], dtype=np.float32)}
+        f"{slot} {label}": {"x": np.array(epochs + room, dtype=np.float32),
+                            "y": np.array([frame.metrics[key] for frame in frames] + gap, dtype=np.float32)}
         for key, (label, _, _) in (_DECAYING | _SHARES).items()
     }
 

@@ -103,8 +103,9 @@ lab
 # orders between two steps, so that a step never sees half a change.
 #
 # *No faster than the page.* A browser needs longer for a picture than the network for a step. The page therefore says
-# when it has drawn a frame, and the next one is held back until then. Training does not wait, just the pictures do;
-# without this, messages would pile up in the page and a slider would answer seconds late.
+# a few times a second how many frames it has drawn, and when it is more than a few behind, the next one is held back.
+# Training does not wait, just the pictures do; without this, messages would pile up in the page and a slider would
+# answer seconds late.
 #
 # *Errors in sight.* An exception in a thread is easily lost. The lab keeps it in `lab.error` and shows it in the status
 # line; the controls stay usable and *Reset* starts anew.

@@ -79,6 +79,26 @@ def test_the_page_gets_the_frame(lab):
     assert np.array_equal(np.where(np.isnan(bars[0]), bars[1], bars[0]), frame.deaths)
     assert np.nanmax(bars[0], initial=0) < frame.beta <= np.nanmin(bars[1], initial=np.inf)
     assert np.frombuffer(sent[at["0 features"]]["y"], np.float32).size == len(lab._indices)
+    cells = fig["data"][int(at["0 cosines"])]
+    colors = np.frombuffer(sent[at["0 cosines"]]["marker"]["color"], np.float32)
+    assert {(y, x): color for y, x, color in zip(cells["y"], cells["x"], colors, strict=True)} == {
+        (a, b): frame.cosines[i, j] for i, a in enumerate("012") for j, b in enumerate("012") if i != j}
+
+
+def test_while_it_trains_the_curves_have_room_ahead(long_lab):
+    def last(label):
+        at = next(k for k, t in enumerate(json.loads(long_lab._plot._figure)["data"]) if t["meta"] == f"0 {label}")
+        return [np.frombuffer(long_lab._plot._moves["moves"][str(at)][axis], np.float32)[-1] for axis in "xy"]
+
+    long_lab.start()
+    wait_until(lambda: len(long_lab.runs[-1].frames) > 5)
+    long_lab._training.acquire()
+    (epoch, value), now = last("NC1"), long_lab._frame.epoch
+    long_lab._training.release()
+    assert epoch > now and np.isnan(value)
+    long_lab.pause()
+    wait_until(lambda: "paused" in long_lab._status.value)
+    assert last("NC1") == pytest.approx([long_lab._frame.epoch, long_lab._frame.metrics["nc1"]])
 
 
 def test_touching_a_slider_takes_over_and_follow_gives_back(lab):

@@ -38,9 +38,9 @@ lab
 """
 
 
-# Per panel, the pictures of the page in which a point or a line is not where it was before.
+# Per panel, the pictures of the page in which a point, a line or a colour is not what it was before.
 COUNT = """() => {
-    const panels = { xy: "geometry", x2y2: "curves", x4y4: "bars" };
+    const panels = { xy: "geometry", x2y2: "curves", x4y4: "bars", x5y5: "cosines" };
     window.pictures = Object.fromEntries(Object.values(panels).map((name) => [name, 0]));
     const moved = new Set();
     new MutationObserver((changes) => {
@@ -51,8 +51,9 @@ COUNT = """() => {
         for (const { target, attributeName, oldValue } of changes)
             if (target.getAttribute(attributeName) !== oldValue)
                 for (const id of target.closest(".subplot")?.classList ?? []) if (id in panels) moved.add(panels[id]);
-    }).observe(document.querySelector(".js-plotly-plot"),
-               { subtree: true, attributes: true, attributeOldValue: true, attributeFilter: ["d", "transform"] });
+    }).observe(document.querySelector(".js-plotly-plot"), {
+        subtree: true, attributeOldValue: true, attributeFilter: ["d", "transform", "style"],
+    });
 }"""
 
 

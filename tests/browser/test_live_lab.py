@@ -50,6 +50,19 @@ def test_an_arrow_key_acts_on_the_next_steps(reader, label, name):
     reader.wait_for(lambda: reader.kernel(f"lab.trainer.controls.{name}") == 0, "the other end")
 
 
+def test_every_panel_moves_while_it_trains(reader):
+    """Each has its marks on the page all the time, and within a second they are not as they were."""
+    marks = """() => ["xy", "x2y2", "x3y3", "x4y4", "x5y5", "x6y6"].map((id) =>
+        [...document.querySelectorAll(`.js-plotly-plot .subplot.${id} :is(.point, .js-line)`)].map(
+            (e) => e.getAttribute("d") + e.getAttribute("transform") + e.getAttribute("style")).join())"""
+    before = reader.page.evaluate(marks)
+    assert all(before)
+    reader.wait_for(lambda: all(map(str.__ne__, before, reader.page.evaluate(marks))), "moving")
+    for _ in range(10):
+        time.sleep(0.1)
+        assert all(reader.page.evaluate(marks))
+
+
 def test_nothing_overlaps_or_is_cut_off(reader):
     faults = reader.page.evaluate("""() => {
         const lab = document.querySelector(".js-plotly-plot").closest(".widget-vbox");
@@ -124,6 +137,15 @@ def test_the_export_plays_by_itself(reader):
     page.wait_for_function("(last) => document.querySelector('.slider-label').textContent !== last", arg=last)
     assert all(url.startswith(("file:", "data:", "blob:")) for url in requests)
     page.close()
+
+
+def test_axes_fit_after_another_number_of_classes(reader):
+    for classes in (4, 3):
+        reader.kernel(f"lab.set(classes={classes})")
+        reader.wait_for(lambda: reader.kernel("len(lab.runs[-1].class_names)") == classes, "another number of classes")
+    reader.click("Step")
+    reader.wait_for(lambda: "step 1;" in reader.status(), "a step")
+    reader.page.wait_for_function("() => document.querySelector('.js-plotly-plot').layout.yaxis2.autorange === true")
 
 
 def test_reset_starts_anew(reader):
