@@ -25,7 +25,7 @@ import torch
 from ncbook.data import Dataset, data_folder, load_dataset
 from ncbook.metrics import METRICS
 from ncbook.schedules import ConstantSchedule, SlidingSchedule
-from ncbook.training import Recipe, Snapshot, Trainer, resolve_device
+from ncbook.training import Recipe, Snapshot, Trainer, joint_snapshot, resolve_device
 
 COLUMNS = ("recipe", "head", "split", "seed", "epoch", "weight_decay", "test_accuracy", "train_accuracy", "train_loss",
            "test_loss", *(f"{part}_{key}" for part in ("train", "test") for key in METRICS if key != "accuracy"),
@@ -37,13 +37,16 @@ class Unit:
     """One run of a table: what the table calls the recipe, the recipe itself, and when it is measured.
 
     `published_split` k takes the training images of the k-th published split (`published_splits`) for the recipe's own.
-    `measured`: ascending numbers of finished epochs at which a row is kept, None for the end only.
+    `measured`: ascending numbers of finished epochs at which a row is kept, None for the end only. `members`: how many
+    networks are trained, one after the other, with seeds seed, seed + 1000, seed + 2000 and so on, and then measured
+    side by side (`joint_snapshot`).
     """
 
     name: str
     recipe: Recipe
     published_split: int | None = None
     measured: tuple[int, ...] | None = None
+    members: int = 1
 
     @property
     def split(self) -> int:
@@ -205,11 +208,14 @@ def run_unit(unit: Unit) -> list[dict[str, str]]:
     torch.set_num_threads(1)
     start = time.perf_counter()
     try:
-        trainer, snapshots = Trainer(unit.recipe, data=data), []
+        seeds = [unit.recipe.seed + 1000 * member for member in range(unit.members)]
+        trainers = [Trainer(dataclasses.replace(unit.recipe, seed=seed), data=data) for seed in seeds]
+        snapshots = []
         for epoch in unit.measured or (unit.recipe.epochs,):
-            while trainer.epoch < epoch:
-                trainer.step()
-            snapshots.append(trainer.snapshot())
+            for trainer in trainers:
+                while trainer.epoch < epoch:
+                    trainer.step()
+            snapshots.append(trainers[0].snapshot() if unit.members == 1 else joint_snapshot(trainers))
     finally:
         torch.set_num_threads(before)
     seconds = time.perf_counter() - start

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -325,6 +325,31 @@ class Trainer:
         # torch's CPU generator keeps just 32 bits of a seed, so packing the numbers into one does not do.
         entropy = (self.recipe.seed, ("model", "order").index(purpose), stream)
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+
+class _SideBySide(nn.ModuleList):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.cat([network(inputs) for network in self], dim=1)
+
+
+def joint_snapshot(trainers: Sequence[Trainer]) -> Snapshot:
+    """The networks of M runs side by side, as one: features (k, M d) concatenated, logits averaged.
+
+    The weight (C, M d) is that of the average, so the metrics are of one linear classifier on the concatenated
+    features. Data, sample, deaths and settings are those of the first run. Raises ValueError for no runs, or for heads
+    other than "learned", which norm the features of each run alone.
+    """
+    if not trainers or any(trainer.recipe.head != "learned" for trainer in trainers):
+        raise ValueError("runs are put side by side by their learned heads, got heads "
+                         f"{[trainer.recipe.head for trainer in trainers]}")
+    joint = copy.copy(trainers[0])
+    joint.backbone = _SideBySide(trainer.backbone for trainer in trainers)
+    heads = [trainer.head for trainer in trainers]
+    joint.head = LearnedHead(sum(head.in_features for head in heads), heads[0].out_features).to(joint.device)
+    with torch.no_grad():
+        joint.head.weight.copy_(torch.cat([head.weight for head in heads], dim=1) / len(heads))
+        joint.head.bias.copy_(torch.stack([head.bias for head in heads]).mean(0))
+    return joint.snapshot()
 
 
 def train(recipe: Recipe, *, data: Dataset | None = None, controls: Controls | None = None, every: int = 1,

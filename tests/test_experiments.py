@@ -11,7 +11,7 @@ import pytest
 import torch
 from dask.distributed import LocalCluster
 
-from ncbook import Recipe, Trainer
+from ncbook import Recipe, Trainer, joint_snapshot
 from ncbook.data import Dataset
 from ncbook.experiments import COLUMNS, TABLES, Unit, main, read_rows, run_table, run_unit, write_rows
 
@@ -36,6 +36,19 @@ def test_measuring_often_does_not_change_the_run():
     often = run_unit(UNITS[2])
     assert [row["epoch"] for row in often] == ["0", "1", "2"]
     assert without_seconds(run_unit(dataclasses.replace(UNITS[2], measured=None))) == without_seconds(often[-1:])
+
+
+def test_members_of_a_unit_are_trained_apart_and_measured_together():
+    recipe = dataclasses.replace(BASE, train_size=60)
+    (row,) = run_unit(Unit("two", recipe, members=2))
+    trainers = [Trainer(dataclasses.replace(recipe, seed=seed)) for seed in (0, 1000)]
+    for trainer in trainers:
+        while not trainer.finished:
+            trainer.step()
+    joint = joint_snapshot(trainers)
+    assert float(row["test_accuracy"]) == pytest.approx(100 * joint.test["accuracy"], rel=1e-4)
+    assert float(row["train_nc1"]) == pytest.approx(joint.train["nc1"], rel=1e-4)
+    assert row["seed"] == "0" and row["train_nc1"] != f'{trainers[0].snapshot().train["nc1"]:.6g}'
 
 
 def test_rows_without_test_data_are_the_same_from_the_run_and_from_the_file(tmp_path):

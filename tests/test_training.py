@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from ncbook import ConstantSchedule, Controls, Recipe, SlidingSchedule, Snapshot, Trainer, load_dataset, train
+from ncbook import (
+    ConstantSchedule,
+    Controls,
+    Recipe,
+    SlidingSchedule,
+    Snapshot,
+    Trainer,
+    joint_snapshot,
+    load_dataset,
+    train,
+)
 from ncbook.metrics import neural_collapse
 
 SMALL = Recipe(classes=3, train_size=60, epochs=3, batch_size=20, feature_dim=8)
@@ -53,6 +63,29 @@ def test_snapshot_holds_what_it_says():
     assert snapshot.features.shape == (60, 8) and snapshot.targets.shape == (60,)
     assert snapshot.lr == pytest.approx(0.1 * (1 + math.cos(math.pi / 3)) / 2)
     assert Trainer(SMALL, data=data).snapshot().lr == 0.1
+
+
+def test_runs_side_by_side_average_their_logits():
+    trainers = [Trainer(dataclasses.replace(SMALL, seed=seed)) for seed in range(3)]
+    for trainer in trainers:
+        for _ in range(5):
+            trainer.step()
+    joint, alone = joint_snapshot(trainers), [trainer.snapshot() for trainer in trainers]
+    inputs, targets = trainers[0].data.test_inputs, trainers[0].data.test_targets
+    logits = torch.stack([trainer.head(trainer.backbone(inputs)) for trainer in trainers]).mean(0)
+    assert joint.test["accuracy"] == pytest.approx(float((logits.argmax(1) == targets).float().mean()))
+    loss = torch.nn.functional.cross_entropy(logits.detach(), targets)
+    assert joint.test["loss"] == pytest.approx(float(loss), rel=1e-5)
+    torch.testing.assert_close(joint.class_means, torch.cat([snapshot.class_means for snapshot in alone], dim=1))
+    assert joint.weight.shape == (3, 24) and joint.epoch == 1
+    assert_same(joint_snapshot(trainers[:1]), alone[0])
+    assert_same(trainers[0].snapshot(), alone[0])
+
+
+def test_runs_side_by_side_need_learned_heads():
+    for trainers in ([], [Trainer(SMALL), Trainer(dataclasses.replace(SMALL, head="nearest"))]):
+        with pytest.raises(ValueError, match="side by side"):
+            joint_snapshot(trainers)
 
 
 RECIPES = {"plain": SMALL, "clouds": CLOUDS, "union": dataclasses.replace(CLOUDS, head="nearest")}
