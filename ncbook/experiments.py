@@ -101,12 +101,24 @@ def mnist250() -> list[Unit]:
 
 
 def mnist250_choices() -> list[Unit]:
-    """What the settings of `mnist250` were chosen by: 50 epochs on the published splits 10 to 15, one seed a split."""
+    """What the settings of `mnist250` were chosen by, on the published splits 10 to 15; one seed a split.
+
+    Constant schedules, and the sliding one, with 50 epochs on splits 10 to 15. On 10 to 12, several networks side by
+    side, which share the 310 epochs of one run; seeds from 100 on, so that no network is one of those above.
+    """
     base = dataclasses.replace(MNIST250, epochs=50)
     schedules = {f"constant_beta{beta}_weight{weight}": ConstantSchedule(beta, weight)
-                 for beta in (0.5, 1.1, 2.0) for weight in (0.05, 0.1)}
-    return [Unit(name, dataclasses.replace(base, schedule=schedule, seed=split), published_split=split)
-            for name, schedule in schedules.items() for split in range(10, 16)]
+                 for beta in (0.5, 1.1, 2.0, 4.0, 8.0) for weight in (0.05, 0.1)}
+    schedules["sliding_50_epochs"] = SlidingSchedule(1.1, 0.1, 50)
+    units = [Unit(name, dataclasses.replace(base, schedule=schedule, seed=split), published_split=split)
+             for name, schedule in schedules.items() for split in range(10, 16)]
+    for name, members in (("sliding", 10), ("sliding", 5), ("vanilla", 10), ("sliding", 1)):
+        epochs = 310 // members
+        schedule = SlidingSchedule(1.1, 0.1, epochs) if name == "sliding" else None
+        recipe = dataclasses.replace(MNIST250, schedule=schedule, epochs=epochs)
+        units += [Unit(f"{name}_x{members}", dataclasses.replace(recipe, seed=100 + split), published_split=split,
+                       members=members) for split in range(10, 13)]
+    return units
 
 
 def svhn250() -> list[Unit]:
