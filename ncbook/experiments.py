@@ -110,8 +110,9 @@ def mnist250_choices() -> list[Unit]:
     side, which share the 310 epochs of one run; seeds from 100 on, so that no network is one of those above.
     """
     base = dataclasses.replace(MNIST250, epochs=50)
+    weights = {0.5: (0.05, 0.1), 1.1: (0.01, 0.02, 0.05, 0.1), 2.0: (0.01, 0.02, 0.05, 0.1), 4.0: (0.1,)}
     schedules = {f"constant_beta{beta}_weight{weight}": ConstantSchedule(beta, weight)
-                 for beta in (0.5, 1.1, 2.0, 4.0, 8.0) for weight in (0.05, 0.1)}
+                 for beta in weights for weight in weights[beta]}
     schedules["sliding_50_epochs"] = SlidingSchedule(1.1, 0.1, 50)
     units = [Unit(name, dataclasses.replace(base, schedule=schedule, seed=split), published_split=split)
              for name, schedule in schedules.items() for split in range(10, 16)]
