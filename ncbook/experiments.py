@@ -38,8 +38,8 @@ class Unit:
 
     `published_split` k takes the training images of the k-th published split (`published_splits`) for the recipe's own.
     `measured`: ascending numbers of finished epochs at which a row is kept, None for the end only. `members`: how many
-    networks are trained, one after the other, with seeds seed, seed + 1000, seed + 2000 and so on, and then measured
-    side by side (`joint_snapshot`).
+    networks are trained, apart from each other, with seeds seed, seed + 1000, seed + 2000 and so on, and measured side
+    by side (`joint_snapshot`).
     """
 
     name: str
@@ -86,7 +86,7 @@ def mnist250() -> list[Unit]:
     """MNIST-250 on the published splits 0 to 9, ablations on 0 to 4; one seed a split.
 
     "best" puts five networks side by side that share the 310 epochs. With the fixed frame the network ends in a linear
-    map, since the frame can be out of reach of an activation (chapter 10).
+    map, since the frame can be out of reach of an activation (chapter 10, section 8).
     """
     base, sliding, constant = MNIST250, SlidingSchedule(1.1, 0.1, 310), ConstantSchedule(1.1, 0.1)
     units = [unit for name in ("vanilla", "sliding", "constant")
@@ -104,19 +104,19 @@ def mnist250() -> list[Unit]:
 
 
 def mnist250_choices() -> list[Unit]:
-    """What the settings of `mnist250` were chosen by, on the published splits 10 to 15; one seed a split.
+    """Constant schedules and numbers of networks tried for `mnist250`, on the published splits 10 to 15.
 
-    Constant schedules, and the sliding one, with 50 epochs on splits 10 to 15. On 10 to 12, several networks side by
-    side, which share the 310 epochs of one run; seeds from 100 on, so that no network is one of those above.
+    Schedules with 50 epochs on splits 10 to 15. On 10 to 12, networks side by side, which share the 310 epochs of one
+    run; seeds from 100 on, so that no network is one of those above. One seed a split.
     """
     base = dataclasses.replace(MNIST250, epochs=50)
-    weights = {0.5: (0.05, 0.1), 1.1: (0.01, 0.02, 0.05, 0.1), 2.0: (0.01, 0.02, 0.05, 0.1), 4.0: (0.1,)}
+    weights = {0.5: (0.05, 0.1), 1.1: (0.01, 0.02, 0.05, 0.1), 2.0: (0.01, 0.02, 0.05, 0.1), 4.0: (0.02, 0.1)}
     schedules = {f"constant_beta{beta}_weight{weight}": ConstantSchedule(beta, weight)
                  for beta in weights for weight in weights[beta]}
-    schedules["sliding_50_epochs"] = SlidingSchedule(1.1, 0.1, 50)
+    schedules |= {"sliding_50_epochs": SlidingSchedule(1.1, 0.1, 50), "vanilla_50_epochs": None}
     units = [Unit(name, dataclasses.replace(base, schedule=schedule, seed=split), published_split=split)
              for name, schedule in schedules.items() for split in range(10, 16)]
-    for name, members in (("sliding", 1), ("sliding", 5), ("sliding", 10), ("vanilla", 5)):
+    for name, members in (("sliding", 1), ("sliding", 5), ("sliding", 10), ("vanilla", 1), ("vanilla", 5)):
         epochs = 310 // members
         schedule = SlidingSchedule(1.1, 0.1, epochs) if name == "sliding" else None
         recipe = dataclasses.replace(MNIST250, schedule=schedule, epochs=epochs)

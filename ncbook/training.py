@@ -336,19 +336,22 @@ def joint_snapshot(trainers: Sequence[Trainer]) -> Snapshot:
     """The networks of M runs side by side, as one: features (k, M d) concatenated, logits averaged.
 
     The weight (C, M d) is that of the average, so the metrics are of one linear classifier on the concatenated
-    features. Data, sample, deaths and settings are those of the first run. Raises ValueError for no runs, or for heads
-    other than "learned", which norm the features of each run alone.
+    features. Data, sample, deaths and settings are those of the first run. Raises ValueError for no runs, for runs at
+    different steps, and for heads other than "learned", whose logits are not linear in the features.
     """
     if not trainers or any(trainer.recipe.head != "learned" for trainer in trainers):
         raise ValueError("runs are put side by side by their learned heads, got heads "
                          f"{[trainer.recipe.head for trainer in trainers]}")
+    if len({trainer.steps for trainer in trainers}) > 1:
+        raise ValueError("runs side by side must have done the same number of steps, got "
+                         f"{[trainer.steps for trainer in trainers]}")
     joint = copy.copy(trainers[0])
     joint.backbone = _SideBySide(trainer.backbone for trainer in trainers)
     heads = [trainer.head for trainer in trainers]
-    joint.head = LearnedHead(sum(head.in_features for head in heads), heads[0].out_features).to(joint.device)
-    with torch.no_grad():
-        joint.head.weight.copy_(torch.cat([head.weight for head in heads], dim=1) / len(heads))
-        joint.head.bias.copy_(torch.stack([head.bias for head in heads]).mean(0))
+    joint.head = copy.deepcopy(heads[0])
+    joint.head.weight = nn.Parameter(torch.cat([head.weight for head in heads], dim=1).detach() / len(heads))
+    joint.head.bias = nn.Parameter(torch.stack([head.bias for head in heads]).mean(0).detach())
+    joint.head.in_features = joint.head.weight.shape[1]
     return joint.snapshot()
 
 

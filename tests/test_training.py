@@ -70,7 +70,9 @@ def test_runs_side_by_side_average_their_logits():
     for trainer in trainers:
         for _ in range(5):
             trainer.step()
+    state = torch.get_rng_state()
     joint, alone = joint_snapshot(trainers), [trainer.snapshot() for trainer in trainers]
+    assert torch.equal(torch.get_rng_state(), state)
     inputs, targets = trainers[0].data.test_inputs, trainers[0].data.test_targets
     logits = torch.stack([trainer.head(trainer.backbone(inputs)) for trainer in trainers]).mean(0)
     assert joint.test["accuracy"] == pytest.approx(float((logits.argmax(1) == targets).float().mean()))
@@ -82,8 +84,11 @@ def test_runs_side_by_side_average_their_logits():
     assert_same(trainers[0].snapshot(), alone[0])
 
 
-def test_runs_side_by_side_need_learned_heads():
-    for trainers in ([], [Trainer(SMALL), Trainer(dataclasses.replace(SMALL, head="nearest"))]):
+def test_runs_side_by_side_need_learned_heads_and_equal_steps():
+    ahead = Trainer(SMALL)
+    ahead.step()
+    for trainers in ([], [Trainer(SMALL), Trainer(dataclasses.replace(SMALL, head="nearest"))],
+                     [Trainer(SMALL), ahead]):
         with pytest.raises(ValueError, match="side by side"):
             joint_snapshot(trainers)
 
