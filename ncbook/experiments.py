@@ -88,7 +88,7 @@ def mnist250() -> list[Unit]:
     "best" puts five networks side by side that share the 310 epochs. With the fixed frame the network ends in a linear
     map, since the frame can be out of reach of an activation (chapter 10, section 8).
     """
-    base, sliding, constant = MNIST250, SlidingSchedule(1.1, 0.1, 310), ConstantSchedule(1.1, 0.1)
+    base, sliding, constant = MNIST250, SlidingSchedule(1.1, 0.1, 310), ConstantSchedule(4.0, 0.01)
     units = [unit for name in ("vanilla", "sliding", "constant")
              for unit in _densified(name, base, sliding, constant, range(10))]
     short = dataclasses.replace(base, schedule=SlidingSchedule(1.1, 0.1, 62), epochs=62)
@@ -110,7 +110,7 @@ def mnist250_choices() -> list[Unit]:
     run; seeds from 100 on, so that no network is one of those above. One seed a split.
     """
     base = dataclasses.replace(MNIST250, epochs=50)
-    weights = {0.5: (0.05, 0.1), 1.1: (0.01, 0.02, 0.05, 0.1), 2.0: (0.01, 0.02, 0.05, 0.1), 4.0: (0.02, 0.1)}
+    weights = {0.5: (0.05, 0.1), 1.1: (0.01, 0.02, 0.05, 0.1), 2.0: (0.01, 0.02, 0.05, 0.1), 4.0: (0.01, 0.02, 0.1)}
     schedules = {f"constant_beta{beta}_weight{weight}": ConstantSchedule(beta, weight)
                  for beta in weights for weight in weights[beta]}
     schedules |= {"sliding_50_epochs": SlidingSchedule(1.1, 0.1, 50), "vanilla_50_epochs": None}
