@@ -576,13 +576,13 @@ fig.show()
 side = {unit.name: unit for unit in TABLES["mnist250_choices"]() if unit.name.rpartition("_x")[2].isdigit()}
 wide = CHOICES[CHOICES.recipe.isin(side)].pivot(index="split", columns="recipe", values="test_accuracy")
 table(["networks × epochs", *(f"split {split}" for split in wide.index), "mean", "ETF distance, train"],
-      [[f"{name.split('_')[0]}, {unit.members} × {unit.recipe.epochs}", *(f"{x:.2f}" for x in wide[name]),
+      [[f"{name.split('_')[0]}, {unit.members} × {unit.recipe.epochs}", *("–" if np.isnan(x) else f"{x:.2f}" for x in wide[name]),
         f"{wide[name].mean():.2f}", middle(CHOICES.train_etf_distance[CHOICES.recipe == name], ".2g")]
        for name, unit in side.items() if name in wide])
 for first, second in (("sliding_x5", "sliding_x1"), ("sliding_x10", "sliding_x5"), ("vanilla_x5", "vanilla_x1"),
                       ("sliding_x5", "vanilla_x5")):
-    if first in wide and second in wide:
-        gaps = wide[first] - wide[second]
+    if {first, second} <= set(wide):
+        gaps = (wide[first] - wide[second]).dropna()
         display(Markdown(f"{first} − {second}: {gaps.mean():+.2f} (from {gaps.min():+.2f} to {gaps.max():+.2f})."))
 
 # %% [markdown]
