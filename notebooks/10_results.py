@@ -231,10 +231,10 @@ if len(means) == len(tried) and (means["count"] == 6).all():
     assert tried[constants.idxmax()] == recipes["constant"].schedule
 
 # %% [markdown]
-# With this weight decay, a constant densification does harm unless its weight is small: at the weight of 0.1 at which
-# sliding ends, it costs points from the first epochs on, when the features are not yet worth pressing together. The row
-# takes the smallest weight that was tried, ten times smaller, with the largest β that was tried with it. So the optimum
-# may lie further out; weight 0 is vanilla.
+# At this weight decay a constant densification does harm unless its weight is small. At 0.1, where sliding ends, it costs
+# points at every β: with features that are not yet worth pressing together, perhaps, which is what sliding avoids. The
+# row takes the smallest weight that was tried, and with it the largest β, so that the optimum may lie further out. (At
+# weight 0 it is vanilla.)
 
 # %% [markdown]
 # Here is every run. A colour is a method, as in the other chapters; the grey mark beside it is the published mean with
