@@ -21,7 +21,6 @@ __all__ = [
     "ClassMeanAverage", "ConstantSchedule", "Controls", "Dataset", "DelayedSchedule", "FixedETFHead", "LearnedHead",
     "NearestETFHead", "NeuralCollapse", "Recipe", "SameClassSampler", "SlidingSchedule", "Snapshot", "Trainer",
     "build_backbone", "densification_loss", "dot_regression_loss", "h0_death_times", "helmert_basis",
-    "joint_snapshot", "load_dataset",
-    "nearest_simplex_etf", "neural_collapse", "polar_factor", "riemannian_nearest_etf", "simplex_etf",
-    "simplex_etf_distance", "spanning_tree", "train",
+    "joint_snapshot", "load_dataset", "nearest_simplex_etf", "neural_collapse", "polar_factor",
+    "riemannian_nearest_etf", "simplex_etf", "simplex_etf_distance", "spanning_tree", "train",
 ]

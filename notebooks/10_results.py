@@ -590,6 +590,8 @@ for first, second in (("vanilla_50_epochs", "vanilla_x1"), ("sliding_50_epochs",
         span = f"{gaps.min():+.2f} to {gaps.max():+.2f}"
         lines.append([f"{first} − {second}", f"{gaps.mean():+.2f}", span, len(gaps)])
 table(["first minus second", "mean", "range", "splits"], lines)
+assert (wide.vanilla_50_epochs > wide.vanilla_x1)[:3].all(), "vanilla is better after 50 epochs than after 310"
+assert (wide.vanilla_x5 > wide.vanilla_x1)[:3].all(), "voting gains without densification"
 
 # %% [markdown]
 # **Vanilla was trained for too long.** With 50 epochs vanilla and sliding are about equally accurate. After 310 epochs
@@ -620,6 +622,7 @@ if past:
                      f"training set {middle(kept.train_etf_distance, '.2g')}; smaller than sliding's on "
                      f"{(far.best < far.sliding).sum()} splits, than vanilla's on {(far.best < far.vanilla).sum()}."))
     tell_ratios("best", "sliding")
+    assert not kept.lost.any(), "side by side no direction is lost"
 else:
     display(Markdown("The recipe `best` is **not run**."))
 
