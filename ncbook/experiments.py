@@ -85,14 +85,19 @@ MNIST250 = Recipe(dataset="mnist", backbone="mnist_cnn", clouds=(8, 16), p=1, ep
 def mnist250() -> list[Unit]:
     """MNIST-250 on the published splits 0 to 9, ablations on 0 to 4; one seed a split.
 
-    "best" puts five networks side by side that share the 310 epochs. With the fixed frame the network ends in a linear
-    map, since the frame can be out of reach of an activation (chapter 10, section 8).
+    "best" puts five networks side by side that share the 310 epochs, "vanilla_x5" the same without densification.
+    "sliding_again" is sliding with other seeds. With the fixed frame the network ends in a linear map, since the frame
+    can be out of reach of an activation (chapter 10, section 8).
     """
     base, sliding, constant = MNIST250, SlidingSchedule(1.1, 0.1, 310), ConstantSchedule(4.0, 0.01)
     units = [unit for name in ("vanilla", "sliding", "constant")
              for unit in _densified(name, base, sliding, constant, range(10))]
-    short = dataclasses.replace(base, schedule=SlidingSchedule(1.1, 0.1, 62), epochs=62)
-    units += [Unit("best", dataclasses.replace(short, seed=split), published_split=split, members=5)
+    for name, schedule in (("best", SlidingSchedule(1.1, 0.1, 62)), ("vanilla_x5", None)):
+        short = dataclasses.replace(base, schedule=schedule, epochs=62)
+        units += [Unit(name, dataclasses.replace(short, seed=split), published_split=split, members=5)
+                  for split in range(10)]
+    again = dataclasses.replace(base, schedule=sliding)
+    units += [Unit("sliding_again", dataclasses.replace(again, seed=100 + split), published_split=split)
               for split in range(10)]
     for name in ("vanilla", "sliding", "constant"):
         units += _densified(f"{name}_wd0.001", base, sliding, constant, range(5), weight_decay=0.001)
