@@ -29,7 +29,7 @@ from ncbook.training import Recipe, Snapshot, Trainer, joint_snapshot, resolve_d
 
 COLUMNS = ("recipe", "head", "split", "seed", "epoch", "weight_decay", "test_accuracy", "train_accuracy", "train_loss",
            "test_loss", *(f"{part}_{key}" for part in ("train", "test") for key in METRICS if key != "accuracy"),
-           "seconds", "device", "version")
+           "seconds", "device", "version", "settings")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,13 @@ class Unit:
     @property
     def key(self) -> tuple[str, str, str]:
         return self.name, str(self.split), str(self.recipe.seed)
+
+    @property
+    def settings(self) -> str:
+        """What decides the outcome, as text: the recipe but for its defaults and its device, and how many members."""
+        given = [f"{field.name}={value!r}" for field in dataclasses.fields(self.recipe)
+                 if (value := getattr(self.recipe, field.name)) != field.default and field.name != "device"]
+        return f"{f'{self.members} x ' * (self.members > 1)}Recipe({', '.join(given)})"
 
 
 def published_splits(dataset: str) -> np.ndarray:
@@ -131,7 +138,10 @@ def mnist250_choices() -> list[Unit]:
 
 
 def svhn250() -> list[Unit]:
-    """SVHN-250 on the published splits 0 to 9; one seed a split."""
+    """SVHN-250 on the published splits 0 to 9; one seed a split.
+
+    The setting of "constant" has not been chosen on other splits.
+    """
     base = Recipe(dataset="svhn", backbone="cnn13", clouds=(8, 16), p=2, epochs=310, lr=0.03, weight_decay=0.01)
     sliding, constant = SlidingSchedule(1.0, 0.1, 310), ConstantSchedule(1.0, 0.1)
     return [unit for name in ("vanilla", "sliding", "constant")
@@ -173,10 +183,11 @@ def speed() -> list[Unit]:
     return _guided("digits", digits, range(31)) + _guided("mnist", mnist, range(13))
 
 
-# From the code of Markou et al. 2024 (github.com/evanmarkou/Guiding-Neural-Collapse): network, batches, 200 epochs,
-# feature norm 5, and the rate and weight decay that it gives SGD. Ours: SGD with momentum and a cosine decay, where
-# their scripts use automatic gradient descent; a linear map after the last ReLU, which our canonical simplex ETF needs;
-# no augmentation; batches that are not stratified.
+# From the code of Markou et al. 2024 (github.com/evanmarkou/Guiding-Neural-Collapse): batches, 200 epochs, feature norm
+# 5, and the rate and weight decay that it gives SGD. Ours: SGD with momentum and a cosine decay, where their scripts
+# use automatic gradient descent; a first convolution of 3x3 and no first max-pool, where theirs is 7x7 with stride 2 and
+# has one after it; a linear map after the last ReLU, which our canonical simplex ETF needs; no augmentation; batches
+# that are not stratified.
 RESNET18 = Recipe(backbone="resnet18", feature_dim=512, batch_size=256, epochs=200, lr=0.05, weight_decay=5e-4)
 
 
@@ -257,7 +268,7 @@ def _row(unit: Unit, snapshot: Snapshot, seconds: float, device: str) -> dict[st
     return dict.fromkeys(COLUMNS, "") | values | {
         "recipe": name, "head": unit.recipe.head, "split": split, "seed": seed, "epoch": str(snapshot.epoch),
         "weight_decay": f"{unit.recipe.weight_decay:g}", "seconds": f"{seconds:.1f}", "device": device,
-        "version": version("ncbook")}
+        "version": version("ncbook"), "settings": unit.settings}
 
 
 def run_table(units: list[Unit], path: Path, *, jobs: int | None = None, dask: str | None = None,
@@ -265,12 +276,18 @@ def run_table(units: list[Unit], path: Path, *, jobs: int | None = None, dask: s
     """Run the units that the file at `path` lacks, as many at a time as there are GPUs or cores, keeping each at once.
 
     jobs: how many at a time; dask: address of a Dask scheduler, whose workers take the place of local processes.
-    Returns all rows, in the order of the units. Raises ValueError for a file that is not sound.
+    Returns all rows, in the order of the units. Raises ValueError for a file that is not sound, or that holds one of
+    the units run with other settings.
     """
+    from filelock import FileLock
     from joblib import Parallel, delayed, parallel_config
     from tqdm.auto import tqdm
 
     kept = _finished(path)
+    for unit in units:
+        if unit.key in kept and (was := kept[unit.key][0]["settings"]) != unit.settings:
+            raise ValueError(f"{path}: the kept rows of {unit.key} are of other settings; remove them, or rename the "
+                             f"recipe\nkept: {was}\nnow:  {unit.settings}")
     pending = [unit for unit in units if unit.key not in kept]
     jobs = jobs or torch.cuda.device_count() or os.cpu_count()
     client = nullcontext()
@@ -284,9 +301,10 @@ def run_table(units: list[Unit], path: Path, *, jobs: int | None = None, dask: s
         results = Parallel(return_as="generator_unordered")(runs)
         done = len(units) - len(pending)
         for key, rows in tqdm(results, total=len(units), initial=done, unit="run", smoothing=0, disable=not progress):
-            kept = kept | _finished(path) | {key: rows}  # another run may have added to the file meanwhile
-            ranked = sorted(kept, key=lambda k: (k[0], int(k[1]), int(k[2])))
-            write_rows(path, [row for k in ranked for row in kept[k]])
+            with FileLock(f"{path}.lock"):
+                kept = kept | _finished(path) | {key: rows}  # another run may have added to the file meanwhile
+                ranked = sorted(kept, key=lambda k: (k[0], int(k[1]), int(k[2])))
+                write_rows(path, [row for k in ranked for row in kept[k]])
     return [row for unit in units for row in kept[unit.key]]
 
 

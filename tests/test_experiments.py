@@ -10,7 +10,9 @@ import dask
 import pytest
 import torch
 from dask.distributed import LocalCluster
+from filelock import FileLock, Timeout
 
+import ncbook
 from ncbook import Recipe, Trainer, joint_snapshot
 from ncbook.data import Dataset
 from ncbook.experiments import COLUMNS, TABLES, Unit, main, read_rows, run_table, run_unit, write_rows
@@ -81,6 +83,29 @@ def test_two_runs_of_one_table_keep_what_the_other_finished(tmp_path, monkeypatc
     assert without_seconds(read_rows(path)) == without_seconds([row for unit in UNITS[:2] for row in run_unit(unit)])
 
 
+def test_another_process_cannot_write_the_file_between_reading_and_writing(tmp_path, monkeypatch):
+    def checked(path, rows):
+        with pytest.raises(Timeout):
+            FileLock(f"{path}.lock").acquire(timeout=0)
+        write_rows(path, rows)
+
+    monkeypatch.setattr("ncbook.experiments.write_rows", checked)
+    run_table(UNITS[:1], tmp_path / "table.csv", jobs=1, progress=False)
+    assert len(read_rows(tmp_path / "table.csv")) == 1
+
+
+def test_rows_of_other_settings_are_refused_and_kept(tmp_path):
+    path = tmp_path / "table.csv"
+    run_table(UNITS[:1], path, jobs=1, progress=False)
+    before = path.read_text()
+    for change in (dict(recipe=dataclasses.replace(UNITS[0].recipe, lr=0.2)), dict(members=2)):
+        with pytest.raises(ValueError, match="other settings"):
+            run_table([dataclasses.replace(UNITS[0], **change)], path, jobs=1, progress=False)
+    assert path.read_text() == before
+    elsewhere = dataclasses.replace(UNITS[0], recipe=dataclasses.replace(UNITS[0].recipe, device="auto"))
+    assert run_table([elsewhere], path, jobs=1, progress=False) == read_rows(path)
+
+
 def test_killed_runner_loses_and_repeats_nothing(tmp_path):
     path = tmp_path / "table.csv"
     command = [sys.executable, "-c", "import sys, pathlib, test_experiments as t; "
@@ -144,6 +169,7 @@ def test_named_tables_are_sound():
         assert len({unit.key for unit in units}) == len(units)
         for unit in units:
             assert Recipe.from_json(unit.recipe.to_json()) == unit.recipe
+            assert eval(unit.settings.split(" x ")[-1], vars(ncbook)) == unit.recipe
             measured = list(unit.measured or [])
             assert measured == sorted(measured) and measured[-1:] in ([], [unit.recipe.epochs])
 
