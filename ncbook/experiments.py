@@ -92,22 +92,23 @@ MNIST250 = Recipe(dataset="mnist", backbone="mnist_cnn", clouds=(8, 16), p=1, ep
 def mnist250() -> list[Unit]:
     """MNIST-250 on the published splits 0 to 9, ablations on 0 to 4; one seed a split.
 
-    "best" puts five networks side by side that share the 310 epochs, "vanilla_x5" the same without densification.
-    "sliding_again" is sliding with other seeds. With the fixed frame the network ends in a linear map, since the frame
-    can be out of reach of an activation (chapter 10, section 8).
+    "best" puts five networks side by side that share the 310 epochs; "vanilla_x5", an ablation, is the same without
+    densification. "sliding_again" is sliding with other seeds, on 0 to 9; "sliding_wd0.001" has the weight decay of the
+    published text and is on 0 to 9, too. With the fixed frame the network ends in a linear map, since the frame can be
+    out of reach of an activation (chapter 10, section 8).
     """
     base, sliding, constant = MNIST250, SlidingSchedule(1.1, 0.1, 310), ConstantSchedule(4.0, 0.01)
     units = [unit for name in ("vanilla", "sliding", "constant")
              for unit in _densified(name, base, sliding, constant, range(10))]
-    for name, schedule in (("best", SlidingSchedule(1.1, 0.1, 62)), ("vanilla_x5", None)):
+    for name, schedule, splits in (("best", SlidingSchedule(1.1, 0.1, 62), 10), ("vanilla_x5", None, 5)):
         short = dataclasses.replace(base, schedule=schedule, epochs=62)
         units += [Unit(name, dataclasses.replace(short, seed=split), published_split=split, members=5)
-                  for split in range(10)]
+                  for split in range(splits)]
     again = dataclasses.replace(base, schedule=sliding)
     units += [Unit("sliding_again", dataclasses.replace(again, seed=100 + split), published_split=split)
               for split in range(10)]
-    for name in ("vanilla", "sliding", "constant"):
-        units += _densified(f"{name}_wd0.001", base, sliding, constant, range(5), weight_decay=0.001)
+    for name, splits in (("vanilla", 5), ("sliding", 10), ("constant", 5)):
+        units += _densified(f"{name}_wd0.001", base, sliding, constant, range(splits), weight_decay=0.001)
     for head, feature_dim in (("fixed", 128), ("nearest", None)):
         for name in ("vanilla", "sliding"):
             units += _densified(f"{name}_{head}", base, sliding, constant, range(5), head=head,
@@ -116,10 +117,11 @@ def mnist250() -> list[Unit]:
 
 
 def mnist250_choices() -> list[Unit]:
-    """Constant schedules and numbers of networks tried for `mnist250`, on the published splits 10 to 15.
+    """Constant schedules, numbers of networks and heads tried for `mnist250`, on the published splits 10 to 15.
 
     Schedules with 50 epochs on splits 10 to 15. On 10 to 12, networks side by side, which share the 310 epochs of one
-    run; seeds from 100 on, so that no network is one of those above. One seed a split.
+    run, with seeds from 100 on, so that no network is one of those above; and heads on normalised features with two
+    feature norms, 50 epochs, no densification. One seed a split.
     """
     base = dataclasses.replace(MNIST250, epochs=50)
     weights = {0.5: (0.05, 0.1), 1.1: (0.01, 0.02, 0.05, 0.1), 2.0: (0.01, 0.02, 0.05, 0.1), 4.0: (0.01, 0.02, 0.1)}
@@ -134,6 +136,11 @@ def mnist250_choices() -> list[Unit]:
         recipe = dataclasses.replace(MNIST250, schedule=schedule, epochs=epochs)
         units += [Unit(f"{name}_x{members}", dataclasses.replace(recipe, seed=100 + split), published_split=split,
                        members=members) for split in range(10, 13)]
+    for head in ("cosine", "nearest"):
+        for scale in (5.0, 20.0):
+            recipe = dataclasses.replace(base, head=head, scale=scale)
+            units += [Unit(f"{head}_scale{scale:g}", dataclasses.replace(recipe, seed=split), published_split=split)
+                      for split in range(10, 13)]
     return units
 
 
