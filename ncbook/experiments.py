@@ -192,9 +192,9 @@ def speed() -> list[Unit]:
 
 # From the code of Markou et al. 2024 (github.com/evanmarkou/Guiding-Neural-Collapse): batches, 200 epochs, feature norm
 # 5, and the rate and weight decay that it gives SGD. Ours: SGD with momentum and a cosine decay, where their scripts
-# use automatic gradient descent; a first convolution of 3x3 and no first max-pool, where theirs is 7x7 with stride 2 and
-# has one after it; a linear map after the last ReLU, which our canonical simplex ETF needs; no augmentation; batches
-# that are not stratified.
+# use automatic gradient descent; a first convolution of 3x3 and no first max-pool, where theirs is 7x7 with stride 2
+# and has one after it; a linear map after the last ReLU, which our canonical simplex ETF needs; no augmentation;
+# batches that are not stratified.
 RESNET18 = Recipe(backbone="resnet18", feature_dim=512, batch_size=256, epochs=200, lr=0.05, weight_decay=5e-4)
 
 

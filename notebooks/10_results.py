@@ -160,6 +160,8 @@ assert differences.max(axis=None) < 0.01
 # %%
 PUBLISHED = pd.DataFrame(
     [("mnist250", "vanilla", 92.53, 0.76), ("mnist250", "constant", 94.10, 0.30), ("mnist250", "sliding", 94.24, 0.47),
+     ("mnist250", "vanilla_wd0.001", 92.53, 0.76), ("mnist250", "constant_wd0.001", 94.10, 0.30),
+     ("mnist250", "sliding_wd0.001", 94.24, 0.47),
      ("svhn250", "vanilla", 75.07, 2.70), ("svhn250", "constant", 77.50, 2.00), ("svhn250", "sliding", 78.23, 1.81)],
     columns=["table", "recipe", "mean", "std"],
 ).assign(splits=10, source="github.com/diningeachox/top_densification_nc, README.md, Results")
@@ -186,7 +188,7 @@ def verdict(published):
         return "not run"
     gap = ours.mean() - published["mean"]
     word = "reproduced" if abs(gap) <= published["std"] else "better" if gap > 0 else "worse"
-    return word if len(ours) >= published.splits else f"{word}, on {len(ours)} of {published.splits} splits so far"
+    return word if len(ours) >= published.splits else f"{word}, on {len(ours)} of {published.splits} splits"
 
 
 def mean_and_std(values):
@@ -205,9 +207,9 @@ display(Markdown(f"Published: {', '.join(PUBLISHED.source.unique())}."))
 
 # %% [markdown]
 # For vanilla and sliding, network, batches, the sliding schedule, learning rate, momentum, number of epochs and the
-# splits are those of the published scripts, which use weight decay 0.01; the text beside them says 0.001, which
-# section 4 looks at. `constant` is another matter. Its published mean is that of Hofer et al. with their own training
-# (the configuration in their repository, which is one for CIFAR-10, has weight 0.1, weight decay 0.001 and L2
+# splits are those of the published scripts. The scripts use weight decay 0.01; the text beside them says 0.001, and the
+# rows with `wd0.001` have that. `constant` is another matter. Its published mean is that of Hofer et al. with their own
+# training (the configuration in their repository, which is one for CIFAR-10, has weight 0.1, weight decay 0.001 and L2
 # distances), and ours has the training of the other rows and a β and a weight chosen below. So "reproduced" says there
 # that the number was reached, and not that their setting was repeated. `best` is ours, five sliding networks side by
 # side, and has no published number; section 6 explains it. The rows in short, read from the recipes:
@@ -227,7 +229,9 @@ table(["MNIST-250", "schedule of β and weight", "learning rate", "weight decay"
 
 # %%
 CHOICES = runs("mnist250_choices")
-tried = {unit.name: unit.recipe.schedule for unit in TABLES["mnist250_choices"]() if unit.recipe.epochs == 50}
+TRIALS = {unit.name: unit for unit in TABLES["mnist250_choices"]()}
+tried = {name: unit.recipe.schedule for name, unit in TRIALS.items()
+         if unit.recipe.epochs == 50 and unit.recipe.head == "learned"}
 means = CHOICES.groupby("recipe").test_accuracy.agg(["mean", "std", "count"]).reindex(tried).dropna()
 table(["50 epochs, splits 10 to 15", "test accuracy, %", "runs"],
       [[f"{bold}`{tried[row.Index]}`{bold}", f"{row.mean:.2f} ± {row.std:.2f}", int(row.count)]
@@ -270,19 +274,27 @@ if MAIN:
 
 # %%
 twice = pd.DataFrame({name: accuracies("mnist250", name) for name in ("sliding", "sliding_again")}).dropna()
+slow = accuracies("mnist250", "sliding_wd0.001")
 if len(twice) > 1:
     seed_std = np.sqrt((twice.diff(axis=1).iloc[:, -1] ** 2).mean() / 2)
     told = PUBLISHED[(PUBLISHED.table == "mnist250") & (PUBLISHED.recipe == "sliding")].iloc[0]
     table(["sliding, test accuracy, %", "mean ± std", "median (range)", "runs"],
           [[label, mean_and_std(values), middle(values), len(values)]
            for label, values in (("first seeds", twice.sliding), ("other seeds", twice.sliding_again),
-                                 ("all", twice.stack()))])
+                                 ("all", twice.stack()), ("first seeds, weight decay 0.001", slow)) if len(values)])
     display(Markdown(
         f"A seed is worth {seed_std:.2f} points (standard deviation). So the seeds alone give a mean over {len(twice)} "
         f"splits a standard error of {seed_std / np.sqrt(len(twice)):.2f}, and the difference of two such means on the "
         f"same splits one of {seed_std * np.sqrt(2 / len(twice)):.2f}. Published: {told['mean']:.2f}; first seeds "
         f"{twice.sliding.mean() - told['mean']:+.2f}, other seeds {twice.sliding_again.mean() - told['mean']:+.2f}, "
-        f"all {twice.size} runs {twice.stack().mean() - told['mean']:+.2f}."))
+        f"all {twice.size} runs {twice.stack().mean() - told['mean']:+.2f}, weight decay 0.001 "
+        f"{slow.mean() - told['mean']:+.2f}."))
+    assert len(slow) < 10 or max(twice.mean()) < told["mean"] < slow.mean()
+
+# %% [markdown]
+# **Which weight decay was it?** With 0.01, as in the scripts, sliding stays below the published mean with either set of
+# seeds; with 0.001, as in the text, it lies above. All of it is within the published spread, so both count as
+# reproduced, and the number alone does not tell how it was made.
 
 # %% [markdown]
 # ## 3. Compare in pairs
@@ -359,11 +371,11 @@ for r in schedules:
 # %% [markdown]
 # ## 4. Weight decay, and another classifier
 #
-# *What do the results hang on?* Two things are varied, over the first five splits. **Weight decay:** 0.001 as in the
-# published text, in place of the 0.01 of the published scripts. **Classifier:** the fixed and the nearest simplex ETF
-# in place of the learned linear one, with and without sliding densification. Each is compared with the row that it was
-# made from. With the fixed frame the network gets one more linear map besides, for a reason that section 8 gives, so
-# that this difference is that of frame and map together.
+# *What do the results hang on?* Two things are varied, over the first five splits or all ten. **Weight decay:** 0.001
+# as in the published text, in place of the 0.01 of the published scripts. **Classifier:** the fixed and the nearest
+# simplex ETF in place of the learned linear one, with and without sliding densification. Each is compared with the row
+# that it was made from, on the same splits. With the fixed frame the network gets one more linear map besides, for a
+# reason that section 8 gives, so that this difference is that of frame and map together.
 
 # %%
 ABLATIONS = [name for name in recipes if name.endswith(("_wd0.001", "_fixed", "_nearest"))]
@@ -374,12 +386,47 @@ ablations = compare([(name, name.split("_")[0]) for name in ABLATIONS], "Against
 # is expected to miss (exercise 2).
 
 # %%
-table(["splits 0 to 4", "test accuracy, %", "median (range)", "runs", "the change"],
-      [[r.first, mean_and_std(values), middle(values), len(values),
-        f"{'raises' if r.low > 0 else 'lowers' if r.high < 0 else 'has no clear effect on'} that of {r.second}"]
-       for r in ablations for values in [accuracies("mnist250", r.first)]]
-      + [[name, mean_and_std(values), middle(values), len(values), ""] for name in ("vanilla", "constant", "sliding")
-         for values in [accuracies("mnist250", name).loc[:4]] if len(values)])
+table(["test accuracy, %", "mean ± std", "median (range)", "splits", "the row it was made from, same splits",
+       "the change"],
+      [[r.first, mean_and_std(ACCURACY[r.first].dropna()), middle(ACCURACY[r.first].dropna()), r.n,
+        f"{r.second}, {mean_and_std(ACCURACY[r.second][ACCURACY[r.first].notna()])}",
+        "raises it" if r.low > 0 else "lowers it" if r.high < 0 else "has no clear effect"] for r in ablations])
+
+# %% [markdown]
+# **What does a prescribed frame cost?** All rows with a simplex ETF for a classifier are points below the same schedule
+# with a linear one. *Is that because the frame is not reached?* With features of norm $\tau$ and unit rows $w_c$ of a
+# simplex ETF, cross-entropy is least when each feature lies on its own row, where it is
+#
+# $$ \log\!\left(1 + (C-1)\, e^{-\tau C/(C-1)}\right) . $$
+
+# %%
+C = 10
+compare([("sliding_fixed", "vanilla_fixed"), ("sliding_nearest", "vanilla_nearest"),
+         ("vanilla_nearest", "vanilla_fixed"), ("sliding_nearest", "sliding_fixed")],
+        "Rows with a simplex ETF for a classifier")
+framed = runs("mnist250").query("head != 'learned'")
+if len(framed):
+    least = np.log1p((C - 1) * np.exp(-recipes["vanilla_nearest"].scale * C / (C - 1)))
+    linear = runs("mnist250").query("recipe == 'vanilla'").train_etf_distance
+    display(Markdown(f"Least cross-entropy: {least:.4f}; reached on the training set: "
+                     f"{middle(framed.train_loss, '.4f')}. ETF distance of the class means: "
+                     f"{middle(framed.train_etf_distance, '.2g')}, vanilla with a linear head {middle(linear, '.2g')}."))
+    assert framed.train_etf_distance.max() < linear.min()
+
+# %% [markdown]
+# The training images reach the frame; it is the test images that pay. *Is it the frame, or already the sphere?* The
+# *standard* head of section 8 works on features of norm $\tau$ as well, but learns its unit rows. Without densification,
+# with 50 epochs on splits 10 to 12 and two values of $\tau$:
+
+# %%
+heads = {"vanilla_50_epochs": "linear, features as they are"} | {
+    name: f"{'learned unit rows' if unit.recipe.head == 'cosine' else 'nearest ETF'}, τ = {unit.recipe.scale:g}"
+    for name, unit in TRIALS.items() if unit.recipe.head != "learned"}
+on_sphere = CHOICES[CHOICES.recipe.isin(heads) & (CHOICES.split < 13)].groupby("recipe")
+table(["50 epochs, splits 10 to 12", "test accuracy, %, mean (range)", "ETF distance, train", "runs"],
+      [[heads[name], f"{rows.test_accuracy.mean():.2f} ({rows.test_accuracy.min():.2f} to {rows.test_accuracy.max():.2f})",
+        middle(rows.train_etf_distance, ".2g"), len(rows)]
+       for name in heads if name in on_sphere.groups for rows in [on_sphere.get_group(name)]])
 
 # %% [markdown]
 # ## 5. What densification does to neural collapse
@@ -434,7 +481,6 @@ for first, second in (("constant", "vanilla"), ("sliding", "vanilla"), ("sliding
 # all directions. What neither bound decides is left open.
 
 # %%
-C = 10
 LIMIT = 0.1 / (C - 1)
 KEEPS = 2 - 2 * (np.sqrt(LIMIT) + np.sqrt((1 - LIMIT) * (C - 2))) / np.sqrt(C - 1)
 COLLAPSE = runs("mnist250").assign(lost=lambda rows: rows.train_nc1_quotient / (C * rows.train_nc1) < LIMIT,
@@ -472,7 +518,8 @@ if MAIN:
             fig.add_scatter(x=rows[key], y=rows.test_accuracy, name=name, mode="markers", showlegend=column == 1,
                             marker=dict(color=colour, symbol=symbol, size=10, opacity=0.8), row=1, col=column)
         decades = np.log10(runs("mnist250")[key].max() / runs("mnist250")[key].min())
-        fig.update_xaxes(title=label, type="log", dtick=np.ceil(decades / 4), exponentformat="power", row=1, col=column)
+        scale = dict(type="log", dtick=np.ceil(decades / 4), exponentformat="power") if decades > 1 else {}
+        fig.update_xaxes(title=label, **scale, row=1, col=column)
     fig.update_yaxes(title="test accuracy, %", col=1)
     fig.update_layout(template=plots.TEMPLATE, width=860, height=400, title=dict(
         text="Collapse and test accuracy", subtitle=dict(text="MNIST-250, a point a split")))
@@ -488,8 +535,8 @@ if MAIN:
 
 # %%
 for name in ("sliding", "sliding_wd0.001"):
-    rows = COLLAPSE[(COLLAPSE.recipe == name) & (COLLAPSE.split < 5)]
-    display(Markdown(f"{name}, splits 0 to 4: {rows.lost.sum()} of {len(rows)} runs lost a direction." if len(rows)
+    rows = COLLAPSE[COLLAPSE.recipe == name]
+    display(Markdown(f"{name}: {rows.lost.sum()} of {len(rows)} runs lost a direction." if len(rows)
                      else f"{name}: not run."))
     assert rows.lost.any() or rows.empty, "directions are lost with either decay"
 
@@ -642,7 +689,7 @@ fig.show()
 # all has nothing to do with densification.
 
 # %%
-side = {unit.name: unit for unit in TABLES["mnist250_choices"]() if not unit.name.startswith("constant")}
+side = {name: unit for name, unit in TRIALS.items() if name.startswith(("vanilla", "sliding"))}
 wide = CHOICES[CHOICES.recipe.isin(side)].pivot(index="split", columns="recipe", values="test_accuracy")
 table(["networks × epochs", *(f"split {split}" for split in (10, 11, 12)), "mean", "ETF distance, train"],
       [[f"{name.split('_')[0]}, {unit.members} × {unit.recipe.epochs}",
@@ -677,7 +724,7 @@ if {"vanilla_50_epochs", "vanilla_x1", "vanilla_x5"} <= set(wide):
 # %%
 GOAL = 95.0
 past = compare([("best", "sliding"), ("best", "constant"), ("best", "vanilla"), ("best", "vanilla_x5"),
-                ("vanilla_x5", "sliding")], "Past the published numbers")
+                ("best", "sliding_wd0.001"), ("vanilla_x5", "sliding")], "Past the published numbers")
 ours = accuracies("mnist250", "best")
 if gain := paired("best", "sliding"):
     display(Markdown(
@@ -692,14 +739,19 @@ if gain := paired("best", "sliding"):
     for other in ("sliding", "vanilla_x5"):
         tell_ratios("best", other)
     assert far.best.max() < equal[C - 2], "no direction is lost altogether"
+    if vote := paired("vanilla_x5", "sliding"):
+        assert vote.low > 0 and 0 < paired("best", "vanilla_x5").mean < 0.3
+        assert (far.vanilla_x5 < far.best)[far.vanilla_x5.notna()].all()
 else:
     display(Markdown("The recipe `best` is **not run**."))
 
 # %% [markdown]
-# Side by side no direction is lost, and that is what the identity promised. It did not promise to beat a good run: what
-# the networks share stays, and short runs share more. So it is the vote that gains here, and not a nearer frame or less
-# scatter. What gets past the published numbers is an old third idea, with a little help from densification. Joining
-# densification and the nearest ETF in one network gained nothing that is clear:
+# **The vote does most of it.** `vanilla_x5` is `best` without densification, on five splits. It is already clear of one
+# sliding network, and densification adds a fifth of a point to it. Nor is it a nearer frame that gains: the class means
+# of `vanilla_x5` are nearer to a simplex ETF than those of `best`. But no run of `best` has lost a direction
+# altogether, as its ETF distance stays below the 0.11 that this would cost at least (section 5; how weak the weakest
+# direction is, the rows leave open). So what gets past the published numbers is an old third idea, with a little help
+# from densification. Joining densification and the nearest ETF in one network gained nothing that is clear:
 #
 # **What did not help.** Other ideas were tried with one network on one to eight of the splits 10 to 17 and with 50 or
 # 100 epochs. Differences are to sliding on the same splits with as many epochs, with the number of splits in brackets.
@@ -1014,8 +1066,10 @@ for make in (TABLES["svhn250"], TABLES["cifar10"]):
 #   interval says what is left to chance.
 # - Sliding densification gains accuracy on MNIST-250, clearly and on every split, over a vanilla network of as many
 #   epochs (one that stops after 50 is as good on the splits where that was tried), and lowers the within-class scatter.
-#   It does not lead to more of *everything* that neural collapse means: more than half of its runs lose a
-#   direction of the class means on the way. Read the NC1 quotient, NC1 and the distance to the ETF together.
+#   It does not lead to more of *everything* that neural collapse means: more than half of its runs lose a direction of
+#   the class means on the way. Read the NC1 quotient, NC1 and the distance to the ETF together.
+# - A simplex ETF for a classifier, fixed or nearest, brings the class means as close to an ETF as anything here, and
+#   costs several points of accuracy on 250 images. Nearness to the ETF is no substitute for accuracy.
 # - On the test set the classifier and the nearest test mean disagree on a share of the images that is a fraction of the
 #   error, which bounds what a switch between them can gain.
 # - The Gram matrices of the class means of networks side by side add up, so a direction that one run has lost is kept
