@@ -511,13 +511,15 @@ PANELS = {"train_nc1_quotient": "NC1 quotient, train", "test_nc1_quotient": "NC1
           "train_etf_distance": "ETF distance, train"}
 if MAIN:
     fig = make_subplots(1, 3, shared_yaxes=True, horizontal_spacing=0.04)
+    shown = [name for name in MAIN if name != "best"]
+    drawn = runs("mnist250").query("recipe in @shown")
     for column, (key, label) in enumerate(PANELS.items(), start=1):
-        for name in (name for name in MAIN if name != "best"):
-            rows = runs("mnist250").query("recipe == @name")
+        for name in shown:
+            rows = drawn[drawn.recipe == name]
             colour, _, symbol = plots.METHOD_STYLES[name]
             fig.add_scatter(x=rows[key], y=rows.test_accuracy, name=name, mode="markers", showlegend=column == 1,
                             marker=dict(color=colour, symbol=symbol, size=10, opacity=0.8), row=1, col=column)
-        decades = np.log10(runs("mnist250")[key].max() / runs("mnist250")[key].min())
+        decades = np.log10(drawn[key].max() / drawn[key].min())
         scale = dict(type="log", dtick=np.ceil(decades / 4), exponentformat="power") if decades > 1 else {}
         fig.update_xaxes(title=label, **scale, row=1, col=column)
     fig.update_yaxes(title="test accuracy, %", col=1)
@@ -599,8 +601,8 @@ if "sliding_again" in present:
     lost = COLLAPSE[COLLAPSE.recipe.isin(["sliding", "sliding_again"])].pivot(index="split", columns="recipe",
                                                                            values="lost").dropna()
     moved = twice.diff(axis=1).iloc[:, -1].abs()
-    display(Markdown(f"Two runs of sliding on one split differ by {middle(moved)} points. A direction is lost by both "
-                     f"on {lost.all(axis=1).sum()} splits, by just one of them on {(lost.sum(axis=1) == 1).sum()}, by "
+    display(Markdown(f"Two runs of sliding on one split differ by {middle(moved)} points. A direction is certainly lost by "
+                     f"both on {lost.all(axis=1).sum()} splits, by just one of them on {(lost.sum(axis=1) == 1).sum()}, by "
                      f"none on {(lost.sum(axis=1) == 0).sum()}."))
 
 # %% [markdown]
