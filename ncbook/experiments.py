@@ -58,7 +58,10 @@ class Unit:
 
     @property
     def settings(self) -> str:
-        """What decides the outcome, as text: the recipe but for its defaults and its device, and how many members."""
+        """What decides the outcome, as text: the recipe but for its device, and how many members.
+
+        Defaults are left out, so that a new field of `Recipe` does not make old rows those of another recipe.
+        """
         given = [f"{field.name}={value!r}" for field in dataclasses.fields(self.recipe)
                  if (value := getattr(self.recipe, field.name)) != field.default and field.name != "device"]
         return f"{f'{self.members} x ' * (self.members > 1)}Recipe({', '.join(given)})"
