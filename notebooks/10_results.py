@@ -285,8 +285,8 @@ if len(twice) > 1:
     display(Markdown(
         f"The standard deviation due to the seed is {seed_std:.2f} points. So the seeds alone give a mean over "
         f"{len(twice)} splits a standard error of {seed_std / np.sqrt(len(twice)):.2f}, and the difference of two such "
-        f"means on the same splits one of {seed_std * np.sqrt(2 / len(twice)):.2f}. Published: {told['mean']:.2f}; first seeds "
-        f"{twice.sliding.mean() - told['mean']:+.2f}, other seeds {twice.sliding_again.mean() - told['mean']:+.2f}, "
+        f"means on the same splits one of {seed_std * np.sqrt(2 / len(twice)):.2f}. Published: {told['mean']:.2f}; "
+        f"first seeds {twice.sliding.mean() - told['mean']:+.2f}, other seeds {twice.sliding_again.mean() - told['mean']:+.2f}, "
         f"all {twice.size} runs {twice.stack().mean() - told['mean']:+.2f}, weight decay 0.001 "
         f"{slow.mean() - told['mean']:+.2f}."))
     gaps = [values.mean() - told["mean"] for values in (twice.sliding, twice.sliding_again, slow)]
@@ -621,8 +621,8 @@ if "sliding_again" in present:
                                                                            values="lost").dropna()
     moved = twice.diff(axis=1).iloc[:, -1].abs()
     display(Markdown(f"Two runs of sliding on one split differ by {middle(moved)} points. A direction is certainly "
-                     f"lost by both on {lost.all(axis=1).sum()} splits, by just one on {(lost.sum(axis=1) == 1).sum()}, "
-                     f"by none on {(lost.sum(axis=1) == 0).sum()}."))
+                     f"lost by both on {lost.all(axis=1).sum()} splits, by just one on "
+                     f"{(lost.sum(axis=1) == 1).sum()}, by none on {(lost.sum(axis=1) == 0).sum()}."))
 
 # %% [markdown]
 # An error that depends on the seed is one that several networks do not share.
