@@ -287,8 +287,8 @@ if len(twice) > 1:
         f"{len(twice)} splits a standard error of {seed_std / np.sqrt(len(twice)):.2f}, and the difference of two such "
         f"means on the same splits one of {seed_std * np.sqrt(2 / len(twice)):.2f}. Published: {told['mean']:.2f}; "
         f"first seeds {twice.sliding.mean() - told['mean']:+.2f}, "
-        f"other seeds {twice.sliding_again.mean() - told['mean']:+.2f}, all {twice.size} runs {twice.stack().mean() - told['mean']:+.2f}, weight decay 0.001 "
-        f"{slow.mean() - told['mean']:+.2f}."))
+        f"other seeds {twice.sliding_again.mean() - told['mean']:+.2f}, all {twice.size} runs "
+        f"{twice.stack().mean() - told['mean']:+.2f}, weight decay 0.001 {slow.mean() - told['mean']:+.2f}."))
     gaps = [values.mean() - told["mean"] for values in (twice.sliding, twice.sliding_again, slow)]
     assert len(slow) < 10 or max(gaps[:2]) < 0 < gaps[2] and max(map(abs, gaps)) < told["std"]
 
