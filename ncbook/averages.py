@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ncbook.checks import check_choice, check_floating, check_integer, check_labels
+
 METHODS = ("ema", "cma")
 
 
@@ -21,11 +23,9 @@ class ClassMeanAverage(nn.Module):
 
     def __init__(self, num_classes: int, dim: int, method: str = "ema"):
         super().__init__()
-        if num_classes < 2 or dim < 1:
-            raise ValueError(f"num_classes must be at least 2 and dim at least 1, got {num_classes} and {dim}")
-        if method not in METHODS:
-            raise ValueError(f"method must be one of {METHODS}, got {method!r}")
-        self.method = method
+        check_integer("num_classes", num_classes, least=2)
+        check_integer("dim", dim, least=1)
+        self.method = check_choice("method", method, METHODS)
         self.register_buffer("mean", torch.zeros(num_classes, dim))
         self.register_buffer("count", torch.zeros(num_classes, dtype=torch.long))
 
@@ -57,8 +57,7 @@ class ClassMeanAverage(nn.Module):
 
     def _check(self, features: Tensor, targets: Tensor) -> None:
         num_classes, dim = self.mean.shape
-        if not features.is_floating_point():
-            raise TypeError(f"features must be floating point, got {features.dtype}")
+        check_floating("features", features)
         if targets.dtype != torch.long:
             raise TypeError(f"targets must be int64, got {targets.dtype}")
         if features.ndim != 2 or features.shape[1] != dim or targets.shape != features.shape[:1]:
@@ -66,9 +65,4 @@ class ClassMeanAverage(nn.Module):
                              f"got {tuple(features.shape)} and {tuple(targets.shape)}")
         if len(features) == 0:
             raise ValueError("features must hold at least one sample, got an empty batch")
-        finite = features.detach().isfinite().all().to(targets.dtype)
-        finite, low, high = torch.stack([finite, *targets.aminmax()]).tolist()  # one wait for the device
-        if low < 0 or high >= num_classes:
-            raise ValueError(f"targets must lie in 0..{num_classes - 1}, got {low}..{high}")
-        if not finite:
-            raise ValueError("features must be finite, got NaN or inf")
+        check_labels("targets", targets, num_classes, features)

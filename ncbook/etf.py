@@ -7,11 +7,12 @@ Helmert basis of the complement of the ones vector and V any (d, C-1) matrix wit
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from ncbook.checks import check_finite, check_floating, check_integer, check_number
 
 # The published pull delta = 1e-3 at C = 10, relative to the unit singular values of an exact ETF: delta (C-1)/2.
 PROXIMAL = 4.5e-3
@@ -22,7 +23,7 @@ def helmert_basis(num_classes: int, *, dtype: torch.dtype | None = None, device=
 
     Returns (C, C-1). Raises ValueError for fewer than two classes.
     """
-    _check_num_classes(num_classes)
+    check_integer("num_classes", num_classes, least=2)
     k = torch.arange(1, num_classes, dtype=torch.float64)
     basis = torch.ones(num_classes, num_classes - 1, dtype=torch.float64).triu()
     basis.diagonal(-1).copy_(-k)
@@ -37,7 +38,7 @@ def simplex_etf(num_classes: int, dim: int, *, generator: torch.Generator | None
     Returns (C, dim). Raises ValueError for fewer than two classes or dim < C-1.
     Source: Papyan, Han, Donoho 2020, arXiv 2008.08186 (their definition, with unit rows).
     """
-    _check_num_classes(num_classes)
+    check_integer("num_classes", num_classes, least=2)
     _check_dim(num_classes, dim)
     if generator is None:
         frame = torch.eye(dim, num_classes - 1, dtype=torch.float64)
@@ -83,7 +84,7 @@ def polar_factor(a: Tensor) -> Tensor:
     Raises TypeError for integers, ValueError for d < k or NaN or inf.
     Source: Gould, Hartley, Campbell 2019, arXiv 1909.04866 (equality-constrained nodes), for X^T X = I.
     """
-    _check_floating(a, "a")
+    check_finite("a", check_floating("a", a))
     if a.ndim < 2 or a.shape[-2] < a.shape[-1] or a.shape[-1] == 0:
         raise ValueError(f"a must have shape (..., d, k) with d >= k >= 1, got {tuple(a.shape)}")
     with torch.autocast(a.device.type, enabled=False):
@@ -102,14 +103,14 @@ def nearest_simplex_etf(class_means: Tensor, *, previous: Tensor | None = None, 
     without a previous solution to be pulled to.
     Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248: their proximal problem, in closed form.
     """
-    aligned, basis = _aligned_means(class_means)
+    aligned, basis = aligned_means(class_means)
     scale = math.sqrt(len(basis) / (len(basis) - 1))
-    if (previous is None or check_proximal(proximal) == 0) and not aligned.any():
+    if (previous is None or check_number("proximal", proximal) == 0) and not aligned.any():
         raise ValueError("class_means are all identical, so every simplex ETF is equally near: give `previous` "
                          "and a positive proximal")
     with torch.autocast(aligned.device.type, enabled=False):
         if previous is not None:
-            _check_previous(previous, class_means)
+            check_previous(previous, class_means)
             aligned = aligned + proximal / scale * previous.to(aligned).T @ basis
         return (scale * basis @ _PolarFactor.apply(aligned).T).to(class_means.dtype)
 
@@ -122,7 +123,7 @@ def simplex_etf_distance(class_means: Tensor) -> Tensor:
     class_means (C, d); returns (). Raises TypeError for integers, ValueError for wrong shapes, NaN or inf.
     Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248: the value of their problem at its solution.
     """
-    aligned, basis = _aligned_means(class_means, any_dim=True)
+    aligned, basis = aligned_means(class_means, any_dim=True)
     rank = len(basis) - 1
     if not aligned.any():
         return aligned.new_full((), 2.0).to(class_means.dtype)
@@ -131,78 +132,9 @@ def simplex_etf_distance(class_means: Tensor) -> Tensor:
     return distance.to(class_means.dtype)
 
 
-class EtfSolution(NamedTuple):
-    """What the Riemannian solver found: the ETF (C, d) and, per iteration, the cost, gradient norm and ETF."""
-
-    etf: Tensor
-    cost: list[float]
-    gradient_norm: list[float]
-    path: list[Tensor]
-
-
-def riemannian_nearest_etf(class_means: Tensor, *, previous: Tensor | None = None, proximal: float = PROXIMAL,
-                           initial: Tensor | None = None, max_iterations: int = 100) -> EtfSolution:
-    """The problem of `nearest_simplex_etf` solved by Riemannian trust regions on the Stiefel manifold (pymanopt).
-
-    Minimises |H^T - V Q^T/sqrt(C-1)|_F^2 + proximal/(C-1) |V - V_previous|_F^2 over V^T V = I. A slow reference in
-    float64 that shows the solver at work; not differentiable. class_means (C, d); previous and initial (C, d) are
-    simplex ETFs, the start is the canonical one without `initial` (mirrored for d = C-1 where need be).
-    Raises as `nearest_simplex_etf`.
-    Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248: their solver and, in V, their problem.
-    """
-    import numpy as np
-    import pymanopt
-    from pymanopt.manifolds import Stiefel
-    from pymanopt.optimizers import TrustRegions
-
-    aligned, basis = _aligned_means(class_means.detach().double().cpu())
-    num_classes, dim = class_means.shape
-    rank, scale = num_classes - 1, math.sqrt(num_classes / (num_classes - 1))
-    start = simplex_etf(num_classes, dim) if initial is None else initial
-    _check_previous(start, class_means)
-
-    def frame_of(etf: Tensor):
-        return (etf.detach().double().cpu().T @ basis / scale).numpy()
-
-    target, pull, pulled_to = aligned.numpy(), 0.0, frame_of(start)
-    if previous is not None:
-        _check_previous(previous, class_means)
-        pull, pulled_to = check_proximal(proximal), frame_of(previous)
-
-    manifold, visited = Stiefel(dim, rank), []
-
-    @pymanopt.function.numpy(manifold)
-    def cost(v):
-        return (((v - target) ** 2).sum() + pull * ((v - pulled_to) ** 2).sum()) / rank
-
-    @pymanopt.function.numpy(manifold)
-    def euclidean_gradient(v):
-        # TrustRegions keeps no log of its points, but takes a gradient at each one that it accepts.
-        if not visited or (v != visited[-1]).any():
-            visited.append(v.copy())
-        return 2 * (v - target + pull * (v - pulled_to)) / rank
-
-    @pymanopt.function.numpy(manifold)
-    def euclidean_hessian(v, direction):
-        return 2 * (1 + pull) * direction / rank
-
-    problem = pymanopt.Problem(manifold, cost, euclidean_gradient=euclidean_gradient,
-                               euclidean_hessian=euclidean_hessian)
-    optimizer = TrustRegions(max_iterations=max_iterations, min_gradient_norm=1e-10, verbosity=0)
-    initial_point = frame_of(start)
-    if dim == rank and np.linalg.det(initial_point) * np.linalg.det(target + pull * pulled_to) < 0:
-        # Square orthogonal matrices form two components, and the solver cannot leave the one that it starts in.
-        initial_point[:, -1] *= -1
-    optimizer.run(problem, initial_point=initial_point, maxinner=max(manifold.dim, 1))  # dim is 0 for C = 2, d = 1
-    points = list(visited)
-    costs = [float(cost(v)) for v in points]
-    norms = [float(manifold.norm(v, problem.riemannian_gradient(v))) for v in points]
-    path = [scale * basis @ torch.from_numpy(v).T for v in points]
-    return EtfSolution(path[-1].to(class_means.dtype), costs, norms, path)
-
-
-def _aligned_means(class_means: Tensor, *, any_dim: bool = False) -> tuple[Tensor, Tensor]:
-    _check_floating(class_means, "class_means")
+def aligned_means(class_means: Tensor, *, any_dim: bool = False) -> tuple[Tensor, Tensor]:
+    """sqrt(C-1) H^T Q / |H^T Q|_F of the centred class means H, zeros when they are identical: (d, C-1), and Q."""
+    check_finite("class_means", check_floating("class_means", class_means))
     if class_means.ndim != 2 or len(class_means) < 2:
         raise ValueError(f"class_means must have shape (C, d) with C >= 2, got {tuple(class_means.shape)}")
     num_classes, dim = class_means.shape
@@ -226,32 +158,14 @@ def _working_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _check_num_classes(num_classes: int) -> None:
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-
-
 def _check_dim(num_classes: int, dim: int) -> None:
     if dim < num_classes - 1:
         raise ValueError(f"dim must be at least num_classes - 1 = {num_classes - 1} for a simplex ETF, got {dim}")
 
 
-def _check_floating(x: Tensor, name: str) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"{name} must be a floating-point tensor, got {getattr(x, 'dtype', type(x).__name__)}")
-    if not x.isfinite().all():
-        raise ValueError(f"{name} must be finite, got NaN or inf")
-
-
-def check_proximal(proximal: float) -> float:
-    """Return the weight of a proximal term. Raises ValueError for negative, NaN or inf."""
-    if not 0 <= proximal < math.inf:
-        raise ValueError(f"proximal must be finite and not negative, got {proximal}")
-    return proximal
-
-
-def _check_previous(previous: Tensor, class_means: Tensor) -> None:
-    _check_floating(previous, "previous")
+def check_previous(previous: Tensor, class_means: Tensor) -> None:
+    """Raises as `nearest_simplex_etf` for a previous solution that does not fit the class means."""
+    check_finite("previous", check_floating("previous", previous))
     if previous.shape != class_means.shape:
         raise ValueError(f"previous must have the shape of class_means {tuple(class_means.shape)}, "
                          f"got {tuple(previous.shape)}")

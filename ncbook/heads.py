@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ncbook.averages import ClassMeanAverage
-from ncbook.etf import PROXIMAL, check_proximal, nearest_simplex_etf, simplex_etf
+from ncbook.checks import check_number
+from ncbook.etf import PROXIMAL, nearest_simplex_etf, simplex_etf
 
 SCALE = 5.0  # the published feature norm tau
 
@@ -29,7 +33,7 @@ class LearnedHead(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, *, cosine: bool = False, scale: float = SCALE):
         super().__init__(in_features, out_features, bias=not cosine)
-        self.scale = _check_scale(scale) if cosine else None
+        self.scale = check_number("scale", scale, positive=True) if cosine else None
         if cosine:
             parametrize.register_parametrization(self, "weight", _UnitRows())
 
@@ -51,7 +55,7 @@ class FixedETFHead(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, *, scale: float = SCALE):
         super().__init__()
-        self.scale = _check_scale(scale)
+        self.scale = check_number("scale", scale, positive=True)
         if out_features < 2 or in_features < out_features - 1:
             raise ValueError("a simplex ETF needs out_features >= 2 and in_features >= out_features - 1, "
                              f"got in_features = {in_features} and out_features = {out_features}")
@@ -82,7 +86,7 @@ class NearestETFHead(FixedETFHead):
     def __init__(self, in_features: int, out_features: int, *, scale: float = SCALE, method: str = "ema",
                  proximal: float = PROXIMAL):
         super().__init__(in_features, out_features, scale=scale)
-        self.proximal = check_proximal(proximal)
+        self.proximal = check_number("proximal", proximal)
         self.averages = ClassMeanAverage(out_features, in_features, method)
         self._targets: Tensor | None = None
 
@@ -114,15 +118,19 @@ class NearestETFHead(FixedETFHead):
         return F.linear(embedded, weight, bias)
 
 
-def dot_regression_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Half the mean of (logit of the true class - 1)^2; meant for heads of scale 1, whose largest logit is 1.
+class HeadKind(NamedTuple):
+    """How a recipe names a head. build(in_features, out_features, **options) makes one; options are the fields of a
+    recipe that it takes; method is what tables and figures call training with it; learned: its rows are parameters."""
 
-    logits (N, C), targets (N,) int64; returns (). Source: Yang et al. 2022, arXiv 2203.09081 (dot-regression loss).
-    """
-    return (logits.gather(1, targets[:, None]) - 1).square().mean() / 2
+    build: Callable[..., nn.Module]
+    method: str
+    options: tuple[str, ...] = ()
+    learned: bool = False
 
 
-def _check_scale(scale: float) -> float:
-    if not 0 < scale < float("inf"):
-        raise ValueError(f"scale must be finite and positive, got {scale}")
-    return scale
+HEADS: dict[str, HeadKind] = {
+    "learned": HeadKind(LearnedHead, "linear", learned=True),
+    "cosine": HeadKind(partial(LearnedHead, cosine=True), "standard", ("scale",), learned=True),
+    "fixed": HeadKind(FixedETFHead, "fixed", ("scale",)),
+    "nearest": HeadKind(NearestETFHead, "nearest", ("scale",)),
+}

@@ -6,23 +6,57 @@ within-class scatter is close to rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pdist
 
+from ncbook.checks import check_finite, check_floating, check_integer, check_labels
 from ncbook.etf import simplex_etf_distance
 
-METRICS = (
-    "nc1", "nc1_quotient", "cdnv", "vci", "nc2_equinorm", "nc2_equiangular", "nc2_gram", "etf_distance", "nc3",
-    "nc3_gram", "nc4", "weight_equinorm", "weight_equiangular", "bias_collapse", "numerical_rank", "cosine_margin",
-    "accuracy",
-)
 _LABEL_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def neural_collapse(features: Tensor, targets: Tensor, weight: Tensor | None = None,
-                    bias: Tensor | None = None) -> dict[str, float]:
-    """Every neural collapse metric of a set of features, as Python floats in the order of `METRICS`.
+class Summary(NamedTuple):
+    """What a metric is computed from, in float64: count (C,), class means (C, d), variation (C,), the summed squared
+    deviations of each class, scatter (d, d), the pooled ones; the mean of the class means (d,) and the class means minus
+    it (C, d), zeros where they are no more than `rounding` (); the classifier, or None; samples, the batches (features,
+    targets) that were kept."""
+
+    count: Tensor
+    mean: Tensor
+    variation: Tensor
+    scatter: Tensor
+    global_mean: Tensor
+    between: Tensor
+    rounding: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    samples: list[tuple[Tensor, Tensor]]
+
+
+class Metric(NamedTuple):
+    """One metric: its key and label, its limit under collapse for C classes, the direction that it takes ("down" or
+    "up"), the axis that shows it ("log" or "linear").
+
+    compute: a function of a `Summary` to a number, or to a dict of keys of several metrics, and what it needs beside the
+    moments: "classifier", "samples".
+    """
+
+    key: str
+    label: str
+    limit: Callable[[int], float]
+    direction: str
+    axis: str
+    compute: Callable[[Summary], Tensor | float | dict[str, Tensor]]
+    needs: tuple[str, ...] = ()
+
+
+def neural_collapse(features: Tensor, targets: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *,
+                    keys: Iterable[str] | None = None) -> dict[str, float]:
+    """The neural collapse metrics of a set of features, as Python floats in the order of `METRICS`; just `keys`, if given.
 
     With H = [mu_c - mu_G] (d, C), mu_G the mean of the class means, S_W the within-class covariance over all N samples
     (1/N), S_B = H H^T/C, S_T = S_W + S_B, M = I - 11^T/C, standard deviations over classes (1/C):
@@ -61,12 +95,8 @@ def neural_collapse(features: Tensor, targets: Tensor, weight: Tensor | None = N
     (cdnv); Xu, Liu 2023, arXiv 2306.03440 (vci).
     """
     _check_batch(features, targets)
-    if weight is None:
-        num_classes = _count_classes(targets)
-    else:
-        _check_floating(weight, "weight", 2)
-        num_classes = len(weight)
-    return NeuralCollapse(num_classes, features.shape[1]).update(features, targets).compute(weight, bias)
+    num_classes = _count_classes(targets) if weight is None else len(check_floating("weight", weight, 2))
+    return NeuralCollapse(num_classes, features.shape[1]).update(features, targets).compute(weight, bias, keys=keys)
 
 
 class NeuralCollapse:
@@ -84,10 +114,8 @@ class NeuralCollapse:
 
     @torch.inference_mode(False)  # or the state could not be updated outside inference mode
     def __init__(self, num_classes: int, dim: int, *, keep_features: bool = True):
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-        if dim < 1:
-            raise ValueError(f"dim must be at least 1, got {dim}")
+        check_integer("num_classes", num_classes, least=2)
+        check_integer("dim", dim, least=1)
         self.num_classes, self.dim, self.keep_features = num_classes, dim, keep_features
         self._count = torch.zeros(num_classes, dtype=torch.int64)
         self._mean = torch.zeros(num_classes, dim, dtype=torch.float64)
@@ -108,7 +136,7 @@ class NeuralCollapse:
             raise ValueError(f"features must have {self.dim} columns, got shape {tuple(features.shape)}")
         device = _float64_device(features)
         targets = targets.to(device, torch.int64)
-        _check_values(features, targets, self.num_classes)
+        check_labels("targets", targets, self.num_classes, features)
         if self.keep_features:
             self._kept.append((features.detach().to(device, copy=True), targets.clone()))
         self._move(device)
@@ -134,37 +162,51 @@ class NeuralCollapse:
         return self
 
     @torch.no_grad()
-    def compute(self, weight: Tensor | None = None, bias: Tensor | None = None) -> dict[str, float]:
+    def compute(self, weight: Tensor | None = None, bias: Tensor | None = None, *,
+                keys: Iterable[str] | None = None) -> dict[str, float]:
         """The metrics of all samples so far; see `neural_collapse`.
 
-        weight (C, dim), bias (C,). Raises TypeError and ValueError for a bad weight or bias, ValueError when a class
-        has no sample yet.
+        weight (C, dim), bias (C,). keys: those of `METRICS` that are wanted, None for all that can be had. Raises
+        TypeError and ValueError for a bad weight or bias, ValueError for an unknown key, one that needs what is not
+        there, or when a class has no sample yet.
         """
         self._check_classes()
         if weight is None and bias is not None:
             raise ValueError("bias was given without weight: give both, or neither")
         if weight is not None:
             weight, bias = self._classifier(weight, bias)
+        have = {"classifier": weight is not None, "samples": self.keep_features}
+        can = [key for key, metric in METRICS.items() if all(have[need] for need in metric.needs)]
+        wanted = can if keys is None else [key for key in METRICS if key in set(keys)]
+        if keys is not None and (absent := set(keys) - set(can)):
+            raise ValueError(f"keys must be metrics that can be computed here, {', '.join(can)}, got {sorted(absent)}")
         with torch.autocast(self._mean.device.type, enabled=False):
-            values = self._values(weight, bias)
-            keys = [key for key in METRICS if key in values]
-            return dict(zip(keys, torch.stack([values[key] for key in keys]).tolist(), strict=True))
+            summary, values = self._summary(weight, bias), {}
+            for key in wanted:
+                if key not in values:
+                    found = METRICS[key].compute(summary)
+                    values |= found if isinstance(found, dict) else {key: found}
+            numbers = [torch.as_tensor(values[key], dtype=torch.float64, device=self._mean.device) for key in wanted]
+            return dict(zip(wanted, torch.stack(numbers).tolist(), strict=True)) if wanted else {}
 
-    def _values(self, weight: Tensor | None, bias: Tensor | None) -> dict[str, Tensor]:
+    @property
+    def class_means(self) -> Tensor:
+        """The class means (C, dim) so far, float64; zeros for a class without a sample."""
+        return self._mean
+
+    def spectrum(self) -> Tensor:
+        """The eigenvalues (min(dim, C-1),) of S_B, descending."""
+        self._check_classes()
+        values = torch.linalg.svdvals(self._summary(None, None).between).square() / self.num_classes
+        return values[: min(self.dim, self.num_classes - 1)]
+
+    def _summary(self, weight: Tensor | None, bias: Tensor | None) -> Summary:
         global_mean = self._mean.mean(0)
         between = self._mean - global_mean
         rounding = torch.finfo(torch.float64).eps * max(between.shape) * torch.linalg.vector_norm(self._mean)
         between = between * (torch.linalg.vector_norm(between) > rounding)
-        values = _variability(between, rounding, self._count, self._variation, self._scatter)
-        values |= _simplex(between, "nc2")
-        values |= {"nc2_gram": _gram_gap(between @ between.T), "etf_distance": simplex_etf_distance(between)}
-        if self.keep_features:
-            values["numerical_rank"] = self._numerical_rank()
-        if weight is not None:
-            values |= _duality(between, global_mean, weight, bias) | _simplex(weight, "weight")
-        if weight is not None and self.keep_features:
-            values |= self._decisions(between, global_mean, weight, bias)
-        return values
+        return Summary(self._count, self._mean, self._variation, self._scatter, global_mean, between, rounding, weight,
+                       bias, self._kept)
 
     def _move(self, device: torch.device) -> None:
         self._count, self._mean = self._count.to(device), self._mean.to(device)
@@ -189,40 +231,15 @@ class NeuralCollapse:
             raise ValueError(_no_sample(missing, self.num_classes))
 
     def _classifier(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        _check_floating(weight, "weight", 2)
-        if bias is None:
-            bias = weight.new_zeros(self.num_classes)
-        _check_floating(bias, "bias", 1)
+        check_floating("weight", weight, 2)
+        bias = check_floating("bias", weight.new_zeros(self.num_classes) if bias is None else bias, 1)
         shapes = (self.num_classes, self.dim), (self.num_classes,)
         for name, value, shape in zip(("weight", "bias"), (weight, bias), shapes, strict=True):
             if value.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
-            if not value.isfinite().all():
-                raise ValueError(f"{name} holds NaN or inf")
+            check_finite(name, value)
         device = self._mean.device
         return weight.to(device).to(torch.float64), bias.to(device).to(torch.float64)
-
-    def _numerical_rank(self) -> Tensor:
-        device = self._mean.device
-        targets = torch.cat([targets.to(device) for _, targets in self._kept])
-        features = torch.cat([features.to(device) for features, _ in self._kept])[targets.argsort()]
-        clouds = features.split(self._count.tolist())
-        return torch.stack([_numerical_rank(cloud.to(torch.float64)) for cloud in clouds]).mean()
-
-    def _decisions(self, between: Tensor, global_mean: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-        directions = normalize(weight - weight.mean(0), eps=torch.finfo(torch.float64).tiny)
-        sums = weight.new_zeros(3)
-        for features, targets in self._kept:
-            h = features.to(between.device).to(torch.float64) - global_mean
-            targets = targets.to(h.device)
-            decided = (h @ weight.T + (weight @ global_mean + bias)).argmax(1)
-            nearest = (h @ between.T - between.square().sum(1) / 2).argmax(1)
-            cosines = normalize(h, eps=torch.finfo(torch.float64).tiny) @ directions.T
-            own = cosines.gather(1, targets[:, None]).squeeze(1)
-            others = cosines.scatter(1, targets[:, None], -torch.inf).amax(1)
-            sums = sums + torch.stack([(decided != nearest).sum(), (decided == targets).sum(), (own - others).sum()])
-        nc4, accuracy, margin = sums / self._count.sum()
-        return {"nc4": nc4, "accuracy": accuracy, "cosine_margin": margin}
 
 
 def _moments(features: Tensor, targets: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -238,38 +255,50 @@ def _moments(features: Tensor, targets: Tensor, num_classes: int) -> tuple[Tenso
     return count, mean + correction, variation, deviations.T @ deviations
 
 
-def _variability(between: Tensor, rounding: Tensor, count: Tensor, variation: Tensor,
-                 scatter: Tensor) -> dict[str, Tensor]:
-    num_classes, samples = len(count), count.sum()
-    within_trace, between_trace = variation.sum() / samples, between.square().sum() / num_classes
-    u, s, _ = torch.linalg.svd(between.T, full_matrices=False)
-    directions = min(between.shape[1], num_classes - 1)
-    u, s = u[:, :directions], s[:directions]
-    s = s * (s > rounding)
-    # S_B^+ = C U s^-2 U^T, so that nc1 needs no d x d pseudo-inverse.
-    along = (u * (scatter @ u)).sum(0) / samples
-    nc1 = torch.where(s > 0, along / s.square(), 0).sum()
-    variance = variation / count
-    first, second = torch.triu_indices(num_classes, num_classes, 1, device=count.device)
+def _variability(s: Summary) -> dict[str, Tensor]:
+    num_classes, samples = len(s.count), s.count.sum()
+    within_trace, between_trace = s.variation.sum() / samples, s.between.square().sum() / num_classes
+    u, sigma = _between_directions(s)
+    # S_B^+ = C U sigma^-2 U^T, so that nc1 needs no d x d pseudo-inverse.
+    along = (u * (s.scatter @ u)).sum(0) / samples
+    nc1 = torch.where(sigma > 0, along / sigma.square(), 0).sum()
+    variance = s.variation / s.count
+    first, second = torch.triu_indices(num_classes, num_classes, 1, device=s.count.device)
     return {
-        "nc1": torch.where((s > 0).any(), nc1, within_trace / between_trace),
+        "nc1": torch.where((sigma > 0).any(), nc1, within_trace / between_trace),
         "nc1_quotient": within_trace / between_trace,
-        "cdnv": ((variance[first] + variance[second]) / (2 * pdist(between).square())).mean(),
-        "vci": _variability_collapse_index(u * (s / num_classes ** 0.5), scatter / samples, rounding),
+        "cdnv": ((variance[first] + variance[second]) / (2 * pdist(s.between).square())).mean(),
     }
 
 
-def _variability_collapse_index(basis: Tensor, within: Tensor, rounding: Tensor) -> Tensor:
-    """1 - tr(S_T^+ S_B)/r for S_B = B B^T and basis B (d, r), without the cancellation in 1 - (1 - tiny).
+def _between_directions(s: Summary) -> tuple[Tensor, Tensor]:
+    """Left singular vectors (d, r) of the centred class means as columns, and singular values, 0 below rounding."""
+    u, sigma, _ = torch.linalg.svd(s.between.T, full_matrices=False)
+    directions = min(s.between.shape[1], len(s.count) - 1)
+    return u[:, :directions], sigma[:directions] * (sigma[:directions] > s.rounding)
+
+
+def _variability_collapse_index(s: Summary) -> Tensor:
+    """1 - tr(S_T^+ S_B)/r for S_B = B B^T with B (d, r), without the cancellation in 1 - (1 - tiny).
 
     By Woodbury it is tr((I + G)^-1)/r with G = B^T S_W^-1 B, whose eigenvalues are the squared singular values of
     S_W^-1/2 B.
     """
+    u, sigma = _between_directions(s)
+    basis, within = u * (sigma / len(s.count) ** 0.5), s.scatter / s.count.sum()
     variances, axes = torch.linalg.eigh(within)
     info = torch.finfo(within.dtype)
-    floor = torch.maximum(len(within) * info.eps * variances[-1], rounding.square()).clamp(min=info.tiny)
+    floor = torch.maximum(len(within) * info.eps * variances[-1], s.rounding.square()).clamp(min=info.tiny)
     ratios = torch.linalg.svdvals((axes.T @ basis) / variances.clamp(min=floor).sqrt()[:, None])
     return (1 / (1 + ratios.square())).mean()
+
+
+def _mean_numerical_rank(s: Summary) -> Tensor:
+    device = s.mean.device
+    targets = torch.cat([targets.to(device) for _, targets in s.samples])
+    features = torch.cat([features.to(device) for features, _ in s.samples])[targets.argsort()]
+    clouds = features.split(s.count.tolist())
+    return torch.stack([_numerical_rank(cloud.to(torch.float64)) for cloud in clouds]).mean()
 
 
 def _numerical_rank(cloud: Tensor) -> Tensor:
@@ -299,29 +328,75 @@ def _gram_gap(gram: Tensor) -> Tensor:
     return torch.linalg.matrix_norm(gram / torch.linalg.matrix_norm(gram) - ideal)
 
 
-def _duality(between: Tensor, global_mean: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-    unit_weight, unit_means = (rows / torch.linalg.matrix_norm(rows) for rows in (weight, between))
+def _duality(s: Summary) -> dict[str, Tensor]:
+    unit_weight, unit_means = (rows / torch.linalg.matrix_norm(rows) for rows in (s.weight, s.between))
     return {
         "nc3": (unit_weight - unit_means).square().sum(),
-        "nc3_gram": _gram_gap(weight @ between.T),
-        "bias_collapse": torch.linalg.vector_norm(weight @ global_mean + bias),
+        "nc3_gram": _gram_gap(s.weight @ s.between.T),
+        "bias_collapse": torch.linalg.vector_norm(s.weight @ s.global_mean + s.bias),
     }
+
+
+def _decisions(s: Summary) -> dict[str, Tensor]:
+    directions = normalize(s.weight - s.weight.mean(0), eps=torch.finfo(torch.float64).tiny)
+    sums = s.weight.new_zeros(3)
+    for features, targets in s.samples:
+        h = features.to(s.between.device).to(torch.float64) - s.global_mean
+        targets = targets.to(h.device)
+        decided = (h @ s.weight.T + (s.weight @ s.global_mean + s.bias)).argmax(1)
+        nearest = (h @ s.between.T - s.between.square().sum(1) / 2).argmax(1)
+        cosines = normalize(h, eps=torch.finfo(torch.float64).tiny) @ directions.T
+        own = cosines.gather(1, targets[:, None]).squeeze(1)
+        others = cosines.scatter(1, targets[:, None], -torch.inf).amax(1)
+        sums = sums + torch.stack([(decided != nearest).sum(), (decided == targets).sum(), (own - others).sum()])
+    nc4, accuracy, margin = sums / s.count.sum()
+    return {"nc4": nc4, "accuracy": accuracy, "cosine_margin": margin}
+
+
+def _of_means(s: Summary) -> dict[str, Tensor]:
+    return _simplex(s.between, "nc2") | {"nc2_gram": _gram_gap(s.between @ s.between.T)}
+
+
+def _of_weight(s: Summary) -> dict[str, Tensor]:
+    return _simplex(s.weight, "weight")
+
+
+def _zero(num_classes: int) -> float:
+    return 0.0
+
+
+def _one(num_classes: int) -> float:
+    return 1.0
+
+
+_W, _X = ("classifier",), ("classifier", "samples")
+METRICS: dict[str, Metric] = {metric.key: metric for metric in (
+    Metric("nc1", "NC1: within-class scatter", _zero, "down", "log", _variability),
+    Metric("nc1_quotient", "NC1: scatter quotient", _zero, "down", "log", _variability),
+    Metric("cdnv", "CDNV", _zero, "down", "log", _variability),
+    Metric("vci", "variability collapse index", _zero, "down", "log", _variability_collapse_index),
+    Metric("nc2_equinorm", "NC2: unequal norms", _zero, "down", "log", _of_means),
+    Metric("nc2_equiangular", "NC2: unequal angles", _zero, "down", "log", _of_means),
+    Metric("nc2_gram", "NC2: Gram distance", _zero, "down", "log", _of_means),
+    Metric("etf_distance", "distance to nearest ETF", _zero, "down", "log", lambda s: simplex_etf_distance(s.between)),
+    Metric("nc3", "NC3: weights against means", _zero, "down", "log", _duality, _W),
+    Metric("nc3_gram", "NC3: Gram distance", _zero, "down", "log", _duality, _W),
+    Metric("nc4", "NC4: disagreement", _zero, "down", "linear", _decisions, _X),
+    Metric("weight_equinorm", "weights: unequal norms", _zero, "down", "log", _of_weight, _W),
+    Metric("weight_equiangular", "weights: unequal angles", _zero, "down", "log", _of_weight, _W),
+    Metric("bias_collapse", "bias collapse", _zero, "down", "log", _duality, _W),
+    Metric("numerical_rank", "numerical rank", _one, "down", "linear", _mean_numerical_rank, ("samples",)),
+    Metric("cosine_margin", "cosine margin", lambda c: c / (c - 1), "up", "linear", _decisions, _X),
+    Metric("accuracy", "accuracy", _one, "up", "linear", _decisions, _X),
+)}
 
 
 def _float64_device(features: Tensor) -> torch.device:
     return torch.device("cpu") if features.device.type == "mps" else features.device
 
 
-def _check_floating(value: Tensor, name: str, ndim: int) -> None:
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        given = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{name} must be a floating-point tensor, got {given}")
-    if value.ndim != ndim:
-        raise ValueError(f"{name} must have {ndim} dimension(s), got shape {tuple(value.shape)}")
-
-
 def _check_batch(features: Tensor, targets: Tensor) -> None:
-    _check_floating(features, "features", 2)
+    check_floating("features", features, 2)
     if not isinstance(targets, Tensor) or targets.dtype not in _LABEL_DTYPES:
         given = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
         raise TypeError(f"targets must be an integer tensor of class labels, got {given}")
@@ -330,16 +405,6 @@ def _check_batch(features: Tensor, targets: Tensor) -> None:
                          f"got {tuple(targets.shape)}")
     if features.numel() == 0:
         raise ValueError(f"features must hold at least one sample and one dimension, got shape {tuple(features.shape)}")
-
-
-def _check_values(features: Tensor, targets: Tensor, num_classes: int) -> None:
-    low, high = targets.aminmax()
-    finite = features.detach().isfinite().all().to(low)
-    finite, low, high = torch.stack([finite, low, high]).tolist()  # one wait for the device
-    if not finite:
-        raise ValueError("features hold NaN or inf")
-    if low < 0 or high >= num_classes:
-        raise ValueError(f"targets must be labels in 0..{num_classes - 1}, got values from {low} to {high}")
 
 
 def _count_classes(targets: Tensor) -> int:

@@ -6,21 +6,15 @@ without gradient; then just its edges are measured again, exactly and with gradi
 
 from __future__ import annotations
 
-import importlib
 import math
-from numbers import Real
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_TORCHPH_UNUSABLE = (
-    'backend="torchph" cannot be used here: {reason}. Note that the package called torchph on the package index '
-    "(0.1.1) is a fork without its C++/CUDA sources: it imports, but can never compile and so never works. Put a clone "
-    "of github.com/c-hofer/torchph on sys.path instead, on a machine with CUDA, nvcc and the CUDA math headers. "
-    'The built-in backend (backend="auto") gives the same death times and gradients and needs none of it.'
-)
+from ncbook import torchph
+from ncbook.checks import check_choice, check_floating, check_number
 
 
 def h0_death_times(points: Tensor, p: float = 2, backend: str = "auto") -> Tensor:
@@ -37,8 +31,7 @@ def h0_death_times(points: Tensor, p: float = 2, backend: str = "auto") -> Tenso
     Source: Hofer, Graf, Niethammer, Kwitt, Topologically Densified Distributions, ICML 2020 (arXiv 2002.04805).
     """
     clouds = _checked_clouds(points, p)
-    if backend not in ("auto", "torchph"):
-        raise ValueError(f'backend must be "auto" or "torchph", got {backend!r}')
+    check_choice("backend", backend, ("auto", "torchph"))
     with torch.no_grad():
         tree = _torchph_tree(clouds, p) if backend == "torchph" else _tree(clouds, p)
     deaths = _edge_lengths(clouds, tree, p).sort(-1).values
@@ -79,13 +72,10 @@ def spanning_tree(points: Tensor, p: float = 2) -> Tensor:
 
 def _checked_clouds(points: Tensor, p: float) -> Tensor:
     """(..., n, d) -> (b, n, d) in float32 or better, after checking everything that needs no look at the values."""
-    if not isinstance(points, Tensor) or not points.is_floating_point():
-        given = points.dtype if isinstance(points, Tensor) else type(points).__name__
-        raise TypeError(f"points must be a floating-point tensor, got {given}; convert them, e.g. with .float()")
+    check_floating("points", points)
     if points.ndim < 2 or 0 in points.shape[-2:]:
         raise ValueError(f"points must have shape (..., n, d) with n >= 1 and d >= 1, got {tuple(points.shape)}")
-    if p not in (1, 2, math.inf):
-        raise ValueError(f"p must be 1, 2 or math.inf, got {p!r}")
+    check_choice("p", p, (1, 2, math.inf))
     clouds = points if points.ndim == 3 else points.reshape(math.prod(points.shape[:-2]), *points.shape[-2:])
     return clouds if clouds.dtype in (torch.float32, torch.float64) else clouds.float()
 
@@ -96,10 +86,8 @@ def _check_beta(beta: float | Tensor) -> None:
             raise ValueError(f"beta must be a number or a 0-dim tensor, got a tensor of shape {tuple(beta.shape)}")
         if beta.device.type != "cpu":
             return
-    elif not isinstance(beta, Real):
-        raise TypeError(f"beta must be a number or a 0-dim tensor, got {type(beta).__name__}")
-    if not 0 <= float(beta) < math.inf:
-        raise ValueError(f"beta must be finite and not negative, got {float(beta)}")
+        beta = float(beta)
+    check_number("beta", beta)
 
 
 def _check_finite(clouds: Tensor, distances: Tensor) -> None:
@@ -197,12 +185,8 @@ def _minimax_tree(distances: Tensor) -> Tensor:
 
 
 def _torchph_tree(clouds: Tensor, p: float) -> Tensor:
-    """The trees from torchph, one cloud at a time: (b, n, d) -> (b, n - 1, 2).
-
-    torchph sees the rank of each distance, counted from 1, in its place: no bar has length zero, so it drops none, and
-    since ranks do not tie, a death names its edge (ranks are exact in torchph's float32 up to n = 5,793).
-    """
-    vr_persistence = _import_torchph()
+    """The trees from torchph: (b, n, d) -> (b, n - 1, 2)."""
+    torchph.import_torchph()
     b, n, _ = clouds.shape
     if n <= 2 or b == 0:  # torchph fails for n = 2, where there is but one tree
         return _tree(clouds, p)
@@ -210,25 +194,8 @@ def _torchph_tree(clouds: Tensor, p: float) -> Tensor:
     if clouds.device.type == "cpu":
         _check_finite(clouds, distances)
     (i, j), order, ranks = _ranked_pairs(distances)
-    try:
-        deaths = [vr_persistence(rank, 0, 0)[0][0][:, 1] for rank in ranks.float()]
-    except Exception as error:
-        hint = "" if clouds.is_cuda else f" (it takes CUDA tensors, points are on {clouds.device})"
-        raise RuntimeError(_TORCHPH_UNUSABLE.format(reason=f"calling it failed with {error!r}{hint}")) from error
-    edges = order.gather(1, torch.stack(deaths).long() - 1)
+    edges = order.gather(1, torchph.torchph_deaths(ranks).long() - 1)
     return torch.stack((i[edges], j[edges]), -1)
-
-
-def _import_torchph():
-    if not torch.cuda.is_available():
-        raise RuntimeError(_TORCHPH_UNUSABLE.format(reason="torchph needs CUDA and torch finds none"))
-    failures = []
-    for name in ("torchph.pershom", "torchph.torchph.pershom"):  # the latter: the folder around a clone is on the path
-        try:
-            return importlib.import_module(name).vr_persistence
-        except Exception as error:
-            failures.append(f"{name}: {error!r}")
-    raise RuntimeError(_TORCHPH_UNUSABLE.format(reason=f"torchph cannot be imported ({'; '.join(failures)})"))
 
 
 class _EdgeDifferences(torch.autograd.Function):

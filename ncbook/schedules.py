@@ -6,7 +6,9 @@ A schedule is any object with `beta(epoch)` and `weight(epoch)`, epoch = 1, ...,
 from __future__ import annotations
 
 import math
-from numbers import Integral, Real
+from numbers import Integral
+
+from ncbook.checks import check_choice, check_integer, check_number
 
 
 class _Schedule:
@@ -71,11 +73,7 @@ class SlidingSchedule(_Schedule):
     """
 
     def __init__(self, beta0: float, weight: float, epochs: int):
-        if not isinstance(epochs, Integral):
-            raise TypeError(f"epochs must be an integer, got {epochs!r}")
-        if epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {epochs}")
-        super().__init__(beta0=beta0, weight=weight, epochs=epochs)
+        super().__init__(beta0=beta0, weight=weight, epochs=check_integer("epochs", epochs, least=1))
 
     def beta(self, epoch: float) -> float:
         return super().beta(epoch) * math.sqrt(1 - self._progress(epoch))
@@ -87,25 +85,24 @@ class SlidingSchedule(_Schedule):
         return min(epoch / self.settings["epochs"], 1.0)
 
 
+SCHEDULES: dict[str, type[_Schedule]] = {
+    cls.__name__: cls for cls in (ConstantSchedule, DelayedSchedule, SlidingSchedule)
+}
+
+
 def schedule_from_dict(settings: dict) -> _Schedule:
-    """The schedule that `to_dict` of a ConstantSchedule, DelayedSchedule or SlidingSchedule has written.
+    """The schedule that `to_dict` of one of `SCHEDULES` has written.
 
     Raises: ValueError if the dict names no known schedule or lacks or adds a setting.
     """
-    known = {cls.__name__: cls for cls in (ConstantSchedule, DelayedSchedule, SlidingSchedule)}
     arguments = dict(settings)
-    name = arguments.pop("schedule", None)
-    if name not in known:
-        raise ValueError(f'settings["schedule"] must be one of {", ".join(known)}, got {name!r}')
+    name = check_choice('settings["schedule"]', arguments.pop("schedule", None), SCHEDULES)
     try:
-        return known[name](**arguments)
+        return SCHEDULES[name](**arguments)
     except TypeError as error:
         raise ValueError(f"settings do not fit {name}: {error}") from error
 
 
 def _non_negative(name: str, value: float) -> float:
-    if not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be finite and not negative, got {value}")
+    check_number(name, value)
     return int(value) if isinstance(value, Integral) else float(value)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from ncbook.averages import ClassMeanAverage
 from ncbook.etf import nearest_simplex_etf, simplex_etf
-from ncbook.heads import FixedETFHead, LearnedHead, NearestETFHead, dot_regression_loss
+from ncbook.heads import FixedETFHead, LearnedHead, NearestETFHead
+from ncbook.losses import dot_regression_loss
 
 
 def batch(size=60, dim=7, num_classes=4, seed=0):

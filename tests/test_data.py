@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
-from ncbook.data import SameClassSampler, load_dataset
+from ncbook.training.data import SameClassSampler, load_dataset
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_data_folder_defaults_to_the_cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, error, message",
     [
-        ({"name": "minst"}, ValueError, "name must be one of digits, mnist.*'minst'"),
+        ({"name": "minst"}, ValueError, "name must be one of 'digits', 'mnist'.*'minst'"),
         ({"classes": 1}, ValueError, "classes must be at least 2"),
         ({"classes": 11}, ValueError, r"classes .*0\.\.9"),
         ({"classes": (0, 10)}, ValueError, r"classes .*0\.\.9.*10"),
@@ -247,7 +247,7 @@ def test_data_folder_defaults_to_the_cache(tmp_path, monkeypatch):
         ({"train_size": 9}, ValueError, "train_size must be from 10"),
         ({"train_size": 0.5}, TypeError, "train_size must be an integer"),
         ({"name": "gaussians", "classes": (0, 1)}, TypeError, "classes must be an integer"),
-        ({"name": "unconstrained", "train_size": 9}, ValueError, "train_size must be at least the number of classes"),
+        ({"name": "unconstrained", "train_size": 9}, ValueError, "train_size must be at least 10, got 9"),
     ],
 )
 def test_bad_arguments_are_named(arguments, error, message):

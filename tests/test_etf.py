@@ -13,10 +13,10 @@ from ncbook.etf import (
     helmert_basis,
     nearest_simplex_etf,
     polar_factor,
-    riemannian_nearest_etf,
     simplex_etf,
     simplex_etf_distance,
 )
+from ncbook.solver import riemannian_nearest_etf
 
 shapes = st.integers(2, 12).flatmap(lambda c: st.tuples(st.just(c), st.integers(c - 1, c + 20), st.integers(0, 2**31)))
 

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 import ncbook
 from ncbook import Recipe, Trainer, joint_snapshot
-from ncbook.data import Dataset
+from ncbook.training.data import Dataset
 from ncbook.experiments import COLUMNS, TABLES, Unit, main, read_rows, run_table, run_unit, write_rows
 
 BASE = Recipe(classes=3, train_size=30, epochs=2, batch_size=10, feature_dim=4, device="cpu")

@@ -17,7 +17,8 @@ from ncbook.etf import simplex_etf_distance
 from ncbook.live import LiveLab, Run
 from ncbook.persistence import h0_death_times
 from ncbook.schedules import ConstantSchedule, DelayedSchedule, SlidingSchedule
-from ncbook.training import Recipe, Trainer
+from ncbook.training.recipe import Recipe
+from ncbook.training.trainer import Trainer
 
 RECIPE = Recipe(dataset="gaussians", classes=3, backbone="mlp", head="nearest", clouds=(6, 5), epochs=4, lr=0.02,
                 schedule=SlidingSchedule(1.0, 0.1, 4), device="cpu")

@@ -283,8 +283,8 @@ X, Y, W, B = mixture(0)
 
 
 @pytest.mark.parametrize("features, targets, error, message", [
-    (X.where(X < 2, torch.nan), Y, ValueError, "features hold NaN or inf"),
-    (X.where(X < 2, torch.inf), Y, ValueError, "features hold NaN or inf"),
+    (X.where(X < 2, torch.nan), Y, ValueError, "features must be finite, got NaN or inf"),
+    (X.where(X < 2, torch.inf), Y, ValueError, "features must be finite, got NaN or inf"),
     (X.long(), Y, TypeError, "features must be a floating-point tensor, got torch.int64"),
     (X.numpy(), Y, TypeError, "features must be a floating-point tensor, got ndarray"),
     (X[0], Y, ValueError, r"features must have 2 dimension\(s\), got shape \(6,\)"),
@@ -309,12 +309,12 @@ def test_bad_batches(features, targets, error, message):
     (W.long(), B, TypeError, "weight must be a floating-point tensor"),
     (W[0], B, ValueError, r"weight must have 2 dimension\(s\)"),
     (W[:, :5], B, ValueError, r"weight must have shape \(4, 6\), got \(4, 5\)"),
-    (W[:3], B[:3], ValueError, r"targets must be labels in 0..2, got values from 0 to 3"),
+    (W[:3], B[:3], ValueError, r"targets must lie in 0..2, got 0..3"),
     (W[:1], B[:1], ValueError, "num_classes must be at least 2, got 1"),
     (W.repeat(2, 1), B, ValueError, "targets hold no sample of class 4, 5, 6, 7, but each of the 8"),
-    (W * torch.nan, B, ValueError, "weight holds NaN or inf"),
+    (W * torch.nan, B, ValueError, "weight must be finite"),
     (W, B[:3], ValueError, r"bias must have shape \(4,\), got \(3,\)"),
-    (W, B / 0, ValueError, "bias holds NaN or inf"),
+    (W, B / 0, ValueError, "bias must be finite"),
     (W, B.long(), TypeError, "bias must be a floating-point tensor"),
     (None, B, ValueError, "bias was given without weight"),
 ])
@@ -347,6 +347,6 @@ def test_a_rejected_batch_leaves_the_state_as_it_was():
     stream = NeuralCollapse(4, 6).update(X, Y)
     before = stream.compute(W, B)
     for features, targets in ((X * torch.nan, Y), (X, Y + 1)):
-        with pytest.raises(ValueError, match="NaN|targets must be labels in 0..3, got values from 1 to 4"):
+        with pytest.raises(ValueError, match="NaN|targets must lie in 0..3, got 1..4"):
             stream.update(features, targets)
     assert stream.compute(W, B) == before

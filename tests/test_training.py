@@ -195,16 +195,16 @@ def test_controls_are_the_callers():
 
 
 def test_controls_act_on_the_next_step():
-    controls = Controls(beta=0.0, weight=0.0, manual=True)
+    controls = Controls(manual=True)
     recipe = dataclasses.replace(CLOUDS, epochs=60, schedule=ConstantSchedule(9.0, 9.0), lr_decay="constant")
     trainer = Trainer(recipe, controls=controls)
     trainer.step()
-    assert (controls.beta, controls.weight) == (0.0, 0.0)
+    assert (controls.beta, controls.densify_weight) == (0.0, 0.0)
     vanilla = Trainer(dataclasses.replace(recipe, schedule=None))
     vanilla.step()
     for a, b in zip(trainer.backbone.parameters(), vanilla.backbone.parameters(), strict=True):
         assert torch.equal(a, b)
-    controls.weight = 0.1
+    controls.densify_weight = 0.1
     for _ in range(100):
         trainer.step()
         vanilla.step()
@@ -215,7 +215,7 @@ def test_controls_act_on_the_next_step():
     assert torch.equal(trainer.backbone[0].weight, before)
     controls.manual = False
     trainer.step()
-    assert (controls.beta, controls.weight) == (9.0, 9.0)
+    assert (controls.beta, controls.densify_weight) == (9.0, 9.0)
 
 
 def test_deaths_come_from_the_last_clouds():
@@ -241,12 +241,12 @@ BAD = [
     ({"lr_decay": "step"}, "lr_decay must be one of"),
     ({"epochs": 0}, "epochs must be at least 1"),
     ({"batch_size": 0}, "batch_size must be at least 1"),
-    ({"seed": -1}, "seed must not be negative"),
+    ({"seed": -1}, "seed must be at least 0, got -1"),
     ({"lr": math.nan}, "lr must be finite"),
     ({"weight_decay": -1}, "weight_decay must be finite"),
     ({"clouds": (4,)}, "clouds must be"),
     ({"clouds": 5}, "clouds must be"),
-    ({"p": 3}, "p must be 1, 2 or math.inf"),
+    ({"p": 3}, "p must be one of 1, 2, inf, got 3"),
     ({"scale": -1}, "scale must be finite and positive"),
     ({"clouds": (4, 1)}, "clouds must be"),
     ({"schedule": ConstantSchedule(1, 1)}, "give clouds"),

@@ -15,7 +15,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from ncbook.live import LiveLab
 from ncbook.schedules import SlidingSchedule
-from ncbook.training import Recipe, Trainer
+from ncbook.training.recipe import Recipe
+from ncbook.training.trainer import Trainer
 
 SECONDS, PRESSES = 8, 20
 RECIPE = Recipe(dataset="digits", classes=3, head="nearest", clouds=(8, 16), epochs=10_000, lr=0.05, device="cpu",

@@ -5,24 +5,16 @@ from __future__ import annotations
 import numbers
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-_TORCHVISION = {
-    "mnist": "MNIST",
-    "fashion-mnist": "FashionMNIST",
-    "kmnist": "KMNIST",
-    "svhn": "SVHN",
-    "cifar10": "CIFAR10",
-    "cifar100": "CIFAR100",
-    "stl10": "STL10",
-}
-_NAMES = ("digits", *_TORCHVISION, "gaussians", "unconstrained")
-
+from ncbook.checks import check_choice, check_integer
 
 @dataclass(frozen=True)
 class Dataset:
@@ -78,18 +70,12 @@ def load_dataset(name: str, *, classes: int | Sequence[int] | None = None, train
         train_size out of range or so small that a class would get no sample; TypeError for classes or a train_size of
         a wrong type; RuntimeError where the files are absent and cannot be fetched.
     """
-    if name not in _NAMES:
-        raise ValueError(f"data set name must be one of {', '.join(_NAMES)}, got {name!r}")
-    if name in ("gaussians", "unconstrained"):
-        num_classes = _count("classes", classes, 3 if name == "gaussians" else 10)
-        if name == "unconstrained":
-            return _unconstrained(num_classes, 1000 if train_size is None else train_size)
-        data = _gaussians(num_classes)
-    else:
-        data = _digits() if name == "digits" else _torchvision(name, download)
-        if classes is not None:
-            data = _select_classes(data, classes)
-    if train_size is not None:
+    source = DATASETS[check_choice("data set name", name, DATASETS)]
+    given = {"classes": classes, "train_size": train_size, "download": download}
+    data = source.load(**{option: given[option] for option in source.takes})
+    if classes is not None and "classes" not in source.takes:
+        data = _select_classes(data, classes)
+    if train_size is not None and "train_size" not in source.takes:
         data = data.subset(_stratified(data.train_targets, data.num_classes, train_size, split))
     return replace(data, train_inputs=_unit_range(data.train_inputs), test_inputs=_unit_range(data.test_inputs))
 
@@ -142,11 +128,12 @@ def _digits() -> Dataset:
     return Dataset("digits", images[train], targets[train], images[test], targets[test], tuple("0123456789"))
 
 
-def _gaussians(num_classes: int) -> Dataset:
+def _gaussians(classes: int | None = None) -> Dataset:
     """Two blobs a class, at radius 1 and 2; the outer one lies behind the inner one of the next class.
 
     So no linear map separates the classes, while their means lie evenly spaced on a circle.
     """
+    num_classes = 3 if classes is None else check_integer("classes", classes, least=2)
     generator = torch.Generator().manual_seed(0)
     step = 2 * torch.pi / num_classes
     spread = min(0.1, torch.sin(torch.tensor(step / 2)).item() / 4)
@@ -161,14 +148,14 @@ def _gaussians(num_classes: int) -> Dataset:
     return Dataset("gaussians", *sample(200), *sample(100), tuple(map(str, range(num_classes))))
 
 
-def _unconstrained(num_classes: int, num_samples: int) -> Dataset:
-    if _count("train_size", num_samples) < num_classes:
-        raise ValueError(f"train_size must be at least the number of classes, {num_classes}, not {num_samples}")
+def _unconstrained(classes: int | None = None, train_size: int | None = None) -> Dataset:
+    num_classes = 10 if classes is None else check_integer("classes", classes, least=2)
+    num_samples = 1000 if train_size is None else check_integer("train_size", train_size, least=num_classes)
     samples = torch.arange(num_samples)
     return Dataset("unconstrained", samples, samples % num_classes, None, None, tuple(map(str, range(num_classes))))
 
 
-def _torchvision(name: str, download: bool) -> Dataset:
+def _torchvision(name: str, download: bool = True) -> Dataset:
     """A torchvision data set with its inputs as uint8: read where its files are there, else downloaded."""
     from torchvision import datasets
 
@@ -214,19 +201,9 @@ def _unit_range(inputs: Tensor | None) -> Tensor | None:
     return inputs.float().div_(255).contiguous() if inputs is not None and inputs.dtype == torch.uint8 else inputs
 
 
-def _count(argument: str, value: int | None, default: int | None = None) -> int:
-    """`value`, or the default for None, if it is an integer of at least two."""
-    value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{argument} must be an integer, not {value!r}")
-    if value < 2:
-        raise ValueError(f"{argument} must be at least 2, not {value}")
-    return int(value)
-
-
 def _select_classes(data: Dataset, classes: int | Sequence[int]) -> Dataset:
     if isinstance(classes, numbers.Integral):
-        classes = range(_count("classes", classes))
+        classes = range(check_integer("classes", classes, least=2))
     if not isinstance(classes, (tuple, list, range)) or not all(isinstance(c, numbers.Integral) for c in classes):
         raise TypeError(f"classes must be None, an integer or a tuple of integers, not {classes!r}")
     labels = list(classes)
@@ -251,7 +228,7 @@ def _stratified(targets: Tensor, num_classes: int, train_size: int, split: int) 
     """Indices of `train_size` samples in the proportions of the classes."""
     from sklearn.model_selection import train_test_split
 
-    size, total = _count("train_size", train_size), len(targets)
+    size, total = check_integer("train_size", train_size, least=2), len(targets)
     if size == total:
         return torch.arange(total)
     if not num_classes <= size <= total - num_classes:
@@ -264,3 +241,24 @@ def _stratified(targets: Tensor, num_classes: int, train_size: int, split: int) 
     if absent:
         raise ValueError(f"train_size {size} is too small for class proportions: no sample of the classes {absent}")
     return chosen
+
+
+class Source(NamedTuple):
+    """Where a data set comes from. load(**options) returns a `Dataset`; takes names the options of `load_dataset` that
+    it wants, the others are applied to what it returns. backbone and train_size suit it where nobody chooses."""
+
+    load: Callable[..., Dataset]
+    takes: tuple[str, ...] = ()
+    backbone: str = "small_cnn"
+    train_size: int | None = None
+
+
+_TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST", "svhn": "SVHN",
+                "cifar10": "CIFAR10", "cifar100": "CIFAR100", "stl10": "STL10"}
+DATASETS: dict[str, Source] = {
+    "digits": Source(_digits),
+    **{name: Source(partial(_torchvision, name), ("download",), *suits) for name, suits in zip(
+        _TORCHVISION, [("mnist_cnn", 250)] * 3 + [("small_cnn", 1000)] * 4, strict=True)},
+    "gaussians": Source(_gaussians, ("classes",), "mlp"),
+    "unconstrained": Source(_unconstrained, ("classes", "train_size"), "free_features"),
+}

@@ -28,7 +28,8 @@ from ncbook import plots
 from ncbook.etf import PROXIMAL, nearest_simplex_etf, simplex_etf, simplex_etf_distance
 from ncbook.persistence import h0_death_times
 from ncbook.schedules import ConstantSchedule, SlidingSchedule
-from ncbook.training import Recipe, Trainer
+from ncbook.training.recipe import Recipe
+from ncbook.training.trainer import Trainer
 
 METHODS = {"standard": "cosine", "fixed": "fixed", "nearest": "nearest"}
 SETS = {

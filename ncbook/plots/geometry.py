@@ -17,7 +17,7 @@ from ncbook.etf import nearest_simplex_etf
 from ncbook.persistence import spanning_tree
 
 if TYPE_CHECKING:
-    from ncbook.training import Snapshot
+    from ncbook.training.snapshot import Snapshot
 
 CLASS_COLORS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#8A5A2B", "#332288", "#222222",

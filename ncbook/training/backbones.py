@@ -1,12 +1,15 @@
-"""Backbones: networks from a batch of inputs to features (N, feature_dim), which a head of `heads.py` classifies."""
+"""Backbones: networks from a batch of inputs to features (N, feature_dim), which a head of `ncbook.heads` classifies."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
+
+from ncbook.checks import check_choice, check_integer
 
 
 def build_backbone(name: str, input_shape: Sequence[int], *, feature_dim: int | None = None,
@@ -29,31 +32,22 @@ def build_backbone(name: str, input_shape: Sequence[int], *, feature_dim: int | 
     Source: Hofer et al. 2020, arXiv 2002.04805 (mnist_cnn, cnn13); He et al. 2016, arXiv 1512.03385 (resnet18);
         Mixon et al. 2020, arXiv 2011.11619 (free_features).
     """
-    if name not in _BACKBONES:
-        raise ValueError(f"backbone name must be one of {', '.join(_BACKBONES)}, got {name!r}")
-    build, fits, accepted = _BACKBONES[name]
+    kind = BACKBONES[check_choice("backbone name", name, BACKBONES)]
     input_shape = tuple(input_shape)
-    if not all(side > 0 for side in input_shape) or not fits(input_shape):
-        raise ValueError(f"input_shape of {name!r} must be {accepted}, not {input_shape}")
-    if feature_dim is not None:
-        _check_positive("feature_dim", feature_dim)
-    if name == "free_features":
-        _check_positive("num_samples", num_samples)
-        return _free_features(num_samples, feature_dim or 512)
-    layers, own_dim = build(input_shape)
-    if feature_dim is None and name in ("mlp", "small_cnn"):
-        feature_dim = 64
-    if feature_dim is not None:
-        layers.append(nn.Linear(own_dim, feature_dim))
-    # A CPU step of mnist_cnn takes 20 ms in this layout and 31 ms in the default one. Inputs may have either.
-    backbone = nn.Sequential(*layers).to(memory_format=torch.channels_last)
-    backbone.feature_dim = feature_dim or own_dim
+    if not all(side > 0 for side in input_shape) or not kind.fits(input_shape):
+        raise ValueError(f"input_shape of {name!r} must be {kind.accepted}, not {input_shape}")
+    width = kind.feature_dim if feature_dim is None else check_integer("feature_dim", feature_dim, least=1)
+    if kind.per_sample:
+        layers, own_dim = kind.build(check_integer("num_samples", num_samples, least=1), width)
+        backbone = layers[0]
+    else:
+        layers, own_dim = kind.build(input_shape)
+        if width is not None:
+            layers, own_dim = [*layers, nn.Linear(own_dim, width)], width
+        # A CPU step of mnist_cnn takes 20 ms in this layout and 31 ms in the default one. Inputs may have either.
+        backbone = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    backbone.feature_dim = own_dim
     return backbone
-
-
-def _check_positive(argument: str, value: int | None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{argument} must be a positive integer, not {value!r}")
 
 
 def _mlp(input_shape: tuple[int, ...], width: int = 128) -> tuple[list[nn.Module], int]:
@@ -106,18 +100,33 @@ def _resnet18(input_shape: tuple[int, ...]) -> tuple[list[nn.Module], int]:
     return [network], 512
 
 
-def _free_features(num_samples: int, feature_dim: int) -> nn.Module:
+def _free_features(num_samples: int, feature_dim: int) -> tuple[list[nn.Module], int]:
     features = nn.Embedding(num_samples, feature_dim)
     nn.init.normal_(features.weight, std=feature_dim**-0.5)
-    features.feature_dim = feature_dim
-    return features
+    return [features], feature_dim
 
 
-_BACKBONES = {
-    "mlp": (_mlp, lambda shape: len(shape) > 0, "the shape of a vector or an array, with one axis or more"),
-    "small_cnn": (_small_cnn, lambda shape: len(shape) == 3 and min(shape[1:]) >= 4, "(c, h, w) with h, w >= 4"),
-    "mnist_cnn": (_mnist_cnn, lambda shape: len(shape) == 3 and shape[1:] == (28, 28), "(c, 28, 28)"),
-    "cnn13": (_cnn13, lambda shape: len(shape) == 3 and shape[1:] == (32, 32), "(c, 32, 32)"),
-    "resnet18": (_resnet18, lambda shape: len(shape) == 3, "(c, h, w)"),
-    "free_features": (_free_features, lambda shape: shape == (), "(), for inputs that are sample indices"),
+class Backbone(NamedTuple):
+    """How a backbone is made: build(input_shape) returns its layers and the width of what they give.
+
+    fits(input_shape) says whether it takes such inputs, accepted the same in words. feature_dim: the width of a linear
+    map after the layers, None for no map. per_sample: build takes (num_samples, feature_dim) instead.
+    """
+
+    build: Callable[..., tuple[list[nn.Module], int]]
+    fits: Callable[[tuple[int, ...]], bool] = lambda shape: True
+    accepted: str = "any shape"
+    feature_dim: int | None = None
+    per_sample: bool = False
+
+
+BACKBONES: dict[str, Backbone] = {
+    "mlp": Backbone(_mlp, lambda shape: len(shape) > 0, "the shape of a vector or an array, with one axis or more", 64),
+    "small_cnn": Backbone(_small_cnn, lambda shape: len(shape) == 3 and min(shape[1:]) >= 4, "(c, h, w) with h, w >= 4",
+                          64),
+    "mnist_cnn": Backbone(_mnist_cnn, lambda shape: len(shape) == 3 and shape[1:] == (28, 28), "(c, 28, 28)"),
+    "cnn13": Backbone(_cnn13, lambda shape: len(shape) == 3 and shape[1:] == (32, 32), "(c, 32, 32)"),
+    "resnet18": Backbone(_resnet18, lambda shape: len(shape) == 3, "(c, h, w)"),
+    "free_features": Backbone(_free_features, lambda shape: shape == (), "(), for inputs that are sample indices", 512,
+                              per_sample=True),
 }

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ncbook.data import load_dataset
-from ncbook.models import build_backbone
+from ncbook.training.data import load_dataset
+from ncbook.training.backbones import build_backbone
 
 IMAGE_BACKBONES = [
     ("mlp", (2,), 64),
@@ -135,7 +135,7 @@ def test_backbone_learns_its_data_set(name, dataset, feature_dim, epochs, reache
 @pytest.mark.parametrize(
     "name, input_shape, arguments, message",
     [
-        ("resnet", (3, 32, 32), {}, "name must be one of mlp, small_cnn, .*'resnet'"),
+        ("resnet", (3, 32, 32), {}, "name must be one of 'mlp', 'small_cnn', .*'resnet'"),
         ("mlp", (), {}, "input_shape of 'mlp'"),
         ("small_cnn", (8, 8), {}, r"input_shape of 'small_cnn' must be \(c, h, w\)"),
         ("small_cnn", (1, 3, 8), {}, "h, w >= 4"),
@@ -144,11 +144,11 @@ def test_backbone_learns_its_data_set(name, dataset, feature_dim, epochs, reache
         ("resnet18", (2,), {}, "input_shape of 'resnet18'"),
         ("resnet18", (0, 32, 32), {}, "input_shape of 'resnet18'"),
         ("free_features", (2,), {"num_samples": 5}, "input_shape of 'free_features' .* indices"),
-        ("free_features", (), {}, "num_samples must be a positive integer, not None"),
-        ("mlp", (2,), {"feature_dim": 0}, "feature_dim must be a positive integer, not 0"),
-        ("mlp", (2,), {"feature_dim": 2.5}, "feature_dim must be a positive integer, not 2.5"),
+        ("free_features", (), {}, "num_samples must be an integer, got None"),
+        ("mlp", (2,), {"feature_dim": 0}, "feature_dim must be at least 1, got 0"),
+        ("mlp", (2,), {"feature_dim": 2.5}, "feature_dim must be an integer, got 2.5"),
     ],
 )
 def test_bad_arguments_are_named(name, input_shape, arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         build_backbone(name, input_shape, **arguments)

@@ -22,10 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ncbook.data import Dataset, data_folder, load_dataset
 from ncbook.metrics import METRICS
 from ncbook.schedules import ConstantSchedule, SlidingSchedule
-from ncbook.training import Recipe, Snapshot, Trainer, joint_snapshot, resolve_device
+from ncbook.training.data import Dataset, data_folder, load_dataset
+from ncbook.training.recipe import Recipe
+from ncbook.training.snapshot import Snapshot
+from ncbook.training.trainer import Trainer, joint_snapshot, resolve_device
 
 COLUMNS = ("recipe", "head", "split", "seed", "epoch", "weight_decay", "test_accuracy", "train_accuracy", "train_loss",
            "test_loss", *(f"{part}_{key}" for part in ("train", "test") for key in METRICS if key != "accuracy"),

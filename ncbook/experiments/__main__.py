@@ -1,0 +1,3 @@
+from ncbook.experiments.runner import main
+
+main()

@@ -1,0 +1,1 @@
+from ncbook.live.lab import LiveLab

@@ -1,0 +1,1 @@
+from ncbook.plots.geometry import *

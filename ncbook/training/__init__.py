@@ -1,0 +1,1 @@
+"""Training: a `Recipe` goes in, a stream of `Snapshot`s comes out."""

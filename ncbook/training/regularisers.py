@@ -1,0 +1,59 @@
+"""Regularisers on same-class clouds, and the dials by which a schedule, a slider or a hand moves them.
+
+A regulariser is a callable `loss(clouds, controls)` with an attribute `dials`: clouds (b, n, d) of features, b clouds of n
+samples of one class each, and `Controls`, on which each dial is an attribute, to a scalar that is added to the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from torch import Tensor
+
+from ncbook.persistence import densification_loss
+
+if TYPE_CHECKING:
+    from ncbook.training.recipe import Controls
+
+
+class Dial(NamedTuple):
+    """A number of a regulariser that may move while training runs.
+
+    low, high: the range of a slider; default: its value where no schedule sets it; schedule: the method of a schedule that
+    gives its value at an epoch; label: its name on a page.
+    """
+
+    name: str
+    low: float
+    high: float
+    default: float
+    schedule: str
+    label: str
+
+
+class Regulariser(Protocol):
+    dials: tuple[Dial, ...]
+
+    def __call__(self, clouds: Tensor, controls: Controls) -> Tensor | float: ...
+
+
+def regulariser(*dials: Dial) -> Callable[[Callable], Regulariser]:
+    """Decorator: declares the dials of a function of clouds and controls."""
+
+    def declare(function: Callable) -> Regulariser:
+        function.dials = dials
+        return function
+
+    return declare
+
+
+@regulariser(Dial("beta", 0, 4, 0.0, "beta", "β"), Dial("densify_weight", 0, 1, 0.0, "weight", "weight"))
+def densification(clouds: Tensor, controls: Controls) -> Tensor | float:
+    """densify_weight times `densification_loss` at scale beta and norm p."""
+    if controls.densify_weight == 0:
+        return 0.0
+    return controls.densify_weight * densification_loss(clouds, controls.beta, controls.p)
+
+
+REGULARISERS: dict[str, Regulariser] = {"densification": densification}

@@ -1,0 +1,128 @@
+"""Measuring a network, or several side by side: a `Snapshot`, and the tidy row that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ncbook.heads import LearnedHead
+from ncbook.metrics import NeuralCollapse
+from ncbook.training.data import Dataset
+
+PER_CENT = ("accuracy", "nc4")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A network at one moment. Tensors are float32 on the CPU, features are what the classifier sees.
+
+    train, test: metrics by their keys in `METRICS`, and "loss"; test is {} without test data. class_means (C, d) of the
+    training set, weight (C, d), bias (C,); features (k, d) and targets (k,) of a fixed sample of it; train_spectrum and
+    test_spectrum: the eigenvalues of the between-class covariance, descending, of the means of either set. Of a run:
+    epoch, step: finished so far; deaths (b, n-1): death times of the last step's clouds, before that step, or None; the
+    last step's dials and lr (before any step, the first's).
+    """
+
+    train: dict[str, float]
+    test: dict[str, float]
+    class_means: Tensor
+    weight: Tensor
+    bias: Tensor
+    features: Tensor
+    targets: Tensor
+    train_spectrum: Tensor
+    test_spectrum: Tensor | None
+    epoch: int = 0
+    step: int = 0
+    deaths: Tensor | None = None
+    dials: Mapping[str, float] = field(default_factory=dict)
+    lr: float = 0.0
+
+    @property
+    def beta(self) -> float:
+        """The scale of the densification loss."""
+        return self.dials.get("beta", 0.0)
+
+    @property
+    def densify_weight(self) -> float:
+        """The weight of the densification loss."""
+        return self.dials.get("densify_weight", 0.0)
+
+    def row(self) -> dict[str, float | tuple[float, ...]]:
+        """One tidy row: epoch, step, dials, lr, then train_ and test_ with each metric, accuracy and NC4 in per cent, and
+        with the spectrum, a tuple."""
+        row: dict[str, float | tuple[float, ...]] = {"epoch": self.epoch, "step": self.step, **self.dials, "lr": self.lr}
+        for part in ("train", "test"):
+            for key, value in getattr(self, part).items():
+                row[f"{part}_{key}"] = 100 * value if key in PER_CENT else value
+            spectrum = getattr(self, f"{part}_spectrum")
+            if spectrum is not None:
+                row[f"{part}_spectrum"] = tuple(spectrum.tolist())
+        return row
+
+
+def measure(backbone: nn.Module, head: nn.Module, data: Dataset, *, loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+            sample: Tensor | None = None, keys: Sequence[str] | None = None,
+            test_keys: Sequence[str] | None = None) -> Snapshot:
+    """A trained network on all training and test data, in evaluation mode; no trainer is needed.
+
+    backbone: inputs -> features (N, d'); head: features -> logits (N, C), with `weight`, `bias` and `embed` as those of
+    `ncbook.heads`. sample (k,): the training samples whose features are kept, None for all. keys, test_keys: the metrics
+    that are wanted of either set, with "loss" for the loss; None for all, () for none. Both parts are left in evaluation
+    mode. Raises as `neural_collapse`.
+    """
+    bias = torch.zeros_like(head.weight[:, 0]) if head.bias is None else head.bias
+    backbone.eval()
+    head.eval()
+    embedded, train, state = _evaluate(backbone, head, bias, data.train_inputs, data.train_targets, loss, keys)
+    test, spectrum = {}, None
+    if data.test_inputs is not None and (test_keys is None or test_keys):
+        _, test, tested = _evaluate(backbone, head, bias, data.test_inputs, data.test_targets, loss, test_keys)
+        spectrum = keep(tested.spectrum())
+    kept = slice(None) if sample is None else sample
+    return Snapshot(train, test, keep(state.class_means), keep(head.weight), keep(bias), keep(embedded[kept]),
+                    data.train_targets[kept].cpu(), keep(state.spectrum()), spectrum)
+
+
+def keep(x: Tensor) -> Tensor:
+    """A copy in float32 on the CPU, without gradient."""
+    return x.detach().to("cpu", torch.float32, copy=True)
+
+
+@torch.no_grad()
+def _evaluate(backbone: nn.Module, head: nn.Module, bias: Tensor, inputs: Tensor, targets: Tensor, loss: Callable,
+              keys: Sequence[str] | None) -> tuple[Tensor, dict[str, float], NeuralCollapse]:
+    features = torch.cat([backbone(x) for x in inputs.split(1000)])
+    embedded = head.embed(features)
+    state = NeuralCollapse(*head.weight.shape).update(embedded, targets)
+    metrics = state.compute(head.weight, bias, keys=None if keys is None else [key for key in keys if key != "loss"])
+    if keys is None or "loss" in keys:
+        metrics["loss"] = float(loss(head(features), targets))
+    return embedded, metrics, state
+
+
+class SideBySide(nn.ModuleList):
+    """Networks whose features (N, d_m) are put one after the other: (N, d_1 + ... + d_M)."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.cat([network(inputs) for network in self], dim=1)
+
+
+def average_head(heads: Sequence[LearnedHead]) -> LearnedHead:
+    """The linear head on concatenated features whose logits are the average of those of M linear heads.
+
+    Raises ValueError for other heads, whose logits are not linear in the features.
+    """
+    if not heads or any(not isinstance(head, LearnedHead) or head.scale is not None for head in heads):
+        raise ValueError("runs are put side by side by their learned heads, got heads "
+                         f"{[type(head).__name__ for head in heads]}")
+    weight = torch.cat([head.weight for head in heads], dim=1).detach() / len(heads)
+    with torch.random.fork_rng(devices=[]):  # measuring draws no random numbers
+        joint = LearnedHead(weight.shape[1], len(weight)).to(weight)
+    joint.weight = nn.Parameter(weight)
+    joint.bias = nn.Parameter(torch.stack([head.bias for head in heads]).mean(0).detach())
+    return joint
