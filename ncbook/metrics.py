@@ -37,21 +37,26 @@ class Summary(NamedTuple):
     samples: list[tuple[Tensor, Tensor]]
 
 
-class Metric(NamedTuple):
-    """One metric: its key and label, its limit under collapse for C classes, the direction that it takes ("down" or
-    "up"), the axis that shows it ("log" or "linear").
+def _zero(num_classes: int) -> float:
+    return 0.0
 
-    compute: a function of a `Summary` to a number, or to a dict of keys of several metrics, and what it needs beside the
-    moments: "classifier", "samples".
+
+class Metric(NamedTuple):
+    """One metric, and all that tables and figures say of it.
+
+    compute: a function of a `Summary` to a number, or to a dict of the keys of several metrics; needs: what it takes
+    beside the moments, "classifier", "samples"; limit: where it goes under collapse of C classes; direction: "down" or
+    "up"; axis: "log" or "linear"; short: its name where there is little room, by default its label.
     """
 
     key: str
     label: str
-    limit: Callable[[int], float]
-    direction: str
-    axis: str
     compute: Callable[[Summary], Tensor | float | dict[str, Tensor]]
     needs: tuple[str, ...] = ()
+    limit: Callable[[int], float] = _zero
+    direction: str = "down"
+    axis: str = "log"
+    short: str = ""
 
 
 def neural_collapse(features: Tensor, targets: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *,
@@ -361,33 +366,29 @@ def _of_weight(s: Summary) -> dict[str, Tensor]:
     return _simplex(s.weight, "weight")
 
 
-def _zero(num_classes: int) -> float:
-    return 0.0
-
-
 def _one(num_classes: int) -> float:
     return 1.0
 
 
 _W, _X = ("classifier",), ("classifier", "samples")
 METRICS: dict[str, Metric] = {metric.key: metric for metric in (
-    Metric("nc1", "NC1: within-class scatter", _zero, "down", "log", _variability),
-    Metric("nc1_quotient", "NC1: scatter quotient", _zero, "down", "log", _variability),
-    Metric("cdnv", "CDNV", _zero, "down", "log", _variability),
-    Metric("vci", "variability collapse index", _zero, "down", "log", _variability_collapse_index),
-    Metric("nc2_equinorm", "NC2: unequal norms", _zero, "down", "log", _of_means),
-    Metric("nc2_equiangular", "NC2: unequal angles", _zero, "down", "log", _of_means),
-    Metric("nc2_gram", "NC2: Gram distance", _zero, "down", "log", _of_means),
-    Metric("etf_distance", "distance to nearest ETF", _zero, "down", "log", lambda s: simplex_etf_distance(s.between)),
-    Metric("nc3", "NC3: weights against means", _zero, "down", "log", _duality, _W),
-    Metric("nc3_gram", "NC3: Gram distance", _zero, "down", "log", _duality, _W),
-    Metric("nc4", "NC4: disagreement", _zero, "down", "linear", _decisions, _X),
-    Metric("weight_equinorm", "weights: unequal norms", _zero, "down", "log", _of_weight, _W),
-    Metric("weight_equiangular", "weights: unequal angles", _zero, "down", "log", _of_weight, _W),
-    Metric("bias_collapse", "bias collapse", _zero, "down", "log", _duality, _W),
-    Metric("numerical_rank", "numerical rank", _one, "down", "linear", _mean_numerical_rank, ("samples",)),
-    Metric("cosine_margin", "cosine margin", lambda c: c / (c - 1), "up", "linear", _decisions, _X),
-    Metric("accuracy", "accuracy", _one, "up", "linear", _decisions, _X),
+    Metric("nc1", "NC1: within-class scatter", _variability, short="NC1"),
+    Metric("nc1_quotient", "NC1: scatter quotient", _variability, short="NC1 quotient"),
+    Metric("cdnv", "CDNV", _variability),
+    Metric("vci", "variability collapse index", _variability_collapse_index, short="VCI"),
+    Metric("nc2_equinorm", "NC2: unequal norms", _of_means, short="NC2 norms"),
+    Metric("nc2_equiangular", "NC2: unequal angles", _of_means, short="NC2 angles"),
+    Metric("nc2_gram", "NC2: Gram distance", _of_means, short="NC2 Gram"),
+    Metric("etf_distance", "distance to nearest ETF", lambda s: simplex_etf_distance(s.between), short="ETF"),
+    Metric("nc3", "NC3: weights against means", _duality, _W, short="NC3"),
+    Metric("nc3_gram", "NC3: Gram distance", _duality, _W, short="NC3 Gram"),
+    Metric("nc4", "NC4: disagreement", _decisions, _X, axis="linear", short="NC4"),
+    Metric("weight_equinorm", "weights: unequal norms", _of_weight, _W),
+    Metric("weight_equiangular", "weights: unequal angles", _of_weight, _W),
+    Metric("bias_collapse", "bias collapse", _duality, _W),
+    Metric("numerical_rank", "numerical rank", _mean_numerical_rank, ("samples",), _one, axis="linear"),
+    Metric("cosine_margin", "cosine margin", _decisions, _X, lambda c: c / (c - 1), "up", "linear"),
+    Metric("accuracy", "accuracy", _decisions, _X, _one, "up", "linear"),
 )}
 
 
