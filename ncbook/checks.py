@@ -19,12 +19,13 @@ def check_choice(name: str, value: Any, accepted: Iterable) -> Any:
     return value
 
 
-def check_integer(name: str, value: Any, least: int | None = None) -> int:
-    """Return value as an int. Raises TypeError for another type (bool is one), ValueError below `least`."""
+def check_integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    """Return value as an int. Raises TypeError for another type (bool is one), ValueError outside least..most."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {value!r}")
-    if least is not None and int(value) < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
+    if least is not None and int(value) < least or most is not None and int(value) > most:
+        bounds = f"at least {least}" if most is None else f"in {least}..{most}"
+        raise ValueError(f"{name} must be {bounds}, got {value}")
     return int(value)
 
 
