@@ -264,8 +264,6 @@ def _check_kept(path: Path, unit: Unit, rows: list[Row]) -> None:
 
 def _check_writable(path: Path) -> None:
     try:
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder")
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
