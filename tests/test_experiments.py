@@ -325,7 +325,7 @@ SHAPES = {"svhn250": (3, 32, 32), "cifar10": (3, 32, 32), "mnist_resnet18": (1, 
 
 
 @pytest.mark.parametrize("table", SHAPES)
-def test_recipes_of_the_tables_not_run_here_train(table, one_thread):
+def test_recipes_of_the_tables_not_run_here_train(table):
     images, targets = torch.rand(20, *SHAPES[table]), torch.arange(20) % 10
     for unit in {unit.name: unit for unit in TABLES[table]()}.values():
         data = Dataset(unit.recipe.dataset, images, targets, images, targets, tuple("0123456789"))

@@ -89,7 +89,9 @@ def test_its_rows_are_kept_and_read_back(outside, tmp_path):
     unit = Unit("mine", outside)
     (row,) = run_table([unit], tmp_path / "mine.csv", jobs=1, progress=False)
     assert read_rows(tmp_path / "mine.csv") == [row]
-    assert float(row["train_longest_mean"]) > 0 and Unit.from_settings("mine", row["settings"]) == unit
+    assert float(row["train_longest_mean"]) > 0
+    again = Unit.from_settings("mine", row["settings"])
+    assert dataclasses.replace(again.recipe, device="cpu") == outside
 
 
 def test_its_metric_is_one_of_all(outside):
