@@ -265,8 +265,8 @@ def half_loaded(path):
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-1000]),
-                                    lambda path: path.write_bytes(b""), lambda path: torch.save([1], path), half_loaded],
-                         ids=["cut", "empty", "other", "in part"])
+                                    lambda path: path.write_bytes(b""), lambda path: torch.save([1], path),
+                                    half_loaded], ids=["cut", "empty", "other", "in part"])
 def test_a_damaged_checkpoint_is_told_and_not_used(stopped, damage):
     unit, checkpoint, whole = stopped
     damage(checkpoint)
