@@ -968,7 +968,7 @@ for name, rows in SPEED.groupby("data", sort=False):
 # as published for larger networks and images, these two data sets neither show nor refute.
 
 # %%
-for name, rows in SPEED.groupby("data", sort=False):
+for _, rows in SPEED.groupby("data", sort=False):
     end = rows[rows.epoch == rows.epoch.max()].groupby("method").train_etf_distance
     assert max(end.max().get(head, 0) for head in ("fixed", "nearest")) < end.min().get("standard", np.inf)
 assert later == 0, "nearest reaches NC1 < 0.1 in no seed later than another head"

@@ -16,9 +16,10 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import torch
@@ -34,13 +35,14 @@ from ncbook.training.data import DATASETS, Dataset, load_dataset
 from ncbook.training.regularisers import REGULARISERS
 from ncbook.training.trainer import Trainer, joint_snapshot, resolve_device, save_state
 
+PACKAGE = Path(__file__).resolve().parents[1]
 KEY = ("recipe", "split", "seed", "epoch", "settings")  # what every table's file has
 COLUMNS = ("recipe", "head", "split", "seed", "members", "epoch", "step", "weight_decay", "lr", "beta",
            "densify_weight", "test_accuracy", "train_accuracy", "train_loss", "test_loss",
            *(f"{part}_{key}" for part in ("train", "test") for key in METRICS if key != "accuracy"),
            "train_spectrum", "test_spectrum", "seconds", "device", "torch", "version", "commit", "settings")
 SAVE_EVERY = 1.0  # seconds from one checkpoint to the next, at least
-VOCABULARIES = (HEADS, LOSSES, METRICS, SCHEDULES, BACKBONES, DATASETS, REGULARISERS)
+VOCABULARIES: tuple[dict, ...] = (HEADS, LOSSES, METRICS, SCHEDULES, BACKBONES, DATASETS, REGULARISERS)
 
 Row = dict[str, str]
 
@@ -93,7 +95,7 @@ def write_rows(path: Path, rows: list[Row]) -> None:
 
 
 @functools.cache
-def git_commit(folder: Path = Path(__file__).resolve().parents[1]) -> str:
+def git_commit(folder: Path) -> str:
     """The git commit of the checkout that a package's folder belongs to, with "+" when the folder has changed since.
 
     Asked once a process. "" without git, and where the folder's __init__.py is not one of the checkout's files.
@@ -146,12 +148,12 @@ def run_unit(unit: Unit, *, checkpoint: Path | None = None) -> list[Row]:
 
 def _made(unit: Unit) -> Row:
     """What a row says of the run, whatever was measured."""
-    device = resolve_device(unit.recipe.device)
-    device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    at = resolve_device(unit.recipe.device)
+    device = torch.cuda.get_device_name(at) if at.type == "cuda" else at.type
     name, split, seed = unit.key
     return {"recipe": name, "head": unit.recipe.head, "split": split, "seed": seed, "members": str(unit.members),
             "weight_decay": f"{unit.recipe.weight_decay:g}", "device": device, "torch": str(torch.__version__),
-            "version": version("ncbook"), "commit": git_commit(), "settings": unit.settings}
+            "version": version("ncbook"), "commit": git_commit(PACKAGE), "settings": unit.settings}
 
 
 def _text(value: float | tuple[float, ...]) -> str:
@@ -213,8 +215,8 @@ def run_table(units: Sequence[Unit], path: Path, *, jobs: int | None = None, das
     pending = [unit for unit in units if unit.key not in kept]
     if pending:
         _check_writable(path)
-    client = nullcontext()
-    config = {"backend": "loky", "n_jobs": jobs or torch.cuda.device_count() or os.cpu_count()}
+    client: AbstractContextManager = nullcontext()
+    config: dict[str, Any] = {"backend": "loky", "n_jobs": jobs or torch.cuda.device_count() or os.cpu_count()}
     if dask is not None:
         from dask.distributed import Client
 
@@ -253,13 +255,13 @@ def _check_kept(path: Path, unit: Unit, rows: list[Row]) -> None:
             was = Unit.from_settings(unit.name, settings)
         except ValueError as error:
             raise ValueError(f"{path}: the kept rows of {unit.key} cannot be compared: {error}") from error
-        was, now = (vars(u.recipe) | vars(u) | {"recipe": None, "device": None, "measured": None} for u in (was, unit))
-        if changed := [f"{name} {was[name]!r}, now {now[name]!r}" for name in now if was[name] != now[name]]:
+        old, new = (vars(u.recipe) | vars(u) | {"recipe": None, "device": None, "measured": None} for u in (was, unit))
+        if changed := [f"{name} {old[name]!r}, now {new[name]!r}" for name in new if old[name] != new[name]]:
             raise ValueError(f"{path}: the kept rows of {unit.key} are of other settings; remove them, or rename the "
                              f"recipe: {'; '.join(changed)}")
     if absent := set(unit.epochs) - {int(row["epoch"]) for row in rows}:
-        raise ValueError(f"{path}: the kept rows of {unit.key} lack the epochs {sorted(absent)}; remove them to run the "
-                         "unit again, or use another file")
+        raise ValueError(f"{path}: the kept rows of {unit.key} lack the epochs {sorted(absent)}; remove them to run "
+                         "the unit again, or use another file")
 
 
 def _check_writable(path: Path) -> None:

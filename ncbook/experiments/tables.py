@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -106,7 +107,7 @@ def published_splits(dataset: str) -> np.ndarray:
 
 def _densified(name: str, base: Recipe, sliding: SlidingSchedule, constant: ConstantSchedule, splits: Iterable[int],
                **changes) -> Iterator[Unit]:
-    schedule = {"vanilla": None, "constant": constant, "sliding": sliding}[name.split("_")[0]]
+    schedule: Any = {"vanilla": None, "constant": constant, "sliding": sliding}[name.split("_")[0]]
     for split in splits:
         yield Unit(name, dataclasses.replace(base, schedule=schedule, seed=split, **changes), published_split=split)
 
