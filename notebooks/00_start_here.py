@@ -99,7 +99,7 @@ checks = {
     "data sets at hand": ", ".join(["digits (embedded)", *present]),
     "downloaded on first use": ", ".join(name for name in FILES if name not in present) or "none left",
 }
-display(Markdown("| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in checks.items())))
+say("| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in checks.items()))
 
 # %% [markdown]
 # ## A collapse in the plane
@@ -118,9 +118,8 @@ fig = go.Figure()
 for c, colour in enumerate(colours):
     x, y = points[labels == c].T.numpy().round(3)
     fig.add_scatter(x=x, y=y, mode="markers", name=f"class {c}", marker=dict(size=6, color=colour, opacity=0.6))
-fig.update_layout(template=plots.TEMPLATE, width=620, height=480, title=dict(
-    text="The inputs: three classes of points",
-    subtitle=dict(text=f"{len(points)} of {len(dataset.train_targets)} training points, two blobs a class")))
+plots.finish(fig, "The inputs: three classes of points",
+             f"{len(points)} of {len(dataset.train_targets)} training points, two blobs a class", width=620, height=480)
 fig.update_xaxes(title="input 1", range=[-2.8, 2.8])
 fig.update_yaxes(title="input 2", scaleanchor="x")
 fig
@@ -205,7 +204,7 @@ fig
 # %%
 names = ("nc1_quotient", "nc2_equinorm", "nc2_equiangular", "etf_distance", "nc3", "nc4")
 rows = [f"| `{key}` | {start.train[key]:.3g} | {end.train[key]:.3g} |" for key in names]
-display(Markdown("\n".join([f"| metric | epoch {start.epoch} | epoch {end.epoch} |", "|---|---:|---:|", *rows])))
+say("\n".join([f"| metric | epoch {start.epoch} | epoch {end.epoch} |", "|---|---:|---:|", *rows]))
 assert all(end.train[key] < start.train[key] for key in names)
 
 # %% [markdown]

@@ -224,11 +224,10 @@ assert end.train["nc1"] < end.test["nc1"]
 fig
 
 # %%
-display(Markdown(
-    f"At the beginning of the terminal phase NC1 has fallen from {start.train['nc1']:.2g} to "
+say(f"At the beginning of the terminal phase NC1 has fallen from {start.train['nc1']:.2g} to "
     f"{at_terminal.train['nc1']:.2g}. After it, with hardly an error left to correct, it falls by another "
     f"factor of {at_terminal.train['nc1'] / end.train['nc1']:.0f}, to {end.train['nc1']:.2g}. On the test set it ends at "
-    f"{end.test['nc1']:.2g}: section 8 comes back to that."))
+    f"{end.test['nc1']:.2g}: section 8 comes back to that.")
 
 # %% [markdown]
 # The third panel is a relative of NC1, the **numerical rank** of the features $X_c \in \mathbb{R}^{n_c \times d}$ of a
@@ -259,10 +258,8 @@ for column, shot in enumerate((start, end), start=1):
     heat = plots.cosine_heatmap(shot.class_means, class_names=names)
     heat.data[0].update(showscale=column == 2, textfont_size=9, z=heat.data[0].z.round(3))
     fig.add_trace(heat.data[0], row=1, col=column)
-fig.update_layout(
-    template=plots.TEMPLATE, width=940, height=500, margin=dict(t=112), plot_bgcolor="#E4E4E4",
-    title=dict(text="Cosines between centred class means",
-               subtitle=dict(text=f"white is the simplex ETF's cosine, −1/{C - 1}")))
+plots.finish(fig, "Cosines between centred class means", f"white is the simplex ETF's cosine, −1/{C - 1}", width=940,
+             height=500, plot_bgcolor="#E4E4E4")
 axis = dict(type="category", showgrid=False, constrain="domain", showline=False, tickcolor="white", dtick=1)
 fig.update_xaxes(**axis)
 fig.update_yaxes(**axis, autorange="reversed")
@@ -304,11 +301,10 @@ assert end.train["etf_distance"] < at_terminal.train["etf_distance"]
 fig
 
 # %%
-display(Markdown(
-    f"The distance to the nearest ETF goes from {start.train['etf_distance']:.2g} by way of "
+say(f"The distance to the nearest ETF goes from {start.train['etf_distance']:.2g} by way of "
     f"{at_terminal.train['etf_distance']:.2g} at the beginning of the terminal phase to "
     f"{end.train['etf_distance']:.2g}. "
-    f"In the end the cosines miss $-1/{C - 1}$ by {end.train['nc2_equiangular']:.2g} on average."))
+    f"In the end the cosines miss $-1/{C - 1}$ by {end.train['nc2_equiangular']:.2g} on average.")
 
 # %% [markdown]
 # NC2 is usually the slowest of the four, and it is not finished here. It also starts from a better place than one may
@@ -400,14 +396,13 @@ header = "| set | NC1 | scatter quotient | median sample | share of the farthest
 rows = [f"| {name} | {end_values['nc1']:.3g} | {end_values['nc1_quotient']:.3g} | {float(spread[name].median()):.3g} "
         f"| {float(spread[name][:len(spread[name]) // 20].sum() / spread[name].sum()):.0%} |"
         for name, end_values in (("training", end.train), ("test", end.test))]
-display(Markdown(header + "\n".join(rows)))
+say(header + "\n".join(rows))
 assert spread["test"].mean() > spread["training"].mean()
 median_ratio = float(spread["test"].median() / spread["training"].median())
-display(Markdown(
-    f"NC1 is {end.test['nc1'] / end.train['nc1']:.0f} times larger on the test set. *Median sample* is the squared "
+say(f"NC1 is {end.test['nc1'] / end.train['nc1']:.0f} times larger on the test set. *Median sample* is the squared "
     f"distance of a median sample to its class mean, divided by $\\operatorname{{tr}} \\Sigma_B$ of the training set: "
     f"{median_ratio:.0f} times larger on the test set. The last column is the part of all within-class scatter that "
-    "belongs to the 5% of samples that lie farthest out."))
+    "belongs to the 5% of samples that lie farthest out.")
 
 # %% [markdown]
 # So the honest answer is: not as the training set does. Test scatter falls while the network learns to separate the
@@ -559,9 +554,9 @@ assert set(TABLE) == set(values)
 header = "| key | formula | limit | before | after | test, after | unconstrained |\n"
 header += "|---|---|:---:|---:|---:|---:|---:|\n"
 columns = (start.train, end.train, end.test, last.train)
-display(Markdown(header + "\n".join(
-    f"| `{key}` | {formula} | {limit} | " + " | ".join(f"{column[key]:.3g}" for column in columns) + " |"
-    for key, (formula, limit) in TABLE.items())))
+say(header + "\n".join(
+f"| `{key}` | {formula} | {limit} | " + " | ".join(f"{column[key]:.3g}" for column in columns) + " |"
+for key, (formula, limit) in TABLE.items()))
 
 # %% [markdown]
 # ## 12. Measuring without being fooled
@@ -643,9 +638,8 @@ for (name, error), (colour, dash) in zip(errors.items(), styles):
     fig.add_scatter(x=spreads, y=[float(f"{e:.3g}") for e in error], name=name, mode="lines",
                     line=dict(color=colour, dash=dash, width=2.5))
 fig.add_hline(y=1, line=dict(color="#666666", width=1, dash="dot"))
-fig.update_layout(template=plots.TEMPLATE, width=820, height=420, title=dict(
-    text="Error of the within-class variance as a class collapses",
-    subtitle=dict(text="relative; at the dotted line the error is as large as the number")))
+plots.finish(fig, "Error of the within-class variance as a class collapses",
+             "relative; at the dotted line the error is as large as the number", width=820, height=420)
 log = dict(type="log", exponentformat="power")
 fig.update_xaxes(title="spread / norm of the mean (collapse goes to the right)", autorange="reversed", dtick=1, **log)
 fig.update_yaxes(title="relative error", dtick=4, **log)

@@ -148,11 +148,9 @@ for trace, look in zip(fig.data, looks):
 fig.frames = [go.Frame(name=str(k), traces=[0, 1, 2], data=moving_traces(path[k])) for k in shown]
 add_player(fig, [f"step {k}, largest cosine {float(pairwise_cosines(path[k]).max()):+.3f}" for k in shown], redraw=True)
 span = dict(range=[-1.05, 1.05])
-fig.update_layout(
-    template=plots.TEMPLATE, width=620, height=600, margin=dict(l=8, r=8, b=100),
-    scene=dict(xaxis=span, yaxis=span, zaxis=span, camera=dict(eye=dict(x=1.1, y=1.1, z=0.6))),
-    title=dict(text="Four unit vectors that repel each other", subtitle=dict(text="in space, no projection")),
-)
+plots.finish(fig, "Four unit vectors that repel each other", "in space, no projection", width=620, height=600,
+             margin=dict(l=8, r=8, b=100),
+             scene=dict(xaxis=span, yaxis=span, zaxis=span, camera=dict(eye=dict(x=1.1, y=1.1, z=0.6))))
 assert (pairwise_cosines(path[-1]) + 1 / 3).abs().max() < 1e-3
 fig
 
@@ -208,9 +206,8 @@ for count in range(2, 7):
     best[count] = min(float(pairwise_cosines(w).max()) for w in ends)
     rows.append(f"| {count} | {best[count]:+.3f} | {-1 / (count - 1):+.3f} | {'yes' if count <= 4 else 'no'} |")
     assert abs(best[count] - (-1 / (count - 1) if count <= 4 else 0)) < 0.02 and best[count] > -1 / (count - 1) - 1e-12
-display(
-    Markdown("| vectors $C$ in $\\mathbb{R}^3$ | smallest largest cosine found | bound (1) | $d \\ge C-1$"
-             " |\n|---:|---:|---:|---:|\n" + "\n".join(rows)))
+say("| vectors $C$ in $\\mathbb{R}^3$ | smallest largest cosine found | bound (1) | $d \\ge C-1$"
+    " |\n|---:|---:|---:|---:|\n" + "\n".join(rows))
 
 # %% [markdown]
 # Up to four vectors the bound is met. With five, where it would be $-1/4$, the best is a right angle.
@@ -235,7 +232,7 @@ display(
 # %%
 Q = ncbook.helmert_basis(4, dtype=torch.float64)
 body = r" \\ ".join(" & ".join(f"{v:.3f}" if v else "0" for v in row) for row in Q.tolist())
-display(Markdown(rf"$$ Q = \begin{{pmatrix}} {body} \end{{pmatrix}} $$"))
+say(rf"$$ Q = \begin{{pmatrix}} {body} \end{{pmatrix}} $$")
 assert torch.allclose(Q.T @ Q, torch.eye(3, dtype=torch.float64))
 assert torch.allclose(Q @ Q.T, torch.eye(4, dtype=torch.float64) - 1 / 4)
 show_code(ncbook.helmert_basis, ncbook.simplex_etf)
@@ -288,13 +285,9 @@ for column, count in enumerate((2, 3, 4), start=1):
               marker=dict(size=6 if count == 4 else 14, color=plots.class_colors(count)),
               ), **cell,
     )
-fig.update_layout(
-    template=plots.TEMPLATE, width=900, height=380, margin=dict(l=24, r=24, t=100, b=40),
-    scene=dict(xaxis=span, yaxis=span, zaxis=span, camera=dict(eye=dict(x=1.3, y=0.7, z=0.5))),
-    title=dict(text="Exact pictures of simplex ETFs",
-               subtitle=dict(text="the rows of W themselves; nothing is projected")),
-)
-fig.update_annotations(font=dict(size=14))
+plots.finish(fig, "Exact pictures of simplex ETFs", "the rows of W themselves; nothing is projected", width=900,
+             height=380, margin=dict(l=24, r=24, t=100, b=40),
+             scene=dict(xaxis=span, yaxis=span, zaxis=span, camera=dict(eye=dict(x=1.3, y=0.7, z=0.5))))
 fig.update_xaxes(range=[-1.25, 1.25], showticklabels=False, ticks="", showgrid=False, showline=False)
 fig.update_yaxes(range=[-1.25, 1.25], showticklabels=False, ticks="", showgrid=False, showline=False)
 fig.update_yaxes(scaleanchor="x", col=1)
@@ -326,13 +319,8 @@ at_centre = [c for c in range(10) if w[c, :2].norm() < 1e-12]
 fig.add_annotation(x=0, y=0, ax=0.75, ay=-0.55, axref="x", ayref="y", text=f"classes {at_centre[0]} to {at_centre[-1]}",
                    showarrow=True, arrowcolor="#666666", row=1, col=1,
                    )
-fig.update_layout(
-    template=plots.TEMPLATE, width=860, height=490, margin=dict(t=110),
-    title=dict(text="One simplex ETF of ten classes, two shadows",
-               subtitle=dict(text="projections from 9 to 2 dimensions; lengths on the right are scaled by √(9/2)"),
-               ),
-)
-fig.update_annotations(font=dict(size=14))
+plots.finish(fig, "One simplex ETF of ten classes, two shadows",
+             "projections from 9 to 2 dimensions; lengths on the right are scaled by √(9/2)", width=860, height=490)
 fig.update_xaxes(range=[-1.3, 1.3])
 fig.update_yaxes(range=[-1.3, 1.3], scaleanchor="x")
 fig.update_yaxes(scaleanchor="x2", col=2)
@@ -342,12 +330,10 @@ fig
 # %%
 centred, projected = math.degrees(math.acos(-1 / 9)), math.degrees(
     math.acos(float(pairwise_cosines(shadows["the projection used in this book"])[0])))
-display(
-    Markdown(
-        f"On the left, {len(at_centre)} of the 10 vertices fall on the same point, though all of them are equally far"
-        " from each other. On the right, all are told apart and treated alike, at the corners of a regular 10-gon."
-        f" But its angles are not the true ones: neighbours are {projected:.0f}° apart on paper and {centred:.1f}° in"
-        " nine dimensions. Wherever the book draws more than four classes, it uses this projection and says so."))
+say(f"On the left, {len(at_centre)} of the 10 vertices fall on the same point, though all of them are equally far"
+    " from each other. On the right, all are told apart and treated alike, at the corners of a regular 10-gon."
+    f" But its angles are not the true ones: neighbours are {projected:.0f}° apart on paper and {centred:.1f}° in"
+    " nine dimensions. Wherever the book draws more than four classes, it uses this projection and says so.")
 
 # %% [markdown]
 # ## 5. A uniformly random orientation
@@ -380,24 +366,19 @@ for column, (name, frame) in enumerate(frames.items(), start=1):
 fig.update_polars(radialaxis=dict(range=[0, 2.3], tickvals=[1, 2], angle=90), angularaxis=dict(dtick=45),
                   bgcolor="white")
 fig.update_polars(angularaxis_gridcolor="#E6E6E6", radialaxis_gridcolor="#E6E6E6")
-fig.update_layout(
-    template=plots.TEMPLATE, width=820, height=460, margin=dict(t=140),
-    title=dict(text="Direction of the first vertex of a random simplex ETF",
-               subtitle=dict(text="C = 3, d = 2; density relative to the uniform one"),
-               ),
-)
+plots.finish(fig, "Direction of the first vertex of a random simplex ETF",
+             "C = 3, d = 2; density relative to the uniform one", width=820, height=460, margin=dict(t=140))
 fig.update_annotations(font=dict(size=14), yshift=24)
 assert (density["signs left as they are"] == 0).sum() >= 10 and (density["signs fixed"] - 1).abs().max() < 0.35
 fig
 
 # %%
 share = {name: f"{100 * value:.0f}%" for name, value in handed.items()}
-display(
-    Markdown("Without the fix, half of the directions never occur. Nor do half of the orientations: for square matrices"
-             f" the share of proper rotations (determinant +1) is {share['signs left as they are']} without the fix and"
-             f" {share['signs fixed']} with it. Multiplying each column of $V$ by the sign of its diagonal entry of $R$"
-             " makes that diagonal positive and the decomposition unique, and then $V$ inherits the symmetry of $G$"
-             " (Mezzadri 2007). It is the line with the comment in `simplex_etf`."))
+say("Without the fix, half of the directions never occur. Nor do half of the orientations: for square matrices"
+    f" the share of proper rotations (determinant +1) is {share['signs left as they are']} without the fix and"
+    f" {share['signs fixed']} with it. Multiplying each column of $V$ by the sign of its diagonal entry of $R$"
+    " makes that diagonal positive and the decomposition unique, and then $V$ inherits the symmetry of $G$"
+    " (Mezzadri 2007). It is the line with the comment in `simplex_etf`.")
 
 # %% [markdown]
 # ## 6. Why "tight frame"?
@@ -425,12 +406,8 @@ for name, vectors, colour, dash in (("simplex ETF", etf, "#0072B2", "solid"), ("
 fig.update_polars(radialaxis=dict(range=[0, 3], tickvals=[1, 2, 3], angle=90, gridcolor="#E6E6E6"),
                   angularaxis=dict(gridcolor="#E6E6E6", dtick=45), bgcolor="white",
                   )
-fig.update_layout(
-    template=plots.TEMPLATE, width=620, height=460, margin=dict(t=110),
-    title=dict(text="How strongly three vectors see each direction",
-               subtitle=dict(text="Σ⟨w, x⟩² by the angle of x; markers are the vectors"),
-               ),
-)
+plots.finish(fig, "How strongly three vectors see each direction",
+             "Σ⟨w, x⟩² by the angle of x; markers are the vectors", width=620, height=460)
 assert float((etf @ directions).square().sum(0).std()) < 1e-12
 fig
 
@@ -491,13 +468,8 @@ fig.add_scatter(x=grid, y=middle, mode="lines+markers", name="random means", lin
 fig.add_scatter(x=grid, y=[(C - 1) / (4 * d) for d in grid], mode="lines", name="(C−1)/(4d)",
                 line=dict(color="#666666", dash="dot"), row=1, col=2,
                 )
-fig.update_layout(
-    template=plots.TEMPLATE, width=900, height=440, margin=dict(t=110),
-    title=dict(text="Ten random directions as the dimension grows",
-               subtitle=dict(text=f"right: median and range of {DRAWS} draws"),
-               ),
-)
-fig.update_annotations(font=dict(size=14))
+plots.finish(fig, "Ten random directions as the dimension grows", f"right: median and range of {DRAWS} draws",
+             width=900)
 fig.update_xaxes(title="cosine", range=[-0.8, 0.8], row=1, col=1)
 fig.update_yaxes(title="density", range=[0, 10], row=1, col=1)
 fig.update_xaxes(title="dimension d", type="log", tickvals=grid, row=1, col=2)
@@ -595,12 +567,8 @@ for (count, dim), colour in problems.items():
         fig.add_scatter(x=[formula] * 2, y=[0, 1], mode="lines", name="formula (4)",
                         line=dict(color="#222222", dash="dash"), row=1, col=1,
                         )
-fig.update_layout(
-    template=plots.TEMPLATE, width=900, height=430, bargap=0, margin=dict(t=110),
-    title=dict(text="The formula against brute force",
-               subtitle=dict(text=f"{TRIALS:,} uniformly random simplex ETFs each")),
-)
-fig.update_annotations(font=dict(size=14))
+plots.finish(fig, "The formula against brute force", f"{TRIALS:,} uniformly random simplex ETFs each", width=900,
+             height=430, bargap=0)
 fig.update_xaxes(title="squared distance", range=[0, 4], row=1, col=1)
 fig.update_yaxes(title="density", range=[0, 0.8], row=1, col=1)
 fig.update_xaxes(title="ETFs tried, n", type="log", exponentformat="power", dtick=1, row=1, col=2)
@@ -609,13 +577,11 @@ assert min(smallest.values()) > -1e-12 and smallest[3] < 1e-5 and smallest[4] < 
 fig
 
 # %%
-display(
-    Markdown(
-        f"No random ETF is nearer than the formula says, and the best of {TRIALS:,} comes within {smallest[3]:.0e} for"
-        f" three classes, {smallest[4]:.0e} for four and {smallest[6]:.1g} for six. Brute force confirms (4), and it"
-        " shows why a formula is needed: orientations form a space of dimension 1, 3 and 10 in these examples, and"
-        " random search gets lost in it. The ETF that attains the minimum is `nearest_simplex_etf`, the subject of"
-        " chapter 04 (after Markou, Ajanthan and Gould 2024)."))
+say(f"No random ETF is nearer than the formula says, and the best of {TRIALS:,} comes within {smallest[3]:.0e} for"
+    f" three classes, {smallest[4]:.0e} for four and {smallest[6]:.1g} for six. Brute force confirms (4), and it"
+    " shows why a formula is needed: orientations form a space of dimension 1, 3 and 10 in these examples, and"
+    " random search gets lost in it. The ETF that attains the minimum is `nearest_simplex_etf`, the subject of"
+    " chapter 04 (after Markou, Ajanthan and Gould 2024).")
 
 # %% [markdown]
 # ### What the distance does not see
@@ -685,12 +651,8 @@ add_player(fig, [f"noise level {level:.1f}, squared distance {value:.4f}" for le
 fig.layout.sliders[0].active = levels.index(0.6)
 circle = torch.stack([turn.cos(), turn.sin()], dim=1)
 fig.add_scatter(**columns(circle), mode="lines", line=dict(color="#E6E6E6"), hoverinfo="skip", showlegend=False)
-fig.update_layout(
-    template=plots.TEMPLATE, width=640, height=640, margin=dict(t=116, b=130),
-    legend=dict(orientation="h", x=0, y=1.02,
-                yanchor="bottom"), title=dict(text="Three class means and their nearest simplex ETF",
-                                              subtitle=dict(text="in the plane, no projection")),
-)
+plots.finish(fig, "Three class means and their nearest simplex ETF", "in the plane, no projection", width=640,
+             height=640, margin=dict(b=130), legend=dict(orientation="h", x=0, y=1.02, yanchor="bottom"))
 fig.update_xaxes(range=[-1.6, 1.6])
 fig.update_yaxes(range=[-1.6, 1.6], scaleanchor="x")
 handed = [bool(torch.linalg.det(ncbook.nearest_simplex_etf(base + level * noise)[:2]) > 0) for level in levels]
@@ -699,12 +661,10 @@ assert values[0] < 1e-20 and handed[:peak] == [handed[0]] * peak and handed[-1] 
 fig
 
 # %%
-display(
-    Markdown(
-        f"The distance grows to {values[peak]:.3f} at noise level {levels[peak]:.1f}, close to $2 - \\sqrt 2 \\approx"
-        f" {2 - math.sqrt(2):.3f}$, the value for three means on a line: there, the noise has pushed one of them"
-        " across the line through the other two. Beyond it the means go round the other way, and the nearest ETF is"
-        " suddenly the mirror image. The minimum in (3) is over *all* orientations, reflections included."))
+say(f"The distance grows to {values[peak]:.3f} at noise level {levels[peak]:.1f}, close to $2 - \\sqrt 2 \\approx"
+    f" {2 - math.sqrt(2):.3f}$, the value for three means on a line: there, the noise has pushed one of them"
+    " across the line through the other two. Beyond it the means go round the other way, and the nearest ETF is"
+    " suddenly the mirror image. The minimum in (3) is over *all* orientations, reflections included.")
 
 # %% [markdown]
 # Up to that point the nearest ETF turns a little with the means: turning is free, and only what cannot be turned away
@@ -741,23 +701,17 @@ for (count, dim), colour in {(4, 64): "#D55E00", (10, 64): "#0072B2", (40, 64): 
     fig.add_scatter(x=sigmas[small].numpy(), y=theory[small].numpy(), mode="lines", showlegend=count == 40,
                     name="approximation (5)", line=dict(color="#222222", width=1.5, dash="dot"),
                     )
-fig.update_layout(
-    template=plots.TEMPLATE, width=760, height=440,
-    title=dict(text="Distance to the nearest simplex ETF against noise",
-               subtitle=dict(text=f"d = 64; median and range of {DRAWS} draws"),
-               ),
-)
+plots.finish(fig, "Distance to the nearest simplex ETF against noise", f"d = 64; median and range of {DRAWS} draws")
 fig.update_xaxes(title="noise level σ", type="log", exponentformat="power", dtick=1)
 fig.update_yaxes(title="squared distance", type="log", exponentformat="power", dtick=1)
 assert all(0.6 < ratio < 1.5 for ratio in ratios.values())
 fig
 
 # %%
-display(
-    Markdown("At the smallest noise, the mean distance divided by (5) is " + ", ".join(f"{r:.2f} for C = {c}"
-                                                                                       for c, r in ratios.items()) +
-             ". On the right the curves level off: there the means are nothing but noise, and the distance is that of"
-             " random directions from section 7. It does not reach 2, nor anything close to it."))
+say("At the smallest noise, the mean distance divided by (5) is " + ", ".join(f"{r:.2f} for C = {c}"
+                                                                              for c, r in ratios.items()) +
+    ". On the right the curves level off: there the means are nothing but noise, and the distance is that of"
+    " random directions from section 7. It does not reach 2, nor anything close to it.")
 
 # %% [markdown]
 # One number tells how far; it does not tell where. For that, look at the cosines themselves. Below, noise is added to
@@ -813,9 +767,8 @@ for exponent in (-1, -2, -4, -6, -7, -8, -9, -10):
     rows.append(f"| $10^{{{exponent}}}$ | {true:.3e} | {naive:.3e} | {ours:.3e} | {single:.3e} |")
     assert abs(ours / true - 1) < 1e-5
     assert exponent > -9 or abs(naive - true) > 0.5 * true
-display(
-    Markdown("| $\\varepsilon$ | exact | 2 − 2x, float64 | `simplex_etf_distance`, float64 | the same, float32"
-             " |\n|---:|---:|---:|---:|---:|\n" + "\n".join(rows)))
+say("| $\\varepsilon$ | exact | 2 − 2x, float64 | `simplex_etf_distance`, float64 | the same, float32"
+    " |\n|---:|---:|---:|---:|---:|\n" + "\n".join(rows))
 
 # %% [markdown]
 # The naive column gets stuck around $10^{-16}$, and what it prints there is rounding; it may even be negative. The

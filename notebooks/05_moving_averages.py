@@ -63,9 +63,7 @@ def show_code(*objects):
 
 
 def finish(fig, title, height=420):
-    fig.update_layout(template=plots.TEMPLATE, width=860, height=height, margin=dict(t=96, b=90), title=title,
-                      legend=dict(orientation="h", x=0, y=-0.2))
-    fig.update_annotations(font=dict(size=14))
+    plots.finish(fig, title, width=860, height=height, margin=dict(b=90), legend=dict(orientation="h", x=0, y=-0.2))
 
 
 def add_line(fig, x, y, name, styles=STYLES, **cell):
@@ -105,8 +103,8 @@ show_code(ncbook.ClassMeanAverage.forward)
 
 # %%
 floor_at = next(t for t in range(1, 10**6) if 2 / (t + 1) <= 1e-4)
-display(Markdown(f"The floor $10^{{-4}}$ is reached at update $t$ = {floor_at:,}. With 22 batches an epoch, as the "
-                 f"digits have at a batch size of 64, that is after {floor_at / 22:,.0f} epochs."))
+say(f"The floor $10^{{-4}}$ is reached at update $t$ = {floor_at:,}. With 22 batches an epoch, as the "
+    f"digits have at a batch size of 64, that is after {floor_at / 22:,.0f} epochs.")
 assert floor_at == 19_999
 
 # %% [markdown]
@@ -152,9 +150,8 @@ assert abs(weights["ramp (ema)"][T // 2:].sum() - 0.75) < 1 / T
 fig = go.Figure()
 for name in NAMES[1:]:
     add_line(fig, s, weights[name], name)
-fig.update_layout(template=plots.TEMPLATE, width=760, height=380,
-                  title=dict(text=f"What an average remembers after {T} batches",
-                             subtitle=dict(text="weight of each batch; every curve sums to 1")))
+plots.finish(fig, f"What an average remembers after {T} batches", "weight of each batch; every curve sums to 1",
+             height=380)
 fig.update_xaxes(title="batch s")
 fig.update_yaxes(title="weight", rangemode="tozero")
 fig
@@ -303,7 +300,7 @@ def late(size, name):
 
 table = "| batch size | " + " | ".join(NAMES) + " |\n" + "|---:" * (1 + len(NAMES)) + "|\n"
 table += "\n".join(f"| {size} | " + " | ".join(f"{late(size, name):.3f}" for name in NAMES) + " |" for size in BATCHES)
-display(Markdown("Relative distance to the true class means, mean over the last quarter of the run:\n\n" + table))
+say("Relative distance to the true class means, mean over the last quarter of the run:\n\n" + table)
 small, large = BATCHES[0], BATCHES[-1]
 assert all(late(size, "ramp (ema)") < late(size, "cumulative") for size in BATCHES)
 assert max(late(small, name) for name in NAMES[1:]) < late(small, "batch alone")
@@ -404,8 +401,8 @@ for name, values in results.items():
     table += (f"| {name} | {median_and_range(accuracy, '.1%')} | {median_and_range(nc1, '.3f')} "
               f"| {median_and_range(nc3, '.4f')} |\n")
 ratio = sorted(v[2] for v in results[NAMES[0]])[SEEDS // 2] / sorted(v[2] for v in results[NAMES[2]])[SEEDS // 2]
-display(Markdown(f"After {EPOCHS} epochs, {SEEDS} seed(s), median and range:\n\n" + table
-                 + f"\n\nThe `nc3` of the batch alone is {ratio:.2g} times that of the ramp."))
+say(f"After {EPOCHS} epochs, {SEEDS} seed(s), median and range:\n\n" + table
+    + f"\n\nThe `nc3` of the batch alone is {ratio:.2g} times that of the ramp.")
 assert all(accuracy > 0.9 for values in results.values() for accuracy, _, _ in values)
 
 # %% [markdown]
@@ -421,8 +418,8 @@ assert all(accuracy > 0.9 for values in results.values() for accuracy, _, _ in v
 
 # %%
 rows = [(10, 16), (10, 64), (10, 256), (100, 256), (1000, 256)]
-display(Markdown("| classes | batch size | classes absent from a batch, expected |\n|---:|---:|---:|\n" + "\n".join(
-    f"| {c} | {b} | {c * (1 - 1 / c) ** b:.3g} |" for c, b in rows)))
+say("| classes | batch size | classes absent from a batch, expected |\n|---:|---:|---:|\n" + "\n".join(
+f"| {c} | {b} | {c * (1 - 1 / c) ** b:.3g} |" for c, b in rows))
 
 # %% [markdown]
 # So absence is either rare or the rule, and an average needs an answer for it. `ClassMeanAverage` does the obvious: a
@@ -519,13 +516,12 @@ fig
 lost = distance["fill, with memory"], vertex["fill, with memory"]
 back = next((i for i in range(at, STEPS) if lost[0][i] < 0.2), STEPS) - at
 turned = next((i for i in range(at, STEPS) if lost[1][i] < 5), STEPS) - at
-display(Markdown(
-    f"With *keep* nothing happens. *Fill* mixes a small share of the centre in, the newest batch's weight: the "
+say(f"With *keep* nothing happens. *Fill* mixes a small share of the centre in, the newest batch's weight: the "
     f"distance goes from {distance['fill'][before]:.3f} to {distance['fill'][at]:.3f}. With *fill, with memory* the "
     f"average of class 9 is gone in one step, distance {lost[0][at]:.2f}, and its vertex turns by {lost[1][at]:.0f} "
     f"degrees. The average comes back only as fast as averages forget: its distance is below 0.2 after {back} more "
     f"batches. The vertex is within 5 degrees after {turned}, since the nearest ETF looks at directions, and a small "
-    f"share of the right mean already points the right way."))
+    f"share of the right mean already points the right way.")
 assert back < STEPS - at and turned < back
 
 # %% [markdown]
@@ -557,8 +553,8 @@ for name, values in outcome.items():
     accuracy, off_by, nc3 = zip(*values)
     table += (f"| {name} | {median_and_range(accuracy, '.1%')} | {median_and_range(off_by, '.2f')} "
               f"| {median_and_range(nc3, '.3f')} |\n")
-display(Markdown(f"Class 9 has {RARE} training samples and is absent from {absent:.0%} of the batches. "
-                 f"{EPOCHS} epochs, {SEEDS} seed(s), median and range:\n\n" + table))
+say(f"Class 9 has {RARE} training samples and is absent from {absent:.0%} of the batches. "
+    f"{EPOCHS} epochs, {SEEDS} seed(s), median and range:\n\n" + table)
 distances = {name: [off_by for _, off_by, _ in values] for name, values in outcome.items()}
 assert max(distances["keep"]) < min(distances["fill"]) < max(distances["fill, with memory"])
 

@@ -66,7 +66,7 @@ GUIDED = ("standard", "fixed", "nearest")  # those with normalised features
 def table(header, rows):
     """A Markdown table; the first column is text, the others are numbers."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    display(Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)))
+    say("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
 
 
 def spread(values, form=".3g"):
@@ -256,8 +256,8 @@ table(
     [["floor, equation (1)", f"{loss_floor(K):.6f}"], ["exact simplex ETF", f"{at_etf:.6f}"],
      ["lowest of 500 random draws", f"{lowest_draw:.6f}"], ["free optimisation from a random start", f"{found:.6f}"]],
 )
-display(Markdown(f"The optimiser found rows whose cosines differ from −1/{K - 1} by at most {worst_angle:.0e}. At "
-                 f"the floor the true class gets a probability of {math.exp(-loss_floor(K)):.3f}, no more."))
+say(f"The optimiser found rows whose cosines differ from −1/{K - 1} by at most {worst_angle:.0e}. At "
+    f"the floor the true class gets a probability of {math.exp(-loss_floor(K)):.3f}, no more.")
 assert math.isclose(at_etf, loss_floor(K), rel_tol=1e-9) and lowest_draw > loss_floor(K)
 assert 0 <= found - loss_floor(K) + 1e-9 < 1e-6 and worst_angle < 1e-2
 
@@ -275,9 +275,7 @@ for index, count in enumerate((10, 100, 1000)):
     fig.add_scatter(x=[SCALE], y=[loss_floor(count)], mode="markers", marker=dict(color=colour, size=10),
                     showlegend=False)
 fig.add_vline(x=SCALE, line=dict(color="#666666", width=1, dash="dot"))
-fig.update_layout(template=plots.TEMPLATE, width=760, height=400,
-                  title=dict(text="The floor of cross-entropy on features of norm τ",
-                             subtitle=dict(text="points: τ = 5, the published value")))
+plots.finish(fig, "The floor of cross-entropy on features of norm τ", "points: τ = 5, the published value", height=400)
 fig.update_xaxes(title="feature norm τ")
 fig.update_yaxes(title="least cross-entropy (nats)", type="log", dtick=2, exponentformat="e", range=[-8.6, 1.4])
 fig
@@ -318,7 +316,7 @@ table(
          *(spread((s.train["loss"] - floor for s in last[m]), ".4f") if m in GUIDED else "no floor" for m in runs)],
     ],
 )
-display(Markdown(f"{SEEDS} seeds, {EPOCHS} epochs of {len(data.train_targets)} training images of {DATASET}."))
+say(f"{SEEDS} seeds, {EPOCHS} epochs of {len(data.train_targets)} training images of {DATASET}.")
 assert all(shot.train["loss"] > floor for method in GUIDED for shot in last[method])
 assert all(shot.train["loss"] < floor for shot in last["linear"])
 
@@ -352,11 +350,9 @@ step = 100 / len(data.test_targets)
 medians = {method: median(values) for method, values in test_accuracy.items()}
 gap = max(medians[m] for m in GUIDED) - min(medians[m] for m in GUIDED)
 within = max(max(test_accuracy[m]) - min(test_accuracy[m]) for m in GUIDED)
-display(Markdown(
-    f"The test set has {len(data.test_targets)} images, so one image is {step:.2f} percentage points. Between the "
+say(f"The test set has {len(data.test_targets)} images, so one image is {step:.2f} percentage points. Between the "
     f"three heads the medians of test accuracy differ by {gap:.2f} points, {gap / step:.1f} images; within one head "
-    f"the seeds differ by up to {within:.2f} points, {within / step:.1f} images."
-))
+    f"the seeds differ by up to {within:.2f} points, {within / step:.1f} images.")
 
 # %% [markdown]
 # ## 4. Every metric of neural collapse, over epochs
@@ -422,8 +418,8 @@ behind = nc1["linear"] / max(nc1[m] for m in GUIDED)
 table(["training set, medians at the end", *last],
       [[plots.METRIC_LABELS[key], *(f"{number:.3g}" for number in at_end(key).values())]
        for key in ("nc1", "nc2_equinorm", "nc2_equiangular", "etf_distance", "nc3", "cosine_margin")])
-display(Markdown(f"In NC1 the three heads lie within a factor of {among:.2f} of each other; the plain linear head is a "
-                 f"factor of {behind:.2f} behind the last of them."))
+say(f"In NC1 the three heads lie within a factor of {among:.2f} of each other; the plain linear head is a "
+    f"factor of {behind:.2f} behind the last of them.")
 if MEASURED:
     assert among < behind and 4 * max(angles["fixed"], angles["nearest"]) < angles["standard"]
     assert nc3["nearest"] < min(nc3["standard"], nc3["fixed"])
@@ -474,14 +470,10 @@ for column, method in enumerate(GUIDED, start=1):
     single = plots.cosine_heatmap(last[method][0].class_means, class_names=data.class_names)
     fig.add_trace(single.data[0].update(coloraxis="coloraxis", texttemplate=None), row=1, col=column)
 ideal = -1 / (C - 1)
-fig.update_layout(
-    template=plots.TEMPLATE, width=860, height=400, margin=dict(t=100), plot_bgcolor="#E4E4E4",
-    title=dict(text="Cosines between class means after training",
-               subtitle=dict(text=f"training set, seed 0; white is the simplex ETF's cosine, −1/{C - 1}")),
-    coloraxis=dict(colorscale="RdBu", reversescale=True, cmid=ideal, cmin=ideal - 0.3, cmax=ideal + 0.3,
-                   colorbar=dict(thickness=14, outlinewidth=0, tickformat=".2f")),
-)
-fig.update_annotations(font=dict(size=14))
+plots.finish(fig, "Cosines between class means after training",
+             f"training set, seed 0; white is the simplex ETF's cosine, −1/{C - 1}", width=860, height=400,
+             plot_bgcolor="#E4E4E4",
+             coloraxis=dict(colorscale="RdBu", reversescale=True, cmid=ideal, cmin=ideal - 0.3, cmax=ideal + 0.3, colorbar=dict(thickness=14, outlinewidth=0, tickformat=".2f")))
 plain = dict(type="category", showgrid=False, showline=False, constrain="domain", tickmode="linear", tickcolor="white")
 fig.update_xaxes(**plain)
 fig.update_yaxes(**plain, autorange="reversed")
@@ -521,13 +513,10 @@ fig.frames = [
     for frames in zip(*(part.frames for part in parts.values()), strict=True)
 ]
 player = parts["nearest"].layout
-fig.update_layout(
-    template=plots.TEMPLATE, width=900, height=536, sliders=player.sliders, updatemenus=player.updatemenus,
-    margin=dict(l=24, t=100, b=170),
-    title=dict(text="Class means on their way to the simplex ETF",
-               subtitle=dict(text=f"training set, seed 0; projection in which the ETF is a regular {C}-gon")),
-    legend=dict(orientation="h", x=0, y=-0.04, yanchor="top"),
-)
+plots.finish(fig, "Class means on their way to the simplex ETF",
+             f"training set, seed 0; projection in which the ETF is a regular {C}-gon", width=900, height=536,
+             sliders=player.sliders, updatemenus=player.updatemenus, margin=dict(l=24, b=170),
+             legend=dict(orientation="h", x=0, y=-0.04, yanchor="top"))
 fig.update_layout(sliders=[dict(pad=dict(t=70))], updatemenus=[dict(pad=dict(t=86))])
 fig.update_annotations(font=dict(size=14))
 reach = max(abs(limit) for part in parts.values() for limit in part.layout.xaxis.range)
@@ -635,8 +624,8 @@ for a, b in CONTESTS:
     sentences.append(f"{a} is better than {b} in {better}, equal in {equal} and worse in {SEEDS - better - equal}")
 column = {m: [value(s, "accuracy", "test") for s in few[m]] for m in GUIDED}
 widest = max(max(numbers) - min(numbers) for numbers in column.values())
-display(Markdown(f"Of {SEEDS} splits, " + "; ".join(sentences) + f". Within one head the accuracy varies by up to "
-                 f"{widest:.2f} points from split to split."))
+say(f"Of {SEEDS} splits, " + "; ".join(sentences) + f". Within one head the accuracy varies by up to "
+    f"{widest:.2f} points from split to split.")
 
 # %% [markdown]
 # Each column scatters, mostly because the splits differ: some sets of images teach more than others. That is why the
@@ -739,8 +728,8 @@ table(
     + [[plots.METRIC_LABELS[key], *(spread(s.train[key] for s in shots) for shots in ends.values())]
        for key in ("nc1", "nc2_equiangular", "etf_distance", "nc3", "cosine_margin")],
 )
-display(Markdown(f"{DOT_SEEDS} seeds; training set except for the accuracy; dot regression with learning rate "
-                 f"{DOT.lr:g} in place of {BASE.lr:g}, because the features have norm 1 rather than {SCALE:g}."))
+say(f"{DOT_SEEDS} seeds; training set except for the accuracy; dot regression with learning rate "
+    f"{DOT.lr:g} in place of {BASE.lr:g}, because the features have norm 1 rather than {SCALE:g}.")
 assert all(shot.test["accuracy"] > 0.8 for shots in dot.values() for shot in shots)
 
 # %% [markdown]
@@ -799,10 +788,10 @@ if accuracy.best == "tie":
 else:
     about_accuracy = (f"{accuracy.best} has the best median, with {accuracy.row[6]} points on the second; it wins "
                       f"{accuracy.row[7]} seeds, and the ranges {'do not ' * accuracy.apart}overlap")
-display(Markdown("On the training set:\n\n" + "\n".join(f"- {line}" for line in lines)
-                 + f"\n- tied: {', '.join(ties) or 'none'}.\n\nOn test accuracy {about_accuracy}.\n\n"
-                 f"If each comparison were the toss of a coin, one head would win all {SEEDS} against another, one way "
-                 f"or the other, with probability {2 * 0.5**SEEDS:.3g}; and there are {len(KEYS)} rows in the table."))
+say("On the training set:\n\n" + "\n".join(f"- {line}" for line in lines)
+    + f"\n- tied: {', '.join(ties) or 'none'}.\n\nOn test accuracy {about_accuracy}.\n\n"
+    f"If each comparison were the toss of a coin, one head would win all {SEEDS} against another, one way "
+    f"or the other, with probability {2 * 0.5**SEEDS:.3g}; and there are {len(KEYS)} rows in the table.")
 
 # %% [markdown]
 # The strong claims are worth asserting, since they hold in every seed and by a wide margin: both ETF heads bring the
@@ -818,9 +807,9 @@ for seed in range(SEEDS):
         assert nearest["nc3"] < fixed["nc3"]
 factor = {m: median(last["standard"][s].train["etf_distance"] / last[m][s].train["etf_distance"] for s in range(SEEDS))
           for m in ("fixed", "nearest")}
-display(Markdown(f"The squared distance of the class means to the nearest simplex ETF is {factor['fixed']:.0f} times "
-                 f"(fixed) and {factor['nearest']:.0f} times (nearest) smaller than with the learned head: medians of "
-                 "the paired ratios."))
+say(f"The squared distance of the class means to the nearest simplex ETF is {factor['fixed']:.0f} times "
+    f"(fixed) and {factor['nearest']:.0f} times (nearest) smaller than with the learned head: medians of "
+    "the paired ratios.")
 
 # %% [markdown]
 # What should one make of it?

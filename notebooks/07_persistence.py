@@ -190,10 +190,8 @@ fig.add_scatter(y=[0.5, 10.7], name="scale r", mode="lines", line=dict(color="#D
 fig.add_scatter(x=[0.93], y=[-0.3], name="count", mode="text", textfont=dict(size=15), showlegend=False,
                 hoverinfo="skip", **right)
 add_slider(fig, {f"{scale:.2f}": frame(scale) for scale in SCALES}, "scale r = ", active="0.90")
-fig.update_layout(
-    template=plots.TEMPLATE, width=860, height=560, margin=dict(t=110, b=150), title_text="Ten points, all scales",
-    legend=dict(orientation="h", x=0, y=1.1, yanchor="bottom", traceorder="normal"),
-)
+plots.finish(fig, "Ten points, all scales", width=860, height=560, margin=dict(b=150),
+             legend=dict(orientation="h", x=0, y=1.1, yanchor="bottom", traceorder="normal"))
 fig.update_xaxes(range=[-0.8, 5.2], title="z<sub>1</sub>", **left)
 fig.update_yaxes(range=[-0.5, 4.2], title="z<sub>2</sub>", scaleanchor="x", **left)
 fig.update_xaxes(range=[0, 1.87], title="r", **right)
@@ -415,8 +413,7 @@ fig.add_scatter(x=x, y=slope.float().numpy(), mode="lines", name="slope", showle
                 line=dict(color="#222222", width=2, shape="hv"), row=2, col=1)
 for k in changes:
     fig.add_vline(x=float(x[k - 1] + x[k]) / 2, line=dict(color="#B5B5B5", width=1, dash="dot"))
-fig.update_layout(template=plots.TEMPLATE, width=760, height=540, margin=dict(t=108), title=dict(
-    text="One point walks past six others", subtitle_text="dotted lines: the minimum spanning tree changes"))
+plots.finish(fig, "One point walks past six others", "dotted lines: the minimum spanning tree changes", height=540)
 fig.update_xaxes(title="position of the walker", row=2, col=1).update_yaxes(title="death time", row=1, col=1)
 fig.update_yaxes(title="slope", row=2, col=1)
 fig
@@ -513,8 +510,8 @@ for col, (name, p) in enumerate(NORMS.items(), start=1):
     fig.update_xaxes(range=[-0.9, 4.9], title="z<sub>1</sub>", row=1, col=col)
     fig.update_yaxes(range=[-0.9, 4.9], scaleanchor=f"x{col if col > 1 else ''}", row=1, col=col)
 fig.update_yaxes(title="z<sub>2</sub>", row=1, col=1)
-fig.update_layout(template=plots.TEMPLATE, width=860, height=400, title_text="Three norms, three trees",
-                  legend=dict(orientation="h", x=0, y=-0.2, yanchor="top"), margin=dict(b=90))
+plots.finish(fig, "Three norms, three trees", width=860, height=400,
+             legend=dict(orientation="h", x=0, y=-0.2, yanchor="top"), margin=dict(b=90))
 shared = {f"{a} and {b}": len(edge_set(NINE, NORMS[a]) & edge_set(NINE, NORMS[b]))
           for a, b in [("L1", "L2"), ("L2", "maximum"), ("L1", "maximum")]}
 print(f"shared edges, of {len(NINE) - 1}:", shared)
@@ -554,16 +551,14 @@ assert touched["L1"][0] == 128 and touched["maximum"] == (1, 1.0) and touched["L
 print("in 128 dimensions, one edge moves")
 for name, (coordinates, length) in touched.items():
     print(f"  {name}: {coordinates} coordinates of its end, by {length} in all (L2 length of the gradient)")
-display(Markdown("Median death times of 200 Gaussian clouds of 16 points, as ratios between norms:"))
+say("Median death times of 200 Gaussian clouds of 16 points, as ratios between norms:")
 ratios
 
 # %%
 factor = float(ratios.loc[128, "L1 / L2"])
-display(Markdown(
-    f"So on 128 features the same β asks for clouds about {factor:.0f} times tighter in L1 than in L2. The starting "
+say(f"So on 128 features the same β asks for clouds about {factor:.0f} times tighter in L1 than in L2. The starting "
     f"values of that code, β = 1.1 in L1 for MNIST and β = 1.0 in L2 for SVHN, look alike and are not: converted in this "
-    f"rough way, 1.1 in L1 is about {1.1 / factor:.2f} in L2. A β is only meaningful together with its norm."
-))
+    f"rough way, 1.1 in L1 is about {1.1 / factor:.2f} in L2. A β is only meaningful together with its norm.")
 
 # %% [markdown]
 # ## The numerics of a collapsing cloud
@@ -619,8 +614,8 @@ for name, color, dash, values in (
 limit = NORM * math.sqrt(torch.finfo(torch.float32).eps)
 fig.add_vline(x=limit, line=dict(color="#666666", dash="dot", width=1))
 fig.add_annotation(x=math.log10(limit), y=-3, text="√ε ‖x‖", showarrow=False, xanchor="left", xshift=4)
-fig.update_layout(template=plots.TEMPLATE, width=820, height=420, title=dict(
-    text="One point more, and the distances are gone", subtitle_text="float32, 64 dimensions, points at norm 10"))
+plots.finish(fig, "One point more, and the distances are gone", "float32, 64 dimensions, points at norm 10", width=820,
+             height=420)
 fig.update_xaxes(type="log", title="distance between points", exponentformat="power", dtick=1)
 fig.update_yaxes(type="log", title="relative error", exponentformat="power", dtick=2)
 fig
@@ -703,9 +698,9 @@ def stage(k):
 
 
 add_slider(fig, {str(k): stage(k) for k in shown}, "step ", active="600")
-fig.update_layout(template=plots.TEMPLATE, width=880, height=660, showlegend=False, margin=dict(t=108, b=150),
-                  title=dict(text="Points that follow the densification loss alone",
-                             subtitle_text="above: the cloud and its tree; below: its death times, sorted, and β"))
+plots.finish(fig, "Points that follow the densification loss alone",
+             "above: the cloud and its tree; below: its death times, sorted, and β", width=880, height=660,
+             showlegend=False, margin=dict(b=150))
 for col in (1, 2, 3):
     axis = "" if col == 1 else col
     fig.update_xaxes(range=[-3.4, 3.4], row=1, col=col)
@@ -797,11 +792,9 @@ fig
 # %%
 floor, value = LOW * float((last == 0).float().sum(1).mean()), float((last - LOW).abs().sum(1).mean())
 assert floor <= value
-display(Markdown(
-    f"Of these {last.numel()} death times, {repeated:.0%} are exactly zero: repeated draws, which no training can "
+say(f"Of these {last.numel()} death times, {repeated:.0%} are exactly zero: repeated draws, which no training can "
     f"move. The others gather around β = {LOW}. The loss of this batch cannot be smaller than β times the average "
-    f"number of zeros a cloud, {floor:.2f}; it is {value:.2f}."
-))
+    f"number of zeros a cloud, {floor:.2f}; it is {value:.2f}.")
 
 # %% [markdown]
 # ## Why it is called densification
@@ -855,7 +848,7 @@ for l in (1, 2, 3):
 bound = pd.DataFrame({c: {l: smallest_mass(0.5, c, 16, l) for l in (1, 2, 3, 4)} for c in (0.5, 0.9, 0.99)}).round(3)
 bound = bound.rename_axis("ℓ").rename_axis("c", axis=1)
 assert (bound.diff().iloc[1:] > 0).all().all() and (bound.diff(axis=1).iloc[:, 1:] > 0).all().all()
-display(Markdown("Smallest mass $q$ within $\\ell\\beta$ of a set of mass $p = 0.5$, for $n = 16$:"))
+say("Smallest mass $q$ within $\\ell\\beta$ of a set of mass $p = 0.5$, for $n = 16$:")
 bound
 
 # %% [markdown]
