@@ -185,7 +185,8 @@ def cosine_heatmaps(
         fig.add_heatmap(
             name="cosines", z=values.numpy(), x=names, y=names, colorscale="RdBu", reversescale=True, zmid=ideal,
             zmin=ideal - 0.5, zmax=ideal + 0.5, xgap=1, ygap=1, hoverongaps=False, showscale=column == sets,
-            texttemplate="%{z:.2f}" if count * sets <= 10 else None, textfont=dict(size=13 if count <= 6 else 11),
+            texttemplate="%{z:.2f}" if count <= 10 and sets <= 2 else None,
+            textfont=dict(size=13 if count <= 6 else 11 if sets == 1 else 9),
             hovertemplate="%{y}, %{x}: %{z:.4f}<extra></extra>", row=1, col=column,
             colorbar=dict(tickvals=ticks, ticktext=labels, thickness=14, outlinewidth=0),
         )
