@@ -29,43 +29,32 @@
 # - how far the features must turn to reach an orientation that somebody else chose, and why rare classes gain from it.
 
 # %%
-import inspect
 import math
-import os
+from statistics import median
 
 import plotly.graph_objects as go
 import torch
 import torch.nn.functional as F
-from IPython.display import Code, Markdown, display
 from plotly.subplots import make_subplots
 from scipy.optimize import linear_sum_assignment
 
 import ncbook
 from ncbook import plots
+from ncbook.book import median_range, profile, say, show_code, table
 
-PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
-SIZES = {
-    "quick": dict(SEEDS=2, EPOCHS=4, NARROW_SEEDS=2),
-    "book": dict(SEEDS=3, EPOCHS=15, NARROW_SEEDS=5),
-    "paper": dict(SEEDS=10, EPOCHS=200, NARROW_SEEDS=20),
-}[PROFILE]
-SEEDS, EPOCHS, NARROW_SEEDS = SIZES["SEEDS"], SIZES["EPOCHS"], SIZES["NARROW_SEEDS"]
+PROFILE, SEEDS, EPOCHS, NARROW_SEEDS = profile(
+    quick=dict(SEEDS=2, EPOCHS=4, NARROW_SEEDS=2),
+    book=dict(SEEDS=3, EPOCHS=15, NARROW_SEEDS=5),
+    paper=dict(SEEDS=10, EPOCHS=200, NARROW_SEEDS=20),
+)
 DATA = ncbook.load_dataset("digits")
 C = DATA.num_classes
-
-
-def show_code(*objects):
-    display(Code("\n\n".join(inspect.getsource(o) for o in objects), language="python"))
 
 
 def run_seeds(**options):
     """One list of snapshots per seed, each from the start to the end of training."""
     recipes = [ncbook.Recipe(epochs=EPOCHS, seed=seed, **options) for seed in range(SEEDS)]
     return [list(ncbook.train(recipe, data=DATA)) for recipe in recipes]
-
-
-def median(values):
-    return float(torch.tensor(list(values), dtype=torch.float64).quantile(0.5))
 
 
 # %% [markdown]
@@ -120,10 +109,8 @@ def loss_floor(num_classes, scale):
 
 rows = []
 for num_classes in (10, 100, 1000):
-    cells = [
-        f"{loss_floor(num_classes, s):.3g} ({100 * math.exp(-loss_floor(num_classes, s)):.3g}%)" for s in (1, 5, 10, 20)
-    ]
-    rows.append(f"| {num_classes} | " + " | ".join(cells) + " |")
+    floors = [loss_floor(num_classes, scale) for scale in (1, 5, 10, 20)]
+    rows.append([num_classes, *(f"{floor:.3g} ({100 * math.exp(-floor):.3g}%)" for floor in floors)])
 head = ncbook.FixedETFHead(64, C)
 z = torch.randn(200, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
 y = torch.arange(200) % C
@@ -133,8 +120,8 @@ for _ in range(300):
     reached = F.cross_entropy(head(z), y)
     reached.backward()
     free.step()
-say("Lowest cross-entropy, and in brackets the highest probability of the true class:\n\n"
-    "| classes | τ = 1 | τ = 5 | τ = 10 | τ = 20 |\n|---:|---:|---:|---:|---:|\n" + "\n".join(rows))
+say("Lowest cross-entropy, and in brackets the highest probability of the true class:")
+table(["classes", "τ = 1", "τ = 5", "τ = 10", "τ = 20"], rows, text=0)
 print(f"free features, trained: loss {reached.item():.6f}, floor {loss_floor(C, 5):.6f}; largest angle to their vertex"
       f" {float((head.embed(z.detach()) / 5 * head.weight[y]).sum(1).clamp(-1, 1).arccos().rad2deg().max()):.2f}°")
 assert loss_floor(C, 5) - 1e-6 < reached.item() < loss_floor(C, 5) + 1e-4
@@ -166,8 +153,7 @@ assert loss_floor(C, 5) - 1e-6 < reached.item() < loss_floor(C, 5) + 1e-4
 # %%
 show_code(ncbook.dot_regression_loss)
 w, feature, target = (ncbook.simplex_etf(C, 64), torch.randn(1, 64, generator=torch.Generator().manual_seed(1)),
-                      torch.tensor([3]),
-                      )
+                      torch.tensor([3]))
 feature = (feature / feature.norm()).requires_grad_()
 ce_gradient = torch.autograd.grad(F.cross_entropy(feature @ w.T, target), feature)[0]
 dot_gradient = torch.autograd.grad(ncbook.dot_regression_loss(feature @ w.T, target), feature)[0]
@@ -207,8 +193,7 @@ angles, steps, ends = torch.linspace(0, 180, 91, dtype=torch.float64), 2500, {}
 for name, (scale, loss, colour, dash) in LOSSES.items():
     line = dict(color=colour, width=2.5, dash=dash)
     fig.add_scatter(x=angles.numpy(), y=force(angles.deg2rad(), scale, loss).numpy().round(4), mode="lines", name=name,
-                    line=line, row=1, col=1,
-                    )
+                    line=line, row=1, col=1)
     angle, path = math.radians(150), []
     for step in range(steps + 1):
         path.append(math.degrees(angle))
@@ -216,8 +201,7 @@ for name, (scale, loss, colour, dash) in LOSSES.items():
     ends[name] = path[-1]
     shown = [0] + sorted({int(10**(k / 10)) for k in range(34)} | {steps})
     fig.add_scatter(x=[0.1 * max(k, 0.5) for k in shown], y=[max(path[k], 1e-5) for k in shown], mode="lines",
-                    name=name, showlegend=False, line=line, row=1, col=2,
-                    )
+                    name=name, showlegend=False, line=line, row=1, col=2)
 plots.finish(fig, "Pulling a feature to its vertex", "C = 3, d = 2; gradient descent on the angle, with steps of 0.1",
              width=900, height=430, margin=dict(b=100), legend=dict(orientation="h", x=0, y=-0.22))
 fig.update_xaxes(title="angle to the vertex, degrees", dtick=60, row=1, col=1)
@@ -324,10 +308,9 @@ for num_classes, dim, what in ((10, 64, "digits, this chapter"), (100, 512, "Res
                                (1000, 2048, "ResNet-50, 1,000 classes"),
                                ):
     mib = 4 * num_classes * dim / 2**20
-    rows.append(f"| {what} | {num_classes * dim:,} | {3 * mib:.3g} MiB | {mib:.3g} MiB |"
-                f" {4 * num_classes * (num_classes - 1) / 2 ** 20:.2g} MiB |")
-say("| classifier | numbers | learned, float32 | fixed | fixed, $d = C-1$ |\n|:---|---:|---:|---:|---:|\n" +
-    "\n".join(rows))
+    rows.append([what, f"{num_classes * dim:,}", f"{3 * mib:.3g} MiB", f"{mib:.3g} MiB",
+                 f"{4 * num_classes * (num_classes - 1) / 2 ** 20:.2g} MiB"])
+table(["classifier", "numbers", "learned, float32", "fixed", "fixed, $d = C-1$"], rows)
 try:
     ncbook.FixedETFHead(768, 50_257)
 except ValueError as error:
@@ -349,37 +332,34 @@ except ValueError as error:
 runs["fixed"] = run_seeds(head="fixed")
 runs["fixed, dot"] = run_seeds(head="fixed", loss="dot_regression", scale=1.0)
 fig = plots.metric_curves(runs, ["accuracy", "nc1", "nc2_equiangular", "etf_distance", "nc3", "cosine_margin"],
-                          title="Learned and fixed classifiers on digits",
-                          )
+                          title="Learned and fixed classifiers on digits")
 fig
 
 
 # %%
-def ranges(method, key, split="train", digits=3):
-    values = [run[-1].__dict__[split][key] for run in runs[method]]
-    return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
-def results_table(methods):
-    lines = [
-        f"| {m} | {ranges(m, 'accuracy', 'test')} | {ranges(m, 'nc1')} | {ranges(m, 'nc2_equiangular')} |"
-        f" {ranges(m, 'etf_distance', digits=4)} |" for m in methods
-    ]
-    return (f"Epoch {EPOCHS}, median over {SEEDS} seeds (range):\n\n| head | test accuracy | NC1 | NC2, angles | ETF"
-            " distance |\n|:---|---:|---:|---:|---:|\n" + "\n".join(lines))
+def values(method, key, split="train"):
+    return [run[-1].row()[f"{split}_{key}"] for run in runs[method]]
 
 
 def middle(method, key, split="train"):
-    return median(getattr(run[-1], split)[key] for run in runs[method])
+    return median(values(method, key, split))
+
+
+def results_table(methods):
+    say(f"Epoch {EPOCHS}, median over {SEEDS} seeds (range):")
+    table(["head", "test accuracy, %", "NC1", "NC2, angles", "ETF distance"],
+          [[m, median_range(values(m, "accuracy", "test"), ".1f"), median_range(values(m, "nc1"), ".3f"),
+            median_range(values(m, "nc2_equiangular"), ".3f"), median_range(values(m, "etf_distance"), ".4f")]
+           for m in methods])
 
 
 gap = abs(middle("standard", "accuracy", "test") - middle("fixed", "accuracy", "test"))
-assert gap < 0.06 and middle("fixed", "etf_distance") < middle("standard", "etf_distance")
+assert gap < 6 and middle("fixed", "etf_distance") < middle("standard", "etf_distance")
 assert middle("standard", "nc3") < middle("fixed", "nc3")
 assert (middle("fixed, dot", "nc1") > middle("fixed", "nc1")
         and 0.5 < middle("fixed", "nc1") / middle("standard", "nc1") < 2)
-say(results_table(runs) +
-    f"\n\nThe medians of *standard* and *fixed* differ by {100 * gap:.1f} points of test accuracy, on"
+results_table(runs)
+say(f"The medians of *standard* and *fixed* differ by {gap:.1f} points of test accuracy, on"
     f" {len(DATA.test_targets)} test images, where a single image is {100 / len(DATA.test_targets):.1f} points.")
 
 # %% [markdown]
@@ -402,9 +382,9 @@ say(results_table(runs) +
 # %%
 runs["fixed, d = 9"] = run_seeds(head="fixed", feature_dim=C - 1)
 gap = abs(middle("fixed", "accuracy", "test") - middle("fixed, d = 9", "accuracy", "test"))
-assert gap < 0.06
-say(results_table(["fixed", "fixed, d = 9"]) +
-    f"\n\nThe medians of test accuracy differ by {100 * gap:.1f} points.")
+assert gap < 6
+results_table(["fixed", "fixed, d = 9"])
+say(f"The medians of test accuracy differ by {gap:.1f} points.")
 
 # %% [markdown]
 # Nine features are enough for ten digits, which agrees with what the papers report. It would be tempting to conclude
@@ -426,9 +406,9 @@ def narrow_run(dim, scale, seed):
 settings = [(2, 5.0), (3, 5.0), (2, 1.0)]
 narrow = {setting: [narrow_run(*setting, seed) for seed in range(NARROW_SEEDS)] for setting in settings}
 solved = {setting: sum(a > 0.95 for a in accuracies) for setting, accuracies in narrow.items()}
-lines = [f"| {dim} | {scale:g} | {solved[dim, scale]} |" for dim, scale in settings]
-say(f"Three classes, cross-entropy, fixed ETF:\n\n| d | τ | seeds of {NARROW_SEEDS} that succeed"
-    " |\n|---:|---:|---:|\n" + "\n".join(lines))
+say("Three classes, cross-entropy, fixed ETF:")
+table(["d", "τ", f"seeds of {NARROW_SEEDS} that succeed"], [[*setting, count] for setting, count in solved.items()],
+      text=0)
 assert solved[2, 5.0] <= NARROW_SEEDS / 2 and solved[3, 5.0] == solved[2, 1.0] == NARROW_SEEDS
 
 # %% [markdown]
@@ -448,32 +428,22 @@ colours, vertices = plots.class_colors(3), flat.head.weight
 
 
 def dots(shot):
-    at = shot.features[:120] / 5 * jitter[:, None]
-    return go.Scatter(x=at[:, 0].numpy().round(3), y=at[:, 1].numpy().round(3))
+    return plots.xyz(shot.features[:120] / 5 * jitter[:, None])
 
 
-fig = go.Figure(dots(shots[-1]))
-fig.data[0].update(mode="markers", name="features", hoverinfo="skip",
-                   marker=dict(size=6, opacity=0.6, color=[colours[int(t)] for t in shots[0].targets[:120]]),
-                   )
-fig.frames = [go.Frame(name=str(k), traces=[0], data=[dots(shot)]) for k, shot in enumerate(shots)]
+fig = go.Figure(go.Scatter(mode="markers", name="features", hoverinfo="skip", marker=dict(
+    size=6, opacity=0.6, color=[colours[int(t)] for t in shots[0].targets[:120]])))
 turn = torch.linspace(0, 2 * math.pi, 73)
 fig.add_scatter(x=turn.cos().numpy().round(3), y=turn.sin().numpy().round(3), mode="lines", line=dict(color="#D2D2D2"),
-                hoverinfo="skip", showlegend=False,
-                )
+                hoverinfo="skip", showlegend=False)
 for c in range(3):
     fig.add_scatter(x=[0, float(vertices[c, 0])], y=[0, float(vertices[c, 1])], mode="lines+markers",
                     name=f"vertex of “{THREE.class_names[c]}”", line=dict(color=colours[c], width=2),
-                    marker=dict(size=[0, 16], symbol="diamond-open", line=dict(width=2)),
-                    )
-still = dict(mode="immediate", frame=dict(duration=0, redraw=False), transition=dict(duration=0))
-moving = dict(mode="immediate", fromcurrent=True, frame=dict(duration=250, redraw=False), transition=dict(duration=150))
-labels = [f"step {shot.step}, accuracy {shot.train['accuracy']:.2f}" for shot in shots]
+                    marker=dict(size=[0, 16], symbol="diamond-open", line=dict(width=2)))
 plots.finish(fig, "Three digits in the plane, and a fixed simplex ETF",
-             "normalised features in the plane, no projection; spread outwards only to be seen", width=720, height=600,
-             margin=dict(b=130),
-             sliders=[ dict(steps=[dict(label=label, method="animate", args=[[str(k)], still]) for k, label in enumerate(labels)], active=len(shots) - 1, x=0.38, len=0.62, y=0, yanchor="top", pad=dict(t=36), ticklen=0, minorticklen=0, font=dict(color="rgba(0,0,0,0)"), currentvalue=dict(font=dict(size=14, color="#222222"))) ],
-             updatemenus=[ dict(type="buttons", direction="left", x=0, xanchor="left", y=0, yanchor="top", pad=dict(t=52), showactive=False, buttons=[ dict(label="▶ Play", method="animate", args=[None, moving]), dict(label="❚❚ Pause", method="animate", args=[[None], still]), ]) ])
+             "normalised features in the plane, no projection; spread outwards only to be seen", width=720, height=520)
+plots.animate(fig, [f"step {shot.step}, accuracy {shot.train['accuracy']:.2f}" for shot in shots],
+              [{"features": dots(shot)} for shot in shots], milliseconds=250, transition=150, below=36, left=0.38)
 fig.update_xaxes(range=[-1.35, 1.35])
 fig.update_yaxes(range=[-1.35, 1.35], scaleanchor="x")
 fig
@@ -522,15 +492,14 @@ def curvature_at_antipode(num_classes, dim, scale, inside):
     return float(curvature)
 
 
-lines = []
+rows = []
 for num_classes, scale in ((3, 1.0), (3, 5.0), (5, 5.0), (10, 5.0)):
     within = curvature_at_antipode(num_classes, num_classes - 1, scale, True)
     outside = curvature_at_antipode(num_classes, num_classes, scale, False)
     assert (within > 0) == (scale > num_classes - 1) and outside < 0
-    lines.append(f"| {num_classes} | {scale:g} | {within:+.2f} | {outside:+.2f} |"
-                 f" {'local minimum' if within > 0 else 'no trap'} |")
-say("Curvature of the loss opposite to the vertex:\n\n| C | τ | inside the span | outside | if $d = C-1$"
-    " |\n|---:|---:|---:|---:|:---|\n" + "\n".join(lines))
+    rows.append([num_classes, scale, f"{within:+.2f}", f"{outside:+.2f}", "local minimum" if within > 0 else "no trap"])
+say("Curvature of the loss opposite to the vertex:")
+table(["C", "τ", "inside the span", "outside", "if $d = C-1$"], rows, text=0)
 
 # %% [markdown]
 # With $\tau = 5$, up to five classes have the trap, and ten do not, which is why nine dimensions were enough above. The
@@ -611,12 +580,10 @@ for name, (colour, dash) in style.items():
     smooth = losses.quantile(0.5, dim=0).unfold(0, 3, 1).mean(1)
     early_loss[name], later_loss[name] = float(losses[:, :losses.shape[1] // 2].mean()), float(losses[:, -10:].mean())
     fig.add_scatter(x=list(range(2, 2 + len(smooth))), y=smooth.numpy().round(4), mode="lines", name=name,
-                    line=dict(color=colour, width=2.5, dash=dash),
-                    )
+                    line=dict(color=colour, width=2.5, dash=dash))
 fig.add_hline(y=loss_floor(C, 5), line=dict(color="#999999", width=1, dash="dot"))
 fig.add_annotation(x=1, xref="paper", xanchor="right", y=math.log10(loss_floor(C, 5)), yanchor="bottom",
-                   text="floor of the loss", showarrow=False, font=dict(color="#666666"),
-                   )
+                   text="floor of the loss", showarrow=False, font=dict(color="#666666"))
 plots.finish(fig, "The first two epochs, towards four orientations",
              f"training loss, median of {SEEDS} seeds, mean of 3 steps", height=420)
 fig.update_xaxes(title="step")
@@ -625,10 +592,8 @@ assert early_loss["opposite"] - early_loss["nearest"] > 2 * (later_loss["opposit
 fig
 
 # %%
-say("Mean loss of the first epoch: " + ", ".join(f"{value:.2f} for *{name}*"
-                                                 for name, value in early_loss.items()) +
-    ". In the last ten steps of the second: " + ", ".join(f"{value:.2f} for *{name}*"
-                                                          for name, value in later_loss.items()) +
+said = [", ".join(f"{value:.2f} for *{name}*" for name, value in loss.items()) for loss in (early_loss, later_loss)]
+say(f"Mean loss of the first epoch: {said[0]}. In the last ten steps of the second: {said[1]}"
     ". The worse the orientation, the later the loss falls; by the end of the second epoch, most of the"
     " difference is gone.")
 
@@ -703,8 +668,7 @@ fig, rare = go.Figure(), {}
 for energy, colour, dash in ((5, "#D55E00", "solid"), (10, "#8A5A2B", "dash"), (25, "#CC79A7", "dot")):
     rare[energy] = [mean_cosine_of(layer_peeled(float(ratio), energy)[3:]) for ratio in ratios]
     fig.add_scatter(x=ratios, y=[round(c, 4) for c in rare[energy]], mode="lines+markers",
-                    name=f"learned, E<sub>H</sub> = {energy}", line=dict(color=colour, width=2.5, dash=dash),
-                    )
+                    name=f"learned, E<sub>H</sub> = {energy}", line=dict(color=colour, width=2.5, dash=dash))
 fig.add_scatter(x=[1, 1000], y=[-0.2, -0.2], mode="lines", name="fixed ETF", line=dict(color="#E69F00", width=3))
 plots.finish(fig, "Minority collapse of a learned classifier",
              "unconstrained features, C = 6; cosine between the rows of rare classes", height=400)
