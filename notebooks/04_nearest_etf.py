@@ -27,35 +27,28 @@
 # - how all this becomes a classifier head that takes the place of a model's last `nn.Linear`.
 
 # %%
-import inspect
 import math
-import os
 import time
 
 import plotly.graph_objects as go
 import torch
-from IPython.display import Code, Markdown, display
 from plotly.subplots import make_subplots
 
 import ncbook
 from ncbook import etf, live, plots
+from ncbook.book import profile, say, show_code, table
 
-PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
-SIZES = {  #      solver problem, problems timed with the solver, one more without, epochs of training
-    "quick": dict(PROBLEM=(10, 16), TIMED=[(4, 8), (10, 32)], LARGE=(200, 256), EPOCHS=5),
-    "book": dict(PROBLEM=(10, 32), TIMED=[(4, 8), (10, 32), (30, 64)], LARGE=(1000, 1024), EPOCHS=20),
-    "paper": dict(PROBLEM=(10, 512), TIMED=[(10, 512), (100, 512)], LARGE=(1000, 2048), EPOCHS=200),
-}[PROFILE]
-PROBLEM, TIMED, LARGE, EPOCHS = (SIZES[key] for key in ("PROBLEM", "TIMED", "LARGE", "EPOCHS"))
+# PROBLEM: for the solver, TIMED: problems timed with the solver, LARGE: one more without
+PROFILE, PROBLEM, TIMED, LARGE, EPOCHS = profile(
+    quick=dict(PROBLEM=(10, 16), TIMED=[(4, 8), (10, 32)], LARGE=(200, 256), EPOCHS=5),
+    book=dict(PROBLEM=(10, 32), TIMED=[(4, 8), (10, 32), (30, 64)], LARGE=(1000, 1024), EPOCHS=20),
+    paper=dict(PROBLEM=(10, 512), TIMED=[(10, 512), (100, 512)], LARGE=(1000, 2048), EPOCHS=200),
+)
 SEED = 0
 
 
 def gaussian(*shape, seed=SEED, dtype=torch.float64):
     return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
-
-
-def show_code(*objects):
-    display(Code("\n\n".join(inspect.getsource(o) for o in objects), language="python"))
 
 
 # %% [markdown]
@@ -259,11 +252,10 @@ assert max(values) - min(values) < 1e-10
 
 # %%
 rows = [(c, 1e-3 * (c - 1) / 2) for c in (2, 10, 100, 1000)]
-table = "| classes $C$ | relative pull $\\rho$ of $\\delta = 10^{-3}$ | share of a turn that the classifier follows |\n"
-table += "|---:|---:|---:|\n"
-table += "\n".join(f"| {c} | {100 * rho:.3g}% | {100 / (1 + rho):.3g}% |" for c, rho in rows)
+table(["classes $C$", "relative pull $\\rho$ of $\\delta = 10^{-3}$", "share of a turn that the classifier follows"],
+      [[c, f"{100 * rho:.3g}%", f"{100 / (1 + rho):.3g}%"] for c, rho in rows], text=0)
 assert math.isclose(etf.PROXIMAL, dict(rows)[10])
-say(f"{table}\n\nThe default here: $\\rho$ = {100 * etf.PROXIMAL:.3g}% for every $C$.")
+say(f"The default here: $\\rho$ = {100 * etf.PROXIMAL:.3g}% for every $C$.")
 
 # %% [markdown]
 # The last column is for class means that are an exact ETF turned a little away from $V_{\rm prev}$: by an angle
@@ -437,15 +429,14 @@ def closed_form_step(class_means):
     ncbook.nearest_simplex_etf(leaf)[:, 0].sum().backward()
 
 
-table = "| classes | dimensions | solver | closed form, forward and backward |\n|---:|---:|---:|---:|\n"
+rows = []
 for c, dimensions in [*TIMED, LARGE]:
     class_means = gaussian(c, dimensions, dtype=torch.float32)
     closed = best_time(lambda: closed_form_step(class_means), repeats=3 if c < 500 else 1)
     solver = best_time(lambda: ncbook.riemannian_nearest_etf(class_means), 1) if (c, dimensions) != LARGE else None
     assert solver is None or solver > closed
-    shown = "not tried" if solver is None else milliseconds(solver)
-    table += f"| {c} | {dimensions} | {shown} | {milliseconds(closed)} |\n"
-say(table)
+    rows.append([c, dimensions, "not tried" if solver is None else milliseconds(solver), milliseconds(closed)])
+table(["classes", "dimensions", "solver", "closed form, forward and backward"], rows, text=0)
 
 # %% [markdown]
 # ## 6. The gradient
@@ -540,13 +531,12 @@ def size(entries):
         value /= 1000
 
 
-dim = 2048
-table = "| classes $C$ | constraint Jacobian $\\frac{C(C+1)}2 \\times dC$ | commutation matrix $C^2 \\times C^2$ "
-table += "| saved for (5): $U$, $S$, $V$ |\n|---:|---:|---:|---:|\n"
+dim, rows = 2048, []
 for c in (10, 100, 1000):
     jacobian, ours = c * (c + 1) // 2 * dim * c, dim * (c - 1) + (c - 1) + (c - 1) ** 2
-    table += f"| {c} | {size(jacobian)} | {size(c**4)} | {size(ours)} |\n"
-say(table)
+    rows.append([c, size(jacobian), size(c**4), size(ours)])
+table(["classes $C$", "constraint Jacobian $\\frac{C(C+1)}2 \\times dC$", "commutation matrix $C^2 \\times C^2$",
+       "saved for (5): $U$, $S$, $V$"], rows, text=0)
 assert 3.9e12 < 4 * 1000**4 < 4.2e12 and 4e12 < 4 * 500500 * dim * 1000 < 4.2e12
 
 # %% [markdown]
