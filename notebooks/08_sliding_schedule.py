@@ -35,57 +35,46 @@
 
 # %%
 import functools
-import inspect
 import math
-import os
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import torch
 import torch.nn.functional as F
-from IPython.display import Code, Markdown, display
+from IPython.display import display
 from plotly.subplots import make_subplots
 
 from ncbook import (
     ConstantSchedule, Controls, DelayedSchedule, Recipe, SameClassSampler, SlidingSchedule, Trainer, densification_loss,
     plots,
 )
+from ncbook.book import profile, say, show_code
 
-PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
-DIGITS = dict(dataset="digits", backbone="small_cnn", beta0=1.1, weight=0.01, large_weight=0.03)
-MNIST = dict(dataset="mnist", backbone="mnist_cnn", beta0=1.1, weight=0.1, large_weight=0.3)
-PROFILES = {
-    "quick": dict(DIGITS, sweep=(0.01, 0.03), epochs=4, seeds=1),
-    "book": dict(DIGITS, sweep=(0.01, 0.03, 0.1), epochs=10, seeds=3),
-    "paper": dict(MNIST, sweep=(0.03, 0.1, 0.3, 1.0), epochs=310, seeds=10),
-}
-SIZES = PROFILES[PROFILE]
-EPOCHS, BETA0, WEIGHT, LARGE_WEIGHT = (SIZES[key] for key in ("epochs", "beta0", "weight", "large_weight"))
-SEEDS, SWEEP = range(SIZES["seeds"]), SIZES["sweep"]
+DIGITS = dict(DATASET="digits", BACKBONE="small_cnn", BETA0=1.1, WEIGHT=0.01, LARGE_WEIGHT=0.03)
+MNIST = dict(DATASET="mnist", BACKBONE="mnist_cnn", BETA0=1.1, WEIGHT=0.1, LARGE_WEIGHT=0.3)
+PROFILE, DATASET, BACKBONE, BETA0, WEIGHT, LARGE_WEIGHT, SWEEP, EPOCHS, SEEDS = profile(
+    quick=dict(DIGITS, SWEEP=(0.01, 0.03), EPOCHS=4, SEEDS=range(1)),
+    book=dict(DIGITS, SWEEP=(0.01, 0.03, 0.1), EPOCHS=10, SEEDS=range(3)),
+    paper=dict(MNIST, SWEEP=(0.03, 0.1, 0.3, 1.0), EPOCHS=310, SEEDS=range(10)),
+)
 CLOUDS, P, SCALE = (8, 16), 1, 5.0
 COMMON = dict(
-    dataset=SIZES["dataset"], backbone=SIZES["backbone"], train_size=250, clouds=CLOUDS, p=P, epochs=EPOCHS,
-    lr=0.1, momentum=0.9, weight_decay=0.01, scale=SCALE,
+    dataset=DATASET, backbone=BACKBONE, train_size=250, clouds=CLOUDS, p=P, epochs=EPOCHS, lr=0.1, momentum=0.9,
+    weight_decay=0.01, scale=SCALE,
 )
 STRICT = PROFILE == "book"  # most claims about trained networks need its epochs, and its data
 torch.manual_seed(0)
-pd.DataFrame(PROFILES).T.rename_axis("profile")
 
 # %% [markdown]
 # `book` trains on 250 of scikit-learn's digits and tests on all 360 images of its test part; a seed also chooses its
 # own 250 images. β0 and the weight $w_0$ were chosen for the sliding schedule with three other splits of the training
 # part, judged on the training images left over, so that the test images had no say; the other schedules run at the
-# same values, which need not be their best. `large_weight` is what section 2 needs. `paper` is the reference setting
+# same values, which need not be their best. `LARGE_WEIGHT` is what section 2 needs. `paper` is the reference setting
 # for MNIST with 250 images: L1 norm, learning rate 0.1, 310 epochs. The full tables of those runs are computed
 # separately.
 
 # %%
-def show_code(*objects):
-    display(Code("\n\n".join(inspect.getsource(o) for o in objects), language="python"))
-
-
 class OnSphere(torch.nn.Module):
     """Features scaled to norm `radius`."""
 
@@ -106,12 +95,11 @@ def fit(schedule=None, seed=0, on_sphere=False, **changes):
         trainer.backbone = torch.nn.Sequential(network, OnSphere(SCALE))
     shots = [trainer.snapshot()]
     while not trainer.finished:
-        for _ in range(trainer.steps_per_epoch):
-            trainer.step()
+        trainer.run_epoch()
         shots.append(trainer.snapshot())
     with torch.no_grad():
         norm = network.eval()(trainer.data.train_inputs).norm(dim=1).mean().item()
-    accuracy = 100 * shots[-1].test.get("accuracy", math.nan)
+    accuracy = shots[-1].row().get("test_accuracy", math.nan)
     return SimpleNamespace(shots=shots, last=shots[-1], norm=norm, accuracy=accuracy)
 
 
@@ -258,16 +246,7 @@ fig
 
 # %%
 shown = ("too early", "sliding", "vanilla")
-fig = make_subplots(1, 3, subplot_titles=shown, horizontal_spacing=0.06)
-for column, name in enumerate(shown, start=1):
-    heat = plots.cosine_heatmap(extreme[name].last.class_means).data[0]
-    heat.update(showscale=column == 3, texttemplate=None)
-    fig.add_trace(heat, row=1, col=column)
-plots.finish(fig, "Cosines between class means", f"white is the simplex ETF's cosine, −1/{classes - 1}", width=900,
-             height=400, plot_bgcolor="#E4E4E4")
-fig.update_xaxes(type="category", showgrid=False, showline=False)
-fig.update_yaxes(type="category", showgrid=False, showline=False, autorange="reversed")
-fig
+plots.cosine_heatmaps({name: extreme[name].last.class_means for name in shown})
 
 # %%
 scatter, off = ({name: extreme[name].last.train[key] for name in shown} for key in ("nc1_quotient", "etf_distance"))
@@ -453,14 +432,14 @@ fig
 def summary(methods, keys, split="train"):
     """Median over seeds of the last snapshot's metrics."""
     return pd.DataFrame({
-        name: {plots.METRIC_LABELS[k]: np.median([getattr(run.last, split)[k] for run in of_seed]) for k in keys}
+        name: {plots.metric_label(k): np.median([getattr(run.last, split)[k] for run in of_seed]) for k in keys}
         for name, of_seed in methods.items()
     }).T
 
 
 final = summary(runs, KEYS)
 final["NC1 quotient, test images"] = summary(runs, ["nc1_quotient"], "test").iloc[:, 0]
-quotient, distance = final[plots.METRIC_LABELS["nc1_quotient"]], final[plots.METRIC_LABELS["etf_distance"]]
+quotient, distance = final[plots.metric_label("nc1_quotient")], final[plots.metric_label("etf_distance")]
 display(final.style.set_uuid("schedules").format("{:.2g}"))
 if STRICT:
     lasts = {name: [r.last.train for r in of_seed] for name, of_seed in runs.items()}
@@ -486,9 +465,8 @@ say("Within-class scatter relative to the scatter between the means: "
 # %%
 fig = make_subplots(1, 2, subplot_titles=("constant", "sliding"), horizontal_spacing=0.09, shared_yaxes=True)
 for column, name in enumerate(("constant", "sliding"), start=1):
-    for trace in plots.death_times_over_epochs(runs[name][0].shots).data:
-        trace.update(showlegend=column == 1)
-        fig.add_trace(trace, row=1, col=column)
+    traces = plots.death_times_over_epochs(runs[name][0].shots).data
+    fig.add_traces([trace.update(showlegend=column == 1) for trace in traces], rows=1, cols=column)
 fig.update_xaxes(title="epoch").update_yaxes(rangemode="tozero")
 plots.finish(fig, "Death times and their target", "quantiles over the clouds of an epoch's last batch, seed 0",
              width=860, height=420, yaxis_title="death time (L1)")
@@ -537,8 +515,8 @@ final = summary(joint, ["nc1_quotient", "etf_distance", "nc3"])
 final["raw feature norm"] = [np.median([run.norm for run in of_seed]) for of_seed in joint.values()]
 final["NC1 quotient, test images"] = summary(joint, ["nc1_quotient"], "test").iloc[:, 0]
 display(final.style.set_uuid("unions").format("{:.2g}"))
-quotient, norm = final[plots.METRIC_LABELS["nc1_quotient"]], final["raw feature norm"]
-distance = final[plots.METRIC_LABELS["etf_distance"]]
+quotient, norm = final[plots.metric_label("nc1_quotient")], final["raw feature norm"]
+distance = final[plots.metric_label("etf_distance")]
 if STRICT:
     assert norm["union"] < norm["nearest"]
     assert distance[["nearest", "union", "union on sphere"]].max() < distance["sliding"] / 2
@@ -579,10 +557,9 @@ controls = Controls(manual=True)
 trainer = Trainer(Recipe(**{**COMMON, "epochs": 3 * third}, lr_decay="constant"), controls=controls)
 shots = []
 for beta, weight in ((0.0, 0.0), (0.5 * BETA0, LARGE_WEIGHT), (3 * BETA0, LARGE_WEIGHT)):
-    controls.beta, controls.weight = beta, weight
+    controls.beta, controls.densify_weight = beta, weight
     for _ in range(third):
-        for _ in range(trainer.steps_per_epoch):
-            trainer.step()
+        trainer.run_epoch()
         shots.append(trainer.snapshot())
 fig = plots.death_times_over_epochs(shots, title="β and weight changed by hand")
 for act, name in enumerate(("w = 0", "tight β", "wide β")):
