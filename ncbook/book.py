@@ -17,7 +17,7 @@ from ncbook.checks import check_choice
 def profile(*, quick: Mapping[str, Any], book: Mapping[str, Any], paper: Mapping[str, Any]) -> tuple:
     """The name of the profile in the environment's NCBOOK_PROFILE, by default "book", then its values in their order.
 
-    Shows a table of what each profile changes. Raises ValueError for another name, or profiles that differ in their keys.
+    Shows a table of what each profile changes. Raises ValueError for another name, or profiles whose keys differ.
     """
     profiles = {"quick": quick, "book": book, "paper": paper}
     name = check_choice("NCBOOK_PROFILE", os.environ.get("NCBOOK_PROFILE", "book"), profiles)

@@ -97,7 +97,8 @@ def moved(w):
 looks = {
     "edges": dict(mode="lines", line=dict(color="#B5B5B5", width=3)),
     "spokes": dict(mode="lines", line=dict(color="#666666", width=5)),
-    "vectors": dict(mode="markers", marker=dict(size=8, color=plots.class_colors(4), line=dict(color="white", width=1))),
+    "vectors": dict(mode="markers",
+                    marker=dict(size=8, color=plots.class_colors(4), line=dict(color="white", width=1))),
     "sphere": dict(plots.xyz(rings), mode="lines", line=dict(color="#D8E3EC", width=2)),
 }
 fig = go.Figure([go.Scatter3d(name=name, hoverinfo="skip", showlegend=False, **look) for name, look in looks.items()])
@@ -355,7 +356,7 @@ for name, vectors, colour, dash in (("simplex ETF", etf, "#0072B2", "solid"), ("
 fig.update_polars(radialaxis=dict(range=[0, 3], tickvals=[1, 2, 3], angle=90, gridcolor="#E6E6E6"),
                   angularaxis=dict(gridcolor="#E6E6E6", dtick=45), bgcolor="white")
 plots.finish(fig, "How strongly three vectors see each direction",
-             "Σ⟨w, x⟩² by the angle of x; markers are the vectors", width=620, height=460)
+             "Σ⟨w, x⟩² by the angle of x; markers are the vectors", width=620, height=460, margin=dict(t=110))
 assert float((etf @ directions).square().sum(0).std()) < 1e-12
 fig
 

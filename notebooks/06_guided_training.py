@@ -43,7 +43,7 @@ from ncbook import FixedETFHead, LearnedHead, NearestETFHead, Recipe, Trainer, l
 from ncbook.book import median_range, profile, say, show_code, table
 from ncbook.heads import HEADS
 
-(PROFILE, DATASET, BACKBONE, TRAIN_SIZE, BATCH, EPOCHS, EVERY, SEEDS, FEW, FEW_BATCH, FEW_EPOCHS, FREE_EPOCHS) = profile(
+PROFILE, DATASET, BACKBONE, TRAIN_SIZE, BATCH, EPOCHS, EVERY, SEEDS, FEW, FEW_BATCH, FEW_EPOCHS, FREE_EPOCHS = profile(
     quick=dict(DATASET="digits", BACKBONE="small_cnn", TRAIN_SIZE=600, BATCH=64, EPOCHS=8, EVERY=1, SEEDS=2,
                FEW=100, FEW_BATCH=25, FEW_EPOCHS=10, FREE_EPOCHS=45),
     book=dict(DATASET="digits", BACKBONE="small_cnn", TRAIN_SIZE=None, BATCH=64, EPOCHS=12, EVERY=1, SEEDS=5,
@@ -290,7 +290,7 @@ table(
         ["training accuracy, %", *(median_range((value(s, "accuracy") for s in last[m]), ".2f") for m in runs)],
         ["training loss", *(median_range((s.train["loss"] for s in last[m]), ".4f") for m in runs)],
         [f"training loss above {floor:.4f}",
-         *(median_range((s.train["loss"] - floor for s in last[m]), ".4f") if m in GUIDED else "no floor" for m in runs)],
+         *(median_range((s.train["loss"] - floor for s in last[m]), ".4f") for m in GUIDED), "no floor"],
     ],
 )
 say(f"{SEEDS} seeds, {EPOCHS} epochs of {len(data.train_targets)} training images of {DATASET}.")
@@ -677,7 +677,8 @@ ends = {f"{m}, {name}": group[m][:DOT_SEEDS] for m in ("fixed", "nearest")
         for name, group in (("cross-entropy", last), ("dot regression", dot))}
 table(
     ["median (range)", *ends],
-    [["test accuracy, %", *(median_range((value(s, "accuracy", "test") for s in shots), ".2f") for shots in ends.values())]]
+    [["test accuracy, %",
+      *(median_range((value(s, "accuracy", "test") for s in shots), ".2f") for shots in ends.values())]]
     + [[plots.metric_label(key), *(median_range(s.train[key] for s in shots) for shots in ends.values())]
        for key in ("nc1", "nc2_equiangular", "etf_distance", "nc3", "cosine_margin")],
 )

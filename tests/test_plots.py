@@ -125,7 +125,8 @@ def test_geometry_traces_keep_their_names_and_order(classes, kind):
         for name, coordinates in plots.geometry_coordinates(shot.class_means, **parts).items():
             np.testing.assert_allclose(xy(trace(fig, name)).reshape(coordinates.shape), coordinates, atol=1e-6)
         assert list(fig.data[4].marker.color) == plots.class_colors(classes)
-        assert {t.name for t in fig.data[6:]} <= set(names)
+        key = ["class means", "nearest ETF", *(["weights", "features"] if parts else [])]
+        assert [(t.name, t.meta) for t in fig.data[6:]] == [(name, "legend") for name in key]
 
 
 def test_weights_equal_to_the_means_up_to_scale_sit_on_them():
@@ -262,7 +263,9 @@ def test_curves_take_rows_and_the_records_of_a_table():
         plots.metric_curves({"a": [[SimpleNamespace(epoch=0, train={})]]}, ["nc1"])
 
 
-@pytest.mark.parametrize("counts, said", [((1, 1), "one seed"), ((3, 3), "of 3 seeds,"), ((5, 3, 4), "of 3 to 5 seeds,")])
+@pytest.mark.parametrize(
+    "counts, said", [((1, 1), "one seed"), ((3, 3), "of 3 seeds,"), ((5, 3, 4), "of 3 to 5 seeds,")]
+)
 def test_the_number_of_seeds_is_said_as_it_is(counts, said):
     runs = {str(k): seeded_runs([[1.0, 0.5]] * count) for k, count in enumerate(counts)}
     assert said in plots.metric_curves(runs, ["nc1"]).layout.title.subtitle.text
@@ -447,7 +450,8 @@ def test_every_figure_serialises_in_the_house_style_without_a_global_effect():
     figures = [
         plots.geometry(shots[0].class_means), plots.geometry_animation(shots), plots.cosine_heatmap(shots[0].weight),
         plots.metric_curves({"sliding": [shots, shots]}, ["nc1", "accuracy"]),
-        plots.solver_trace(dict(cost=[1.0, 0.5], gradient_norm=[1.0, 0.1]), optimum=0.5), plots.barcode(shots[0].deaths, 0.5),
+        plots.solver_trace(dict(cost=[1.0, 0.5], gradient_norm=[1.0, 0.1]), optimum=0.5),
+        plots.barcode(shots[0].deaths, 0.5), plots.cosine_heatmaps({"a": shots[0].weight, "b": shots[1].weight}),
         plots.death_histogram(shots[0].deaths), plots.spanning_tree_figure(shots[0].features[:20, :2]),
         plots.death_times_over_epochs(shots), plots.schedule_curves({"constant": schedule}, 5),
         plots.seed_summary({"fixed": [0.5, 0.6]}, "accuracy"),
@@ -455,5 +459,5 @@ def test_every_figure_serialises_in_the_house_style_without_a_global_effect():
     for fig in figures:
         loaded = json.loads(fig.to_json())
         assert loaded["data"] and loaded["layout"]["template"]["layout"]["paper_bgcolor"] == "white"
-        assert 400 <= fig.layout.width <= 860 and fig.layout.height >= 320
+        assert 400 <= fig.layout.width <= 900 and fig.layout.height >= 320
     assert pio.templates.default == before

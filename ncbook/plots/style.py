@@ -90,7 +90,8 @@ def finish(fig: go.Figure, title: str, subtitle: str | None = None, *, width: in
 def log_axis(fig: go.Figure, values: np.ndarray, **cell: int) -> None:
     positive = values[(values > 0) & np.isfinite(values)]
     decades = math.log10(positive.max() / positive.min()) if len(positive) else 0.0
-    ticks = dict(dtick=math.ceil(decades / 5), exponentformat="e") if decades > 2 else dict(nticks=4, tickformat="~g")
+    ticks = dict(nticks=4) if decades < 0.7 else dict(dtick="D2")  # at 1, 2, 5
+    ticks = dict(dtick=math.ceil(decades / 5), exponentformat="e") if decades > 2 else dict(ticks, tickformat="~g")
     fig.update_yaxes(type="log", **ticks, **cell)
 
 
