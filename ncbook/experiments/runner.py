@@ -16,9 +16,10 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import torch
@@ -32,6 +33,7 @@ from ncbook.schedules import SCHEDULES
 from ncbook.training.backbones import BACKBONES
 from ncbook.training.data import DATASETS, Dataset, load_dataset
 from ncbook.training.regularisers import REGULARISERS
+from ncbook.training.snapshot import average_head
 from ncbook.training.trainer import Trainer, joint_snapshot, resolve_device, save_state
 
 KEY = ("recipe", "split", "seed", "epoch", "settings")  # what every table's file has
@@ -40,7 +42,7 @@ COLUMNS = ("recipe", "head", "split", "seed", "members", "epoch", "step", "weigh
            *(f"{part}_{key}" for part in ("train", "test") for key in METRICS if key != "accuracy"),
            "train_spectrum", "test_spectrum", "seconds", "device", "torch", "version", "commit", "settings")
 SAVE_EVERY = 1.0  # seconds from one checkpoint to the next, at least
-VOCABULARIES = (HEADS, LOSSES, METRICS, SCHEDULES, BACKBONES, DATASETS, REGULARISERS)
+VOCABULARIES: tuple[dict[str, Any], ...] = (HEADS, LOSSES, METRICS, SCHEDULES, BACKBONES, DATASETS, REGULARISERS)
 
 Row = dict[str, str]
 
@@ -101,8 +103,8 @@ def git_commit(folder: Path = Path(__file__).resolve().parents[1]) -> str:
     questions = (["ls-files", "--error-unmatch", "__init__.py"], ["rev-parse", "--short=12", "HEAD"],
                  ["status", "--porcelain", "."])
     try:
-        answers = [subprocess.run(["git", "-C", str(folder), *question], capture_output=True, text=True)
-                   for question in questions]
+        answers = [subprocess.run(["git", "--no-optional-locks", "-C", str(folder), *question], capture_output=True,
+                                  text=True) for question in questions]
     except OSError:
         return ""
     if any(answer.returncode for answer in answers):
@@ -115,7 +117,8 @@ def run_unit(unit: Unit, *, checkpoint: Path | None = None) -> list[Row]:
 
     checkpoint: a file in which the state is kept at the end of an epoch, `SAVE_EVERY` seconds apart or more. A unit
     that finds the file goes on from it, to the same rows; where the file is damaged, or of other settings or of
-    another device or version, the unit warns and starts anew. The file is the caller's to remove.
+    another device or version, the unit warns and starts anew. The file is the caller's to remove. Raises ValueError
+    for several members whose heads cannot be put side by side.
     """
     made = _made(unit)
     data = None
@@ -127,6 +130,8 @@ def run_unit(unit: Unit, *, checkpoint: Path | None = None) -> list[Row]:
     saved = start = time.perf_counter()
     try:
         trainers, rows, spent = _begin(unit, made, data, checkpoint)
+        if unit.members > 1:
+            average_head([trainer.head for trainer in trainers])  # what cannot be measured at the end fails here
         for epoch in unit.epochs[len(rows):]:
             for trainer in trainers:
                 while trainer.epoch < epoch:
@@ -147,10 +152,10 @@ def run_unit(unit: Unit, *, checkpoint: Path | None = None) -> list[Row]:
 def _made(unit: Unit) -> Row:
     """What a row says of the run, whatever was measured."""
     device = resolve_device(unit.recipe.device)
-    device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     name, split, seed = unit.key
     return {"recipe": name, "head": unit.recipe.head, "split": split, "seed": seed, "members": str(unit.members),
-            "weight_decay": f"{unit.recipe.weight_decay:g}", "device": device, "torch": str(torch.__version__),
+            "weight_decay": f"{unit.recipe.weight_decay:g}", "device": processor, "torch": str(torch.__version__),
             "version": version("ncbook"), "commit": git_commit(), "settings": unit.settings}
 
 
@@ -213,8 +218,8 @@ def run_table(units: Sequence[Unit], path: Path, *, jobs: int | None = None, das
     pending = [unit for unit in units if unit.key not in kept]
     if pending:
         _check_writable(path)
-    client = nullcontext()
-    config = {"backend": "loky", "n_jobs": jobs or torch.cuda.device_count() or os.cpu_count()}
+    client: AbstractContextManager = nullcontext()
+    config: dict[str, Any] = {"backend": "loky", "n_jobs": jobs or torch.cuda.device_count() or os.cpu_count()}
     if dask is not None:
         from dask.distributed import Client
 
@@ -250,16 +255,16 @@ def _check_kept(path: Path, unit: Unit, rows: list[Row]) -> None:
     are asked for: to run the unit again would throw rows away."""
     for settings in {row["settings"] for row in rows}:
         try:
-            was = Unit.from_settings(unit.name, settings)
+            units = Unit.from_settings(unit.name, settings), unit
         except ValueError as error:
             raise ValueError(f"{path}: the kept rows of {unit.key} cannot be compared: {error}") from error
-        was, now = (vars(u.recipe) | vars(u) | {"recipe": None, "device": None, "measured": None} for u in (was, unit))
+        was, now = (vars(u.recipe) | vars(u) | {"recipe": None, "device": None, "measured": None} for u in units)
         if changed := [f"{name} {was[name]!r}, now {now[name]!r}" for name in now if was[name] != now[name]]:
             raise ValueError(f"{path}: the kept rows of {unit.key} are of other settings; remove them, or rename the "
                              f"recipe: {'; '.join(changed)}")
     if absent := set(unit.epochs) - {int(row["epoch"]) for row in rows}:
-        raise ValueError(f"{path}: the kept rows of {unit.key} lack the epochs {sorted(absent)}; remove them to run the "
-                         "unit again, or use another file")
+        raise ValueError(f"{path}: the kept rows of {unit.key} lack the epochs {sorted(absent)}; remove them to run "
+                         "the unit again, or use another file")
 
 
 def _check_writable(path: Path) -> None:

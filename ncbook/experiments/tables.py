@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -106,9 +107,10 @@ def published_splits(dataset: str) -> np.ndarray:
 
 def _densified(name: str, base: Recipe, sliding: SlidingSchedule, constant: ConstantSchedule, splits: Iterable[int],
                **changes) -> Iterator[Unit]:
-    schedule = {"vanilla": None, "constant": constant, "sliding": sliding}[name.split("_")[0]]
+    schedules: dict[str, Any] = {"vanilla": None, "constant": constant, "sliding": sliding}
     for split in splits:
-        yield Unit(name, dataclasses.replace(base, schedule=schedule, seed=split, **changes), published_split=split)
+        yield Unit(name, dataclasses.replace(base, schedule=schedules[name.split("_")[0]], seed=split, **changes),
+                   published_split=split)
 
 
 MNIST250 = Recipe(dataset="mnist", backbone="mnist_cnn", clouds=(8, 16), p=1, epochs=310, lr=0.1, weight_decay=0.01)
