@@ -252,6 +252,9 @@ def test_unit_that_is_killed_goes_on_from_its_checkpoint_to_the_same_rows(tmp_pa
     assert 0 < len(steps) < 2 * EPOCHS * (250 // 8)
     assert float(rows[0]["seconds"]) > spent > 0
     assert not checkpoint.parent.exists() and rows == read_rows(path)
+    checkpoint.parent.mkdir()
+    checkpoint.touch()  # as a worker does that outlives a killed run
+    assert run_table([LONG], path, jobs=1, progress=False) == rows and not checkpoint.parent.exists()
     assert without_seconds(rows) == without_seconds(run_unit(LONG))
 
 

@@ -192,6 +192,11 @@ def _save(state: dict, checkpoint: Path) -> None:
         save_state(state, checkpoint)
 
 
+def _forget(checkpoint: Path) -> None:
+    for suffix in ("", ".partial", ".lock"):
+        checkpoint.with_name(checkpoint.name + suffix).unlink(missing_ok=True)
+
+
 def run_table(units: Sequence[Unit], path: Path, *, jobs: int | None = None, dask: str | None = None,
               progress: bool = True) -> list[Row]:
     """Run the units that the file at `path` lacks, as many at a time as there are GPUs or cores, keeping each at once.
@@ -225,7 +230,7 @@ def run_table(units: Sequence[Unit], path: Path, *, jobs: int | None = None, das
 
         client, config = Client(dask), {"backend": "dask"}
     folder = path.with_suffix(".checkpoints")
-    checkpoints = {unit.key: folder / f"{'-'.join(quote(part, safe='') for part in unit.key)}.pt" for unit in pending}
+    checkpoints = {unit.key: folder / f"{'-'.join(quote(part, safe='') for part in unit.key)}.pt" for unit in units}
     with client, parallel_config(**config):
         runs = (delayed(_keyed_run)(unit, index, None if dask else checkpoints[unit.key], VOCABULARIES)
                 for index, unit in enumerate(pending))
@@ -236,8 +241,9 @@ def run_table(units: Sequence[Unit], path: Path, *, jobs: int | None = None, das
                 kept = kept | _finished(path) | {key: rows}  # another run may have added to the file meanwhile
                 ranked = sorted(kept, key=lambda k: (k[0], int(k[1]), int(k[2])))
                 write_rows(path, [row for k in ranked for row in kept[k]])
-            for suffix in ("", ".partial", ".lock"):
-                checkpoints[key].with_name(checkpoints[key].name + suffix).unlink(missing_ok=True)
+            _forget(checkpoints[key])
+    for checkpoint in checkpoints.values():  # workers that outlived a killed run may have left some
+        _forget(checkpoint)
     with suppress(OSError):
         folder.rmdir()
     return [row for unit in units for row in kept[unit.key] if int(row["epoch"]) in unit.epochs]

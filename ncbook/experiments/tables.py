@@ -152,8 +152,8 @@ def mnist250_choices() -> list[Unit]:
     """
     base = dataclasses.replace(MNIST250, epochs=50)
     weights = {0.5: (0.05, 0.1), 1.1: (0.01, 0.02, 0.05, 0.1), 2.0: (0.01, 0.02, 0.05, 0.1), 4.0: (0.01, 0.02, 0.1)}
-    schedules = {f"constant_beta{beta}_weight{weight}": ConstantSchedule(beta, weight)
-                 for beta in weights for weight in weights[beta]}
+    schedules: dict[str, Any] = {f"constant_beta{beta}_weight{weight}": ConstantSchedule(beta, weight)
+                                 for beta in weights for weight in weights[beta]}
     schedules |= {"sliding_50_epochs": SlidingSchedule(1.1, 0.1, 50), "vanilla_50_epochs": None}
     units = [Unit(name, dataclasses.replace(base, schedule=schedule, seed=split), published_split=split)
              for name, schedule in schedules.items() for split in range(10, 16)]
