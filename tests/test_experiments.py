@@ -11,29 +11,44 @@ import time
 from pathlib import Path
 
 import dask
+import numpy as np
 import pytest
 import torch
 from dask.distributed import LocalCluster
 from filelock import FileLock, Timeout
 
-from ncbook import LearnedHead, Recipe, SlidingSchedule, Trainer, joint_snapshot
+from ncbook import LearnedHead, Recipe, SlidingSchedule, Trainer, joint_snapshot, load_dataset
 from ncbook.experiments import COLUMNS, TABLES, Unit, git_commit, read_rows, run_table, run_unit, runner, write_rows
 from ncbook.experiments.__main__ import main
 from ncbook.heads import HEADS, HeadKind
 from ncbook.metrics import METRICS, Metric
-from ncbook.training.data import Dataset
+from ncbook.training.data import DATASETS, Dataset, Source
 
 BASE = Recipe(classes=3, train_size=30, epochs=2, batch_size=10, feature_dim=4, device="cpu")
 UNITS = [Unit(name, dataclasses.replace(BASE, head=head, seed=seed, split=seed), measured=measured)
          for name, head, measured in (("standard", "cosine", None), ("nearest", "nearest", (0, 1, 2)))
          for seed in range(2)]
-EPOCHS = 10
+EPOCHS = 5
 LONG = Unit("long", Recipe(train_size=250, clouds=(8, 16), p=1, schedule=SlidingSchedule(1.1, 0.1, EPOCHS),
                            epochs=EPOCHS, device="cpu"), measured=(0, 1, EPOCHS), members=2)
 
 
 def without_seconds(rows):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def count_steps(monkeypatch, most=None):
+    """Count the steps of trainers from here on, and stop at one too many."""
+    steps, step = [], Trainer.step
+
+    def counted(trainer):
+        if len(steps) == most:
+            raise KeyboardInterrupt
+        steps.append(trainer.recipe.seed)
+        return step(trainer)
+
+    monkeypatch.setattr(Trainer, "step", counted)
+    return steps
 
 
 def test_rows_say_what_was_run_and_measured():
@@ -109,6 +124,27 @@ def test_members_of_a_unit_are_trained_apart_and_measured_together():
     assert row["members"] == "2" and row["train_nc1"] != f'{trainers[0].snapshot().train["nc1"]:.6g}'
 
 
+def test_members_that_cannot_be_measured_together_are_refused_before_they_are_trained(monkeypatch):
+    steps = count_steps(monkeypatch)
+    with pytest.raises(ValueError, match="side by side by their learned heads"):
+        run_unit(Unit("two", dataclasses.replace(BASE, head="nearest"), members=2))
+    assert not steps
+
+
+def test_a_unit_of_a_published_split_is_made_again_from_its_row(tmp_path, monkeypatch):
+    digits = load_dataset("digits")
+    monkeypatch.setitem(DATASETS, "mnist", Source(lambda: digits))
+    monkeypatch.setenv("NCBOOK_DATA", str(tmp_path))
+    splits = np.random.default_rng(0).permuted(np.tile(np.arange(1437), (20, 1)), axis=1)[:, :250]
+    np.savez(tmp_path / "splits_250.npz", MNIST_train=splits)
+    unit = Unit("published", Recipe("mnist", epochs=1, device="cpu"), published_split=3)
+    (row,) = run_unit(unit)
+    trainer = Trainer(unit.recipe, data=digits.subset(splits[3]))
+    trainer.run_epoch()
+    assert row["split"] == "3" and row["train_nc1"] == f'{trainer.snapshot().train["nc1"]:.6g}'
+    assert without_seconds(run_unit(Unit.from_settings("published", row["settings"]))) == without_seconds([row])
+
+
 def test_rows_without_test_data_are_the_same_from_the_run_and_from_the_file(tmp_path):
     free = Recipe(dataset="unconstrained", backbone="free_features", classes=3, train_size=30, epochs=1, device="cpu")
     rows = run_table([Unit("free", free)], tmp_path / "table.csv", jobs=1, progress=False)
@@ -178,8 +214,9 @@ def test_what_cannot_work_is_refused_before_the_first_unit(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == [file]
 
 
-def start_process(path, units):
+def start_process(path, units, save_every=runner.SAVE_EVERY):
     command = [sys.executable, "-c", "import sys, pathlib, test_experiments as t; "
+               f"t.runner.SAVE_EVERY = {save_every}; "
                f"t.run_table({units}, pathlib.Path(sys.argv[1]), jobs=1, progress=False)", str(path)]
     return subprocess.Popen(command, cwd=os.path.dirname(__file__), start_new_session=True)
 
@@ -205,31 +242,20 @@ def test_killed_runner_loses_and_repeats_nothing(tmp_path):
     assert without_seconds(after) == without_seconds(whole)
 
 
-def count_steps(monkeypatch, most=None):
-    """Count the steps of trainers from here on, and stop at one too many."""
-    steps, step = [], Trainer.step
-
-    def counted(trainer):
-        if len(steps) == most:
-            raise KeyboardInterrupt
-        steps.append(trainer.recipe.seed)
-        return step(trainer)
-
-    monkeypatch.setattr(Trainer, "step", counted)
-    return steps
-
-
 def test_unit_that_is_killed_goes_on_from_its_checkpoint_to_the_same_rows(tmp_path, monkeypatch):
     path = tmp_path / "table.csv"
     checkpoint = tmp_path / "table.checkpoints" / "long-0-0.pt"
-    kill_when(start_process(path, "[t.LONG]"), checkpoint.exists)
+    kill_when(start_process(path, "[t.LONG]", save_every=0), checkpoint.exists)
     assert not path.exists()
     spent = torch.load(checkpoint, weights_only=True)["seconds"]
     steps = count_steps(monkeypatch)
     rows = run_table([LONG], path, jobs=1, progress=False)
     assert 0 < len(steps) < 2 * EPOCHS * (250 // 8)
-    assert float(rows[0]["seconds"]) > spent >= runner.SAVE_EVERY
+    assert float(rows[0]["seconds"]) > spent > 0
     assert not checkpoint.parent.exists() and rows == read_rows(path)
+    checkpoint.parent.mkdir()
+    checkpoint.touch()  # as a worker does that outlives a killed run
+    assert run_table([LONG], path, jobs=1, progress=False) == rows and not checkpoint.parent.exists()
     assert without_seconds(rows) == without_seconds(run_unit(LONG))
 
 

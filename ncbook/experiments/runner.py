@@ -33,6 +33,7 @@ from ncbook.schedules import SCHEDULES
 from ncbook.training.backbones import BACKBONES
 from ncbook.training.data import DATASETS, Dataset, load_dataset
 from ncbook.training.regularisers import REGULARISERS
+from ncbook.training.snapshot import average_head
 from ncbook.training.trainer import Trainer, joint_snapshot, resolve_device, save_state
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -42,7 +43,7 @@ COLUMNS = ("recipe", "head", "split", "seed", "members", "epoch", "step", "weigh
            *(f"{part}_{key}" for part in ("train", "test") for key in METRICS if key != "accuracy"),
            "train_spectrum", "test_spectrum", "seconds", "device", "torch", "version", "commit", "settings")
 SAVE_EVERY = 1.0  # seconds from one checkpoint to the next, at least
-VOCABULARIES: tuple[dict, ...] = (HEADS, LOSSES, METRICS, SCHEDULES, BACKBONES, DATASETS, REGULARISERS)
+VOCABULARIES: tuple[dict[str, Any], ...] = (HEADS, LOSSES, METRICS, SCHEDULES, BACKBONES, DATASETS, REGULARISERS)
 
 Row = dict[str, str]
 
@@ -103,8 +104,8 @@ def git_commit(folder: Path) -> str:
     questions = (["ls-files", "--error-unmatch", "__init__.py"], ["rev-parse", "--short=12", "HEAD"],
                  ["status", "--porcelain", "."])
     try:
-        answers = [subprocess.run(["git", "-C", str(folder), *question], capture_output=True, text=True)
-                   for question in questions]
+        answers = [subprocess.run(["git", "--no-optional-locks", "-C", str(folder), *question], capture_output=True,
+                                  text=True) for question in questions]
     except OSError:
         return ""
     if any(answer.returncode for answer in answers):
@@ -117,7 +118,8 @@ def run_unit(unit: Unit, *, checkpoint: Path | None = None) -> list[Row]:
 
     checkpoint: a file in which the state is kept at the end of an epoch, `SAVE_EVERY` seconds apart or more. A unit
     that finds the file goes on from it, to the same rows; where the file is damaged, or of other settings or of
-    another device or version, the unit warns and starts anew. The file is the caller's to remove.
+    another device or version, the unit warns and starts anew. The file is the caller's to remove. Raises ValueError
+    for several members whose heads cannot be put side by side.
     """
     made = _made(unit)
     data = None
@@ -129,6 +131,8 @@ def run_unit(unit: Unit, *, checkpoint: Path | None = None) -> list[Row]:
     saved = start = time.perf_counter()
     try:
         trainers, rows, spent = _begin(unit, made, data, checkpoint)
+        if unit.members > 1:
+            average_head([trainer.head for trainer in trainers])  # what cannot be measured at the end fails here
         for epoch in unit.epochs[len(rows):]:
             for trainer in trainers:
                 while trainer.epoch < epoch:
@@ -148,12 +152,12 @@ def run_unit(unit: Unit, *, checkpoint: Path | None = None) -> list[Row]:
 
 def _made(unit: Unit) -> Row:
     """What a row says of the run, whatever was measured."""
-    at = resolve_device(unit.recipe.device)
-    device = torch.cuda.get_device_name(at) if at.type == "cuda" else at.type
+    device = resolve_device(unit.recipe.device)
+    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     name, split, seed = unit.key
     return {"recipe": name, "head": unit.recipe.head, "split": split, "seed": seed, "members": str(unit.members),
-            "weight_decay": f"{unit.recipe.weight_decay:g}", "device": device, "torch": str(torch.__version__),
-            "version": version("ncbook"), "commit": git_commit(PACKAGE), "settings": unit.settings}
+            "weight_decay": f"{unit.recipe.weight_decay:g}", "device": processor, "torch": str(torch.__version__),
+            "version": version("ncbook"), "commit": git_commit(), "settings": unit.settings}
 
 
 def _text(value: float | tuple[float, ...]) -> str:
@@ -189,6 +193,11 @@ def _save(state: dict, checkpoint: Path) -> None:
         save_state(state, checkpoint)
 
 
+def _forget(checkpoint: Path) -> None:
+    for suffix in ("", ".partial", ".lock"):
+        checkpoint.with_name(checkpoint.name + suffix).unlink(missing_ok=True)
+
+
 def run_table(units: Sequence[Unit], path: Path, *, jobs: int | None = None, dask: str | None = None,
               progress: bool = True) -> list[Row]:
     """Run the units that the file at `path` lacks, as many at a time as there are GPUs or cores, keeping each at once.
@@ -222,7 +231,7 @@ def run_table(units: Sequence[Unit], path: Path, *, jobs: int | None = None, das
 
         client, config = Client(dask), {"backend": "dask"}
     folder = path.with_suffix(".checkpoints")
-    checkpoints = {unit.key: folder / f"{'-'.join(quote(part, safe='') for part in unit.key)}.pt" for unit in pending}
+    checkpoints = {unit.key: folder / f"{'-'.join(quote(part, safe='') for part in unit.key)}.pt" for unit in units}
     with client, parallel_config(**config):
         runs = (delayed(_keyed_run)(unit, index, None if dask else checkpoints[unit.key], VOCABULARIES)
                 for index, unit in enumerate(pending))
@@ -233,8 +242,9 @@ def run_table(units: Sequence[Unit], path: Path, *, jobs: int | None = None, das
                 kept = kept | _finished(path) | {key: rows}  # another run may have added to the file meanwhile
                 ranked = sorted(kept, key=lambda k: (k[0], int(k[1]), int(k[2])))
                 write_rows(path, [row for k in ranked for row in kept[k]])
-            for suffix in ("", ".partial", ".lock"):
-                checkpoints[key].with_name(checkpoints[key].name + suffix).unlink(missing_ok=True)
+            _forget(checkpoints[key])
+    for checkpoint in checkpoints.values():  # workers that outlived a killed run may have left some
+        _forget(checkpoint)
     with suppress(OSError):
         folder.rmdir()
     return [row for unit in units for row in kept[unit.key] if int(row["epoch"]) in unit.epochs]
@@ -252,11 +262,11 @@ def _check_kept(path: Path, unit: Unit, rows: list[Row]) -> None:
     are asked for: to run the unit again would throw rows away."""
     for settings in {row["settings"] for row in rows}:
         try:
-            was = Unit.from_settings(unit.name, settings)
+            units = Unit.from_settings(unit.name, settings), unit
         except ValueError as error:
             raise ValueError(f"{path}: the kept rows of {unit.key} cannot be compared: {error}") from error
-        old, new = (vars(u.recipe) | vars(u) | {"recipe": None, "device": None, "measured": None} for u in (was, unit))
-        if changed := [f"{name} {old[name]!r}, now {new[name]!r}" for name in new if old[name] != new[name]]:
+        was, now = (vars(u.recipe) | vars(u) | {"recipe": None, "device": None, "measured": None} for u in units)
+        if changed := [f"{name} {was[name]!r}, now {now[name]!r}" for name in now if was[name] != now[name]]:
             raise ValueError(f"{path}: the kept rows of {unit.key} are of other settings; remove them, or rename the "
                              f"recipe: {'; '.join(changed)}")
     if absent := set(unit.epochs) - {int(row["epoch"]) for row in rows}:
