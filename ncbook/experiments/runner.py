@@ -157,7 +157,7 @@ def _made(unit: Unit) -> Row:
     name, split, seed = unit.key
     return {"recipe": name, "head": unit.recipe.head, "split": split, "seed": seed, "members": str(unit.members),
             "weight_decay": f"{unit.recipe.weight_decay:g}", "device": processor, "torch": str(torch.__version__),
-            "version": version("ncbook"), "commit": git_commit(), "settings": unit.settings}
+            "version": version("ncbook"), "commit": git_commit(PACKAGE), "settings": unit.settings}
 
 
 def _text(value: float | tuple[float, ...]) -> str:
