@@ -57,7 +57,7 @@ def median_range(values: Iterable[float], form: str = ".3g") -> str:
 
 def source(*objects: Any) -> str:
     """The source of functions and classes, one after the other."""
-    return "\n\n".join(textwrap.dedent(inspect.getsource(each)).rstrip() for each in objects) + "\n"
+    return "\n\n".join(textwrap.dedent(inspect.getsource(each)).rstrip() for each in objects)
 
 
 def show_code(*objects: Any) -> None:

@@ -220,8 +220,8 @@ on_both_sets(["nc1", "nc1_quotient", "numerical_rank"], "Within-class scatter ov
 # %%
 say(f"At the beginning of the terminal phase NC1 has fallen from {start.train['nc1']:.2g} to "
     f"{at_terminal.train['nc1']:.2g}. After it, with hardly an error left to correct, it falls by another "
-    f"factor of {at_terminal.train['nc1'] / end.train['nc1']:.0f}, to {end.train['nc1']:.2g}. On the test set it ends at "
-    f"{end.test['nc1']:.2g}: section 8 comes back to that.")
+    f"factor of {at_terminal.train['nc1'] / end.train['nc1']:.0f}, to {end.train['nc1']:.2g}. On the test set it ends "
+    f"at {end.test['nc1']:.2g}: section 8 comes back to that.")
 
 # %% [markdown]
 # The third panel is a relative of NC1, the **numerical rank** of the features $X_c \in \mathbb{R}^{n_c \times d}$ of a

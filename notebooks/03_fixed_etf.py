@@ -223,8 +223,8 @@ negative = angles[force(angles.deg2rad(), 5.0, F.cross_entropy) < -1e-9]
 assert negative.min() > 120
 assert abs(powers["dot regression, τ = 1"] - 3) < 0.01 and abs(powers["cross-entropy, τ = 5"] - 1) < 0.01
 say("The force of dot regression is $(1-\\cos\\theta)\\sin\\theta$: never negative, strongest at 120°, gone where the"
-    " feature has arrived. But look at how it ends. Near the vertex $L_{\\rm dot} \\approx \\theta^4/8$, so the force is"
-    f" cubic (measured: $\\theta^{{{powers['dot regression, τ = 1']:.2f}}}$), and what is left of the angle"
+    " feature has arrived. But look at how it ends. Near the vertex $L_{\\rm dot} \\approx \\theta^4/8$, so the force"
+    f" is cubic (measured: $\\theta^{{{powers['dot regression, τ = 1']:.2f}}}$), and what is left of the angle"
     " shrinks only like $1/\\sqrt{t}$. Cross-entropy has a linear force, and so an exponential end, but with a"
     f" rate that depends on $\\tau$: {strength['cross-entropy, τ = 1']:.2f} for $\\tau = 1$ and"
     f" {strength['cross-entropy, τ = 5']:.4f} for $\\tau = 5$, where a confident softmax no longer asks for much."

@@ -733,8 +733,8 @@ def listing(verdicts, method, clear):
     return ", ".join(chosen) or "none"
 
 
-lines = [f"**{m}**, ahead of the second in every seed: {listing(on_train, m, True)}. Best median but not in every seed: "
-         f"{listing(on_train, m, False)}." for m in GUIDED]
+lines = [f"**{m}**, ahead of the second in every seed: {listing(on_train, m, True)}. Best median but not in every "
+         f"seed: {listing(on_train, m, False)}." for m in GUIDED]
 ties = [label(v.key, "train") for v in on_train if v.best == "tie"]
 accuracy = on_test[0]
 if accuracy.best == "tie":

@@ -523,8 +523,8 @@ ratios
 # %%
 factor = float(ratios.loc[128, "L1 / L2"])
 say(f"So on 128 features the same β asks for clouds about {factor:.0f} times tighter in L1 than in L2. The starting "
-    f"values of that code, β = 1.1 in L1 for MNIST and β = 1.0 in L2 for SVHN, look alike and are not: converted in this "
-    f"rough way, 1.1 in L1 is about {1.1 / factor:.2f} in L2. A β is only meaningful together with its norm.")
+    f"values of that code, β = 1.1 in L1 for MNIST and β = 1.0 in L2 for SVHN, look alike and are not: converted in "
+    f"this rough way, 1.1 in L1 is about {1.1 / factor:.2f} in L2. A β is only meaningful together with its norm.")
 
 # %% [markdown]
 # ## The numerics of a collapsing cloud

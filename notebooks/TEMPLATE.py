@@ -44,7 +44,7 @@ from ncbook.book import median_range, profile, say, show_code, table
 from ncbook.heads import HEADS
 
 PROFILE, EPOCHS, SEEDS = profile(
-    quick=dict(EPOCHS=12, SEEDS=2),
+    quick=dict(EPOCHS=6, SEEDS=2),
     book=dict(EPOCHS=40, SEEDS=3),
     paper=dict(EPOCHS=200, SEEDS=10),
 )
@@ -63,8 +63,8 @@ plots.metric_curves(runs, ["accuracy", "nc1", "etf_distance"], title="Digits wit
 
 # %% [markdown]
 # Then the mathematics, with the names of the other chapters. With $H$ the centred class means, of Frobenius norm 1, as
-# columns, and $Q$ an orthonormal basis of the complement of the ones vector, the squared distance to the nearest simplex
-# ETF is
+# columns, and $Q$ an orthonormal basis of the complement of the ones vector, the squared distance to the nearest
+# simplex ETF is
 #
 # $$ 2 - \frac{2 \lVert H Q \rVert_*}{\sqrt{C - 1}} . $$
 #
@@ -93,7 +93,8 @@ table(["head", "test accuracy, %", "distance to the nearest ETF"],
       [[method, median_range((row["test_accuracy"] for row in rows), ".1f"),
         median_range(row["train_etf_distance"] for row in rows)] for method, rows in last.items()])
 standard, nearest = ([row["train_etf_distance"] for row in rows] for rows in last.values())
-say(f"In {sum(b < a for a, b in zip(standard, nearest))} of {SEEDS} seeds the nearest head ends closer to a simplex ETF.")
+closer = sum(b < a for a, b in zip(standard, nearest))
+say(f"In {closer} of {SEEDS} seeds the means end closer to a simplex ETF with the nearest head.")
 assert max(nearest) < min(standard)
 
 # %% [markdown]
@@ -113,7 +114,7 @@ assert max(nearest) < min(standard)
 #
 # ## References
 #
-# - V. Papyan, X. Y. Han, D. Donoho. *Prevalence of neural collapse during the terminal phase of deep learning training.*
-#   PNAS 2020. [arXiv 2008.08186](https://arxiv.org/abs/2008.08186)
+# - V. Papyan, X. Y. Han, D. Donoho. *Prevalence of neural collapse during the terminal phase of deep learning
+#   training.* PNAS 2020. [arXiv 2008.08186](https://arxiv.org/abs/2008.08186)
 #
 # **Next:** [Start here](00_start_here.ipynb).

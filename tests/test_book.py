@@ -1,4 +1,4 @@
-"""What chapters stand on: the profile that the environment asks for, tables, ranges, listings that name their source."""
+"""What chapters stand on: the profile in the environment, tables, ranges, and listings that name their source."""
 
 import pkgutil
 
