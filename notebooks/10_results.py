@@ -33,8 +33,6 @@
 # ## Setup
 
 # %%
-import inspect
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -44,38 +42,22 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
-from IPython.display import Code, Markdown, display
 from plotly.subplots import make_subplots
 from scipy.stats import spearmanr, ttest_1samp
 
 from ncbook import Recipe, SlidingSchedule, Trainer, joint_snapshot, load_dataset, plots, simplex_etf
+from ncbook.book import median_range, profile, say, show_code, table
 from ncbook.experiments import COLUMNS, GUIDED, TABLES, Unit, mnist250, run_table
 
-PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
-PROFILES = {"quick": dict(iterations=54), "book": dict(iterations=205), "paper": dict(iterations=2000)}
-ITERATIONS = PROFILES[PROFILE]["iterations"]
+PROFILE, ITERATIONS = profile(quick=dict(ITERATIONS=54), book=dict(ITERATIONS=205), paper=dict(ITERATIONS=2000))
 RESULTS = next((folder for folder in (Path("results"), Path("notebooks/results")) if folder.is_dir()), Path("results"))
-pd.DataFrame(PROFILES).T.rename_axis("profile")
 
 # %% [markdown]
 # The profile decides just how far section 1 follows the runs that it makes again. The tables are read from
 # `notebooks/results`, and a small example with digits in section 6 is trained here; both are the same in all profiles.
-# To make a whole table again, use its command, which section 1 shows. Two helpers for what follows: a table with text
-# that is not cut off, and the usual summaries.
+# To make a whole table again, use its command, which section 1 shows.
 
 # %%
-def table(header, rows):
-    """A Markdown table; the first column is text."""
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    display(Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)))
-
-
-def middle(values, form=".2f"):
-    """Median and range, as text."""
-    values = np.asarray(values, dtype=float)
-    return f"{np.median(values):{form}} ({values.min():{form}} to {values.max():{form}})"
-
-
 def load(name):
     """The kept rows of a table; none, with all columns, where its file is absent."""
     path = RESULTS / f"{name}.csv"
@@ -93,7 +75,7 @@ def command(name, *recipes):
 # is the whole definition of the MNIST table,
 
 # %%
-display(Code(inspect.getsource(mnist250), language="python"))
+show_code(mnist250)
 
 # %% [markdown]
 # and these are all the tables, with how many of their units have been run. The command is to be given in the folder of
@@ -141,7 +123,7 @@ assert len(both) == len(again) > 0, "every row made again has a kept one"
 differences = pd.DataFrame({key: (both[key] / both[f"{key} kept"] - 1).abs() for key in CHECKED})
 worst = differences.groupby(both.recipe).max()
 table(["largest relative difference", *worst.index], [[key, *(f"{x:.1e}" for x in worst[key])] for key in CHECKED])
-display(Markdown(f"{len(both)} rows, up to iteration {both.epoch.max()}."))
+say(f"{len(both)} rows, up to iteration {both.epoch.max()}.")
 assert differences.max(axis=None) < 0.01
 
 # %% [markdown]
@@ -200,10 +182,10 @@ lines = []
 for row in verdicts.itertuples():
     ours = accuracies(row.table, row.recipe)
     lines.append([f"{row.table} {row.recipe}", f"{row.mean:.2f} ± {row.std:.2f}", mean_and_std(ours),
-                  f"{ours.mean() - row.mean:+.2f}" if len(ours) else "–", middle(ours) if len(ours) else "–", len(ours),
+                  f"{ours.mean() - row.mean:+.2f}" if len(ours) else "–", median_range(ours, '.2f') if len(ours) else "–", len(ours),
                   f"**{row.verdict}**", command(row.table, row.recipe)])
 table(["test accuracy, %", "published", "ours", "difference", "median (range)", "runs", "verdict", "command"], lines)
-display(Markdown(f"Published: {', '.join(PUBLISHED.source.unique())}."))
+say(f"Published: {', '.join(PUBLISHED.source.unique())}.")
 
 # %% [markdown]
 # For vanilla and sliding, network, batches, the sliding schedule, learning rate, momentum, number of epochs and the
@@ -279,16 +261,16 @@ if len(twice) > 1:
     seed_std = np.sqrt((twice.diff(axis=1).iloc[:, -1] ** 2).mean() / 2)
     told = PUBLISHED[(PUBLISHED.table == "mnist250") & (PUBLISHED.recipe == "sliding")].iloc[0]
     table(["sliding, test accuracy, %", "mean ± std", "median (range)", "runs"],
-          [[label, mean_and_std(values), middle(values), len(values)]
+          [[label, mean_and_std(values), median_range(values, ".2f"), len(values)]
            for label, values in (("first seeds", twice.sliding), ("other seeds", twice.sliding_again),
                                  ("all", twice.stack()), ("first seeds, weight decay 0.001", slow)) if len(values)])
-    display(Markdown(
+    say(
         f"The standard deviation due to the seed is {seed_std:.2f} points. So the seeds alone give a mean over "
         f"{len(twice)} splits a standard error of {seed_std / np.sqrt(len(twice)):.2f}, and the difference of two such "
         f"means on the same splits one of {seed_std * np.sqrt(2 / len(twice)):.2f}. Published: {told['mean']:.2f}; "
         f"first seeds {twice.sliding.mean() - told['mean']:+.2f}, "
         f"other seeds {twice.sliding_again.mean() - told['mean']:+.2f}, all {twice.size} runs "
-        f"{twice.stack().mean() - told['mean']:+.2f}, weight decay 0.001 {slow.mean() - told['mean']:+.2f}."))
+        f"{twice.stack().mean() - told['mean']:+.2f}, weight decay 0.001 {slow.mean() - told['mean']:+.2f}.")
     gaps = [values.mean() - told["mean"] for values in (twice.sliding, twice.sliding_again, slow)]
     assert len(slow) < 10 or max(gaps[:2]) < 0 < gaps[2] and max(map(abs, gaps)) < told["std"]
     for label, values in (("0.01, all runs", twice.stack()), ("0.001", slow)):
@@ -352,7 +334,7 @@ def compare(pairs, title):
         fig.update_xaxes(title="difference in test accuracy, percentage points")
         fig.show()
     if absent:
-        display(Markdown(f"Not run yet: {'; '.join(absent)}."))
+        say(f"Not run yet: {'; '.join(absent)}.")
     return done
 
 
@@ -367,10 +349,10 @@ schedules = compare([("constant", "vanilla"), ("sliding", "vanilla"), ("sliding"
 for r in schedules:
     one, two = ACCURACY[[r.first, r.second]].dropna().T.values
     with_pairs, without = (one - two).std(ddof=1), np.hypot(one.std(ddof=1), two.std(ddof=1))
-    display(Markdown(
+    say(
         f"**{r.first} against {r.second}**, {r.n} splits: the differences have a standard deviation of "
         f"{with_pairs:.2f} points; for unpaired runs it would be {without:.2f}. The difference is "
-        f"{'clear' if r.clear else 'not clear'} at the 95% level."))
+        f"{'clear' if r.clear else 'not clear'} at the 95% level.")
     if (r.first, r.second) == ("sliding", "vanilla"):
         assert r.low > 0 and r.won == r.n, "sliding gains on every split"
 
@@ -414,10 +396,10 @@ framed = runs("mnist250").query("head != 'learned'")
 if len(framed):
     least = np.log1p((C - 1) * np.exp(-recipes["vanilla_nearest"].scale * C / (C - 1)))
     linear = runs("mnist250").query("recipe == 'vanilla'").train_etf_distance
-    display(Markdown(f"Least cross-entropy: {least:.4f}; reached on the training set: "
-                     f"{middle(framed.train_loss, '.4f')}. ETF distance of the class means: "
-                     f"{middle(framed.train_etf_distance, '.2g')}, vanilla with a linear head "
-                     f"{middle(linear, '.2g')}."))
+    say(f"Least cross-entropy: {least:.4f}; reached on the training set: "
+        f"{median_range(framed.train_loss, '.4f')}. ETF distance of the class means: "
+        f"{median_range(framed.train_etf_distance, '.2g')}, vanilla with a linear head "
+        f"{median_range(linear, '.2g')}.")
     assert framed.train_etf_distance.max() < linear.min()
     assert all(r.high < 0 for r in ablations if r.first.endswith(("_fixed", "_nearest")))
 
@@ -433,7 +415,7 @@ heads = {"vanilla_50_epochs": "linear, features as they are"} | {
 on_sphere = CHOICES[CHOICES.recipe.isin(heads) & (CHOICES.split < 13)].groupby("recipe")
 table(["50 epochs, splits 10 to 12", "test accuracy, %, mean (range)", "ETF distance, train", "runs"],
       [[heads[name], "{mean:.2f} ({min:.2f} to {max:.2f})".format(**rows.test_accuracy.agg(["mean", "min", "max"])),
-        middle(rows.train_etf_distance, ".2g"), len(rows)]
+        median_range(rows.train_etf_distance, ".2g"), len(rows)]
        for name in heads if name in on_sphere.groups for rows in [on_sphere.get_group(name)]])
 means = on_sphere.test_accuracy.mean()
 if set(heads) <= set(means.index):
@@ -471,9 +453,9 @@ def tell_ratios(first, second):
     if paired(first, second):
         wide = runs("mnist250").pivot(index="split", columns="recipe", values=list(SHOWN)).swaplevel(axis=1)
         ratios = (wide[first] / wide[second]).dropna()
-        display(Markdown(f"**{first} over {second}**, median ratio over {len(ratios)} splits: " + "; ".join(
+        say(f"**{first} over {second}**, median ratio over {len(ratios)} splits: " + "; ".join(
             f"{label} ×{ratios[key].median():.2g} (lower on {(ratios[key] < 1).sum()})" for key, label in SHOWN.items())
-            + "."))
+            + ".")
 
 
 for first, second in (("constant", "vanilla"), ("sliding", "vanilla"), ("sliding", "constant")):
@@ -507,12 +489,12 @@ COLLAPSE = runs("mnist250").assign(lost=lambda rows: rows.train_nc1_quotient / (
                                    kept=lambda rows: rows.train_etf_distance < KEEPS)
 assert not (COLLAPSE.lost & COLLAPSE.kept).any()
 table(["training set", "lost a direction", "kept all", "open", "ETF distance, median (range)"],
-      [[name, rows.lost.sum(), rows.kept.sum(), (~rows.lost & ~rows.kept).sum(), middle(rows.train_etf_distance, ".2g")]
+      [[name, rows.lost.sum(), rows.kept.sum(), (~rows.lost & ~rows.kept).sum(), median_range(rows.train_etf_distance, ".2g")]
        for name in present for rows in [COLLAPSE[COLLAPSE.recipe == name]]])
 equal = {k: 2 - 2 * np.sqrt(k / (C - 1)) for k in (C - 1, C - 2, C - 3)}
-display(Markdown(f"A run has certainly kept all directions below an ETF distance of {KEEPS:.3f}. For comparison, the "
-                 "ETF distance of means with equal variance in $k$ directions and none in the others: "
-                 + ", ".join(f"{value:.3f} for $k = {k}$" for k, value in equal.items()) + "."))
+say(f"A run has certainly kept all directions below an ETF distance of {KEEPS:.3f}. For comparison, the "
+    "ETF distance of means with equal variance in $k$ directions and none in the others: "
+    + ", ".join(f"{value:.3f} for $k = {k}$" for k, value in equal.items()) + ".")
 if {"vanilla", "sliding", "constant"} <= set(present):
     train, test = (COLLAPSE.pivot(index="split", columns="recipe", values=f"{part}_nc1_quotient")
                    for part in ("train", "test"))
@@ -525,7 +507,7 @@ if {"vanilla", "sliding", "constant"} <= set(present):
     assert gains[sliding.kept].between(gains[sliding.lost].min(), gains[sliding.lost].max()).all()
     for what, values in (("lost a direction", gains[sliding.lost]), ("kept all", gains[sliding.kept])):
         if len(values):
-            print(f"sliding runs that {what}: {len(values)}, gain over vanilla {middle(values, '+.2f')} points")
+            print(f"sliding runs that {what}: {len(values)}, gain over vanilla {median_range(values, '+.2f')} points")
 
 # %%
 PANELS = {"train_nc1_quotient": "NC1 quotient, train", "test_nc1_quotient": "NC1 quotient, test",
@@ -559,8 +541,8 @@ if MAIN:
 # %%
 for name in ("sliding", "sliding_wd0.001"):
     rows = COLLAPSE[COLLAPSE.recipe == name]
-    display(Markdown(f"{name}: {rows.lost.sum()} of {len(rows)} runs lost a direction." if len(rows)
-                     else f"{name}: not run."))
+    say(f"{name}: {rows.lost.sum()} of {len(rows)} runs lost a direction." if len(rows)
+        else f"{name}: not run.")
     assert rows.lost.any() or rows.empty, "directions are lost with either decay"
 
 # %% [markdown]
@@ -598,9 +580,9 @@ table(["median over splits", "test error, %", "NC4 on test, %", "NC4 / error", "
         f"{medians.train_nc4[name]:.2f}"] for name in present])
 if len(present):
     assert SHARE[runs("mnist250").recipe.isin(["vanilla", "sliding"])].max() < 0.5
-    display(Markdown(f"The two disagree on {middle(runs('mnist250').test_nc4)} % of the test images: median and "
-                     f"range over all {len(runs('mnist250'))} runs. As a share of the error that is "
-                     f"{middle(SHARE)}."))
+    say(f"The two disagree on {median_range(runs('mnist250').test_nc4, '.2f')} % of the test images: median and "
+        f"range over all {len(runs('mnist250'))} runs. As a share of the error that is "
+        f"{median_range(SHARE, '.2f')}.")
 
 # %% [markdown]
 # Where a network has collapsed, the two agree on the training images. On test images they do not quite, and NC4 over
@@ -624,9 +606,9 @@ if "sliding_again" in present:
     lost = COLLAPSE[COLLAPSE.recipe.isin(["sliding", "sliding_again"])].pivot(index="split", columns="recipe",
                                                                            values="lost").dropna()
     moved = twice.diff(axis=1).iloc[:, -1].abs()
-    display(Markdown(f"Two runs of sliding on one split differ by {middle(moved)} points. A direction is certainly "
-                     f"lost by both on {lost.all(axis=1).sum()} splits, by just one on "
-                     f"{(lost.sum(axis=1) == 1).sum()}, by none on {(lost.sum(axis=1) == 0).sum()}."))
+    say(f"Two runs of sliding on one split differ by {median_range(moved, '.2f')} points. A direction is certainly "
+        f"lost by both on {lost.all(axis=1).sum()} splits, by just one on "
+        f"{(lost.sum(axis=1) == 1).sum()}, by none on {(lost.sum(axis=1) == 0).sum()}.")
 
 # %% [markdown]
 # An error that depends on the seed is one that several networks do not share.
@@ -676,10 +658,10 @@ long_runs = [trained(seed, MEMBERS * EPOCHS).snapshot() for seed in range(MEMBER
 groups[f"sliding, {MEMBERS} times as long"] = long_runs
 
 ASKED = {"test accuracy, %": (lambda shot: 100 * shot.test["accuracy"], ".1f"),
-         **{f"{plots.METRIC_LABELS[key]}, train": (lambda shot, key=key: shot.train[key], ".2g")
+         **{f"{plots.metric_label(key)}, train": (lambda shot, key=key: shot.train[key], ".2g")
             for key in ("etf_distance", "nc1", "nc1_quotient")}}
 table(["100 digits, median (range)", *ASKED],
-      [[name, *(middle([value(shot) for shot in shots], form) if len(shots) > 1 else f"{value(shots[0]):{form}}"
+      [[name, *(median_range([value(shot) for shot in shots], form) if len(shots) > 1 else f"{value(shots[0]):{form}}"
                 for value, form in ASKED.values())] for name, shots in groups.items()])
 torch.testing.assert_close(sum(map(gram, each)), gram(joint))
 weights = [gram(shot).trace() for shot in each]
@@ -719,7 +701,7 @@ wide = CHOICES[CHOICES.recipe.isin(side)].pivot(index="split", columns="recipe",
 table(["networks × epochs", *(f"split {split}" for split in (10, 11, 12)), "mean", "ETF distance, train"],
       [[f"{name.split('_')[0]}, {unit.members} × {unit.recipe.epochs}",
         *("–" if np.isnan(x) else f"{x:.2f}" for x in wide[name][:3]), f"{wide[name][:3].mean():.2f}",
-        middle(CHOICES.train_etf_distance[(CHOICES.recipe == name) & (CHOICES.split < 13)], ".2g")]
+        median_range(CHOICES.train_etf_distance[(CHOICES.recipe == name) & (CHOICES.split < 13)], ".2g")]
        for name, unit in side.items() if name in wide])
 lines = []
 for first, second in (("vanilla_50_epochs", "vanilla_x1"), ("sliding_50_epochs", "vanilla_50_epochs"),
@@ -756,15 +738,15 @@ past = compare([("best", "sliding"), ("best", "constant"), ("best", "vanilla"), 
                 ("best", "sliding_wd0.001"), ("vanilla_x5", "sliding")], "Past the published numbers")
 ours = accuracies("mnist250", "best")
 if gain := paired("best", "sliding"):
-    display(Markdown(
-        f"`best`: {mean_and_std(ours)} over {len(ours)} splits, median {middle(ours)}. The goal of {GOAL} is "
+    say(
+        f"`best`: {mean_and_std(ours)} over {len(ours)} splits, median {median_range(ours, '.2f')}. The goal of {GOAL} is "
         f"**{'reached' if ours.mean() >= GOAL else 'not reached'}**; the difference to sliding is {gain.mean:+.2f} "
         f"({gain.low:+.2f} to {gain.high:+.2f}, {gain.won} of {gain.n} splits won), which is "
-        f"{'clear' if gain.clear else 'not clear'} at the 95% level. {command('mnist250', 'best')}"))
+        f"{'clear' if gain.clear else 'not clear'} at the 95% level. {command('mnist250', 'best')}")
     far = runs("mnist250").pivot(index="split", columns="recipe", values="train_etf_distance")
-    display(Markdown(f"ETF distance of `best` on the training set: {middle(far.best.dropna(), '.3f')}; smaller than "
-                     + ", ".join(f"that of {name} on {(far.best < far[name]).sum()} splits"
-                                 for name in ("sliding", "vanilla", "vanilla_x5") if name in far) + "."))
+    say(f"ETF distance of `best` on the training set: {median_range(far.best.dropna(), '.3f')}; smaller than "
+        + ", ".join(f"that of {name} on {(far.best < far[name]).sum()} splits"
+                    for name in ("sliding", "vanilla", "vanilla_x5") if name in far) + ".")
     for other in ("sliding", "vanilla_x5"):
         tell_ratios("best", other)
     assert far.best.max() < equal[C - 2], "no direction is lost altogether"
@@ -774,7 +756,7 @@ if gain := paired("best", "sliding"):
     if slower := paired("best", "sliding_wd0.001"):
         assert 0 < slower.low and 0.4 < slower.mean / gain.mean < 0.6
 else:
-    display(Markdown("The recipe `best` is **not run**."))
+    say("The recipe `best` is **not run**.")
 
 # %% [markdown]
 # **The vote does most of it.** `vanilla_x5` of the main table is `best` without densification, on splits 0 to 4. It is
@@ -826,12 +808,9 @@ METRICS = ["nc1", "etf_distance", "nc2_equiangular", "nc3", "nc2_equinorm", "cos
 
 
 def curves(rows):
-    """The rows as `plots.metric_curves` takes runs: method -> seeds -> snapshots."""
-    columns = {f"train_{key}": key for key in (*METRICS, "loss")}
-    shots = rows.rename(columns=columns)[["method", "seed", "epoch", *columns.values()]]
-    return {method: [[SimpleNamespace(epoch=row["epoch"], train=row) for row in run.to_dict("records")]
-                     for _, run in shots[shots.method == method].groupby("seed")]
-            for method in GUIDED if method in set(shots.method)}
+    """The rows as `plots.metric_curves` takes runs: method -> seeds -> rows."""
+    return {method: [run.to_dict("records") for _, run in rows[rows.method == method].groupby("seed")]
+            for method in GUIDED if method in set(rows.method)}
 
 
 for classes, rows in FREE.groupby("classes"):
@@ -865,8 +844,8 @@ for classes, rows in FREE.groupby("classes"):
     table([f"{classes} classes, median (range)", *GUIDED],
           [[f"iterations to NC1 < {bound:g}", *(epochs_text(seen[bound][name]) for name in by_head.values())]
            for bound in BOUNDS]
-          + [[f"{plots.METRIC_LABELS[key]}{', %' * (key == 'nc4')}, end",
-              *(middle(end[f"train_{key}"][end.recipe == name], ".2g") for name in by_head.values())]
+          + [[f"{plots.metric_label(key)}, end",
+              *(median_range(end[f"train_{key}"][end.recipe == name], ".2g") for name in by_head.values())]
              for key in ("nc1", "etf_distance", "nc2_equiangular", "nc3", "nc4")])
     assert (end.train_nc1 < 1e-4).all() and (end.train_nc4 == 0).all(), "every head and seed collapses"
 
@@ -887,7 +866,7 @@ for classes, rows in FREE.groupby("classes"):
             always = ahead[classes, key, other] = (wide.nearest < wide[other]).groupby("epoch").all()
             last = f", last at {always[always].index.max()}" if always.any() else ""
             cells.append(f"{always.sum()} of {len(always)}{last}")
-        lines.append([f"{classes} classes, {plots.METRIC_LABELS[key]}", *cells])
+        lines.append([f"{classes} classes, {plots.metric_label(key)}", *cells])
 table(["nearest is ahead of", "standard", "fixed"], lines)
 assert all(always[:4].all() for always in ahead.values()), "ahead from the first iterations, in every seed"
 for classes, rows in FREE.groupby("classes"):
@@ -932,7 +911,7 @@ for name, rows in SPEED.groupby("data", sort=False):
           [[question(*q), *(epochs_text(first[f"{method}_{name}"]) for method in heads)]
            for q, first in reached.items()]
           + [[f"test accuracy after epoch {rows.epoch.max()}, %",
-              *(middle(end.test_accuracy[end.method == method]) for method in heads)]])
+              *(median_range(end.test_accuracy[end.method == method], ".2f") for method in heads)]])
 
 # %% [markdown]
 # The epochs are few and whole numbers, so medians hide what the seeds do one by one. Each seed has its own batches, and
@@ -953,7 +932,7 @@ for name, rows in SPEED.groupby("data", sort=False):
                 agreed.append(f"{name}, {question(*q)}: {'faster' if gap.iloc[0] > 0 else 'slower'} than {other}")
         lines.append([f"{name}, against {other}", *cells])
 table(["seeds in which nearest is faster / slower", *(question(*q) for q in QUESTIONS)], lines)
-display(Markdown(f"The five seeds agree on: {'; '.join(agreed) or 'none of these'}."))
+say(f"The five seeds agree on: {'; '.join(agreed) or 'none of these'}.")
 
 # %%
 for name, rows in SPEED.groupby("data", sort=False):
@@ -1006,16 +985,16 @@ assert frames["canonical"][9].max() <= 0 and won["canonical"][9] == 0 < won["rot
 # %%
 for name in ("svhn250", "mnist_resnet18", "cifar10"):
     done = len(runs(name))
-    display(Markdown(f"**{name}**: " + (f"{done} of {len(EXPECTED[name])} units run." if done else "not run.")
-                     + f" {command(name)}"))
+    say(f"**{name}**: " + (f"{done} of {len(EXPECTED[name])} units run." if done else "not run.")
+        + f" {command(name)}")
     if not done:
         assert not (RESULTS / f"{name}.csv").exists()
         assert set(verdicts.verdict[verdicts.table == name]) <= {"not run"}
     if name in ("mnist_resnet18", "cifar10") and done:
         at_end = runs(name)
         table(["after the last epoch, median (range)", "test accuracy, %", "NC1, train", "ETF distance, train"],
-              [[recipe, middle(rows.test_accuracy), middle(rows.train_nc1, ".2g"),
-                middle(rows.train_etf_distance, ".2g")] for recipe, rows in at_end.groupby("recipe", sort=False)])
+              [[recipe, median_range(rows.test_accuracy, ".2f"), median_range(rows.train_nc1, ".2g"),
+                median_range(rows.train_etf_distance, ".2g")] for recipe, rows in at_end.groupby("recipe", sort=False)])
 for make in (TABLES["svhn250"], TABLES["cifar10"]):
     print(make()[-1].recipe.to_json())
 
