@@ -195,7 +195,7 @@ for name, (scale, loss, colour, dash) in LOSSES.items():
     fig.add_scatter(x=angles.numpy(), y=force(angles.deg2rad(), scale, loss).numpy().round(4), mode="lines", name=name,
                     line=line, row=1, col=1)
     angle, path = math.radians(150), []
-    for step in range(steps + 1):
+    for _ in range(steps + 1):
         path.append(math.degrees(angle))
         angle -= 0.1 * float(force(angle, scale, loss))
     ends[name] = path[-1]
@@ -253,7 +253,7 @@ with torch.random.fork_rng():
     learned = ncbook.LearnedHead(backbone.feature_dim, C, cosine=True, scale=1.0)
     sgd = torch.optim.SGD([*backbone.parameters(), *learned.parameters()], lr=0.1, momentum=0.9)
     mean_cosine = [mean_cosine_of(learned.weight.detach())]
-    for epoch in range(4):
+    for _ in range(4):
         for batch in torch.randperm(len(DATA.train_targets)).split(64):
             sgd.zero_grad()
             loss = ncbook.dot_regression_loss(learned(backbone(DATA.train_inputs[batch])), DATA.train_targets[batch])

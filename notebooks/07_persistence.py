@@ -34,6 +34,7 @@
 
 # %%
 import importlib.util
+import itertools
 import math
 
 import numpy as np
@@ -44,11 +45,10 @@ from plotly.subplots import make_subplots
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import pdist
 
-from ncbook import (
-    ConstantSchedule, Recipe, SameClassSampler, Trainer, densification_loss, h0_death_times, live, load_dataset,
-    persistence, plots, spanning_tree,
-)
+from ncbook import Recipe, SameClassSampler, Trainer, live, load_dataset, persistence, plots
 from ncbook.book import profile, say, show_code, table
+from ncbook.persistence import densification_loss, h0_death_times, spanning_tree
+from ncbook.schedules import ConstantSchedule
 
 PROFILE, DATASET, BACKBONE, EPOCHS, P, (LOW, HIGH) = profile(
     quick=dict(DATASET="digits", BACKBONE="small_cnn", EPOCHS=4, P=2, BETAS=(0.5, 1.0)),
@@ -227,7 +227,7 @@ def kruskal(distances):
     """The death times of one cloud, from its distance matrix (n, n)."""
     n = len(distances)
     piece, deaths = list(range(n)), []
-    for i, j in sorted(((i, j) for i in range(n) for j in range(i)), key=lambda pair: distances[pair]):
+    for i, j in sorted(itertools.combinations(range(n), 2), key=lambda pair: distances[pair]):
         if piece[i] != piece[j]:
             deaths.append(distances[i, j])
             piece = [piece[i] if k == piece[j] else k for k in piece]
@@ -470,7 +470,7 @@ def edge_set(points, p):
 
 fig = make_subplots(1, 3, horizontal_spacing=0.06, subplot_titles=[
     f"{name}: r = {float(h0_death_times(NINE, p).median()):.2f}" for name, p in NORMS.items()])
-for col, (name, p) in enumerate(NORMS.items(), start=1):
+for col, p in enumerate(NORMS.values(), start=1):
     single = plots.spanning_tree_figure(NINE, p, radius=float(h0_death_times(NINE, p).median()))
     fig.add_traces([t.update(showlegend=t.showlegend and col == 1) for t in single.data], rows=1, cols=col)
     fig.update_xaxes(range=[-0.9, 4.9], title="z<sub>1</sub>", row=1, col=col)

@@ -45,11 +45,9 @@ import torch.nn.functional as F
 from IPython.display import display
 from plotly.subplots import make_subplots
 
-from ncbook import (
-    ConstantSchedule, Controls, DelayedSchedule, Recipe, SameClassSampler, SlidingSchedule, Trainer, densification_loss,
-    plots,
-)
+from ncbook import Controls, Recipe, SameClassSampler, Trainer, densification_loss, plots
 from ncbook.book import profile, say, show_code
+from ncbook.schedules import ConstantSchedule, DelayedSchedule, SlidingSchedule
 
 DIGITS = dict(DATASET="digits", BACKBONE="small_cnn", BETA0=1.1, WEIGHT=0.01, LARGE_WEIGHT=0.03)
 MNIST = dict(DATASET="mnist", BACKBONE="mnist_cnn", BETA0=1.1, WEIGHT=0.1, LARGE_WEIGHT=0.3)

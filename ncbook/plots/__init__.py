@@ -3,12 +3,27 @@
 from ncbook.plots.clouds import barcode, death_histogram, death_times_over_epochs, spanning_tree_figure
 from ncbook.plots.curves import metric_curves, schedule_curves, seed_summary, solver_trace
 from ncbook.plots.geometry import (
-    centred_cosines, cosine_heatmap, cosine_heatmaps, geometry, geometry_animation, geometry_coordinates,
-    simplex_coordinates, simplex_vertices,
+    centred_cosines,
+    cosine_heatmap,
+    cosine_heatmaps,
+    geometry,
+    geometry_animation,
+    geometry_coordinates,
+    simplex_coordinates,
+    simplex_vertices,
 )
 from ncbook.plots.player import add_player, animate
 from ncbook.plots.style import (
-    CLASS_COLORS, METHOD_STYLES, TEMPLATE, band, class_colors, finish, method_style, metric_label, segments, xyz,
+    CLASS_COLORS,
+    METHOD_STYLES,
+    TEMPLATE,
+    band,
+    class_colors,
+    finish,
+    method_style,
+    metric_label,
+    segments,
+    xyz,
 )
 
 __all__ = [

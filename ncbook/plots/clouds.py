@@ -129,16 +129,16 @@ def death_times_over_epochs(
     out. Traces: "5% to 95%", "25% to 75%", "median", "β".
     Raises: ValueError when no row has death times.
     """
-    rows = [row for row in map(as_row, rows) if row.get("deaths") is not None]
-    if not rows:
+    drawn = [row for row in map(as_row, rows) if row.get("deaths") is not None]
+    if not drawn:
         raise ValueError("rows have no death times: train with Recipe(clouds=(b, n))")
-    epochs = [row["epoch"] for row in rows]
-    quantiles = np.array([np.quantile(_deaths(row["deaths"]), (0.05, 0.25, 0.5, 0.75, 0.95)) for row in rows]).T
+    epochs = [row["epoch"] for row in drawn]
+    quantiles = np.array([np.quantile(_deaths(row["deaths"]), (0.05, 0.25, 0.5, 0.75, 0.95)) for row in drawn]).T
     fig = go.Figure()
     for name, low, high, alpha in (("5% to 95%", 0, 4, 0.16), ("25% to 75%", 1, 3, 0.32)):
         fig.add_scatter(**band(epochs, quantiles[low], quantiles[high], APART, alpha), name=name)
     fig.add_scatter(x=epochs, y=quantiles[2], name="median", mode="lines", line=dict(color=APART, width=2.5))
-    betas = [row.get("beta", 0.0) for row in rows]
+    betas = [row.get("beta", 0.0) for row in drawn]
     fig.add_scatter(x=epochs, y=betas, name="β", mode="lines", line=dict(color=INK, width=2, dash="dash"))
     finish(fig, title, "quantiles over the clouds of the last batch", height=400)
     return fig.update_xaxes(title="epoch").update_yaxes(title="death time", rangemode="tozero")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from plotly.subplots import make_subplots
 from ncbook.metrics import METRICS
 from ncbook.plots.style import METHOD_STYLES, band, finish, log_axis, method_style, metric_label
 from ncbook.training.snapshot import Snapshot
-
 
 Row = Mapping[str, Any]
 
@@ -44,7 +42,7 @@ def metric_curves(
     "<method>"; their `meta` is the key.
     Raises: ValueError for no runs or keys, an unknown key or split, seeds with different epochs.
     """
-    splits = {method: split if isinstance(split, str) else split.get(method) for method in runs}
+    splits = {method: split if isinstance(split, str) else split.get(method, "") for method in runs}
     if not set(splits.values()) <= {"train", "test"}:
         raise ValueError(f'split must be "train" or "test", or one of them for each method, got {split!r}')
     if not runs or not keys:
@@ -84,7 +82,7 @@ def _seeds(values: Iterable[Sequence]) -> str:
 
 
 def schedule_curves(
-    schedules: Mapping[str, object], epochs: int, *, title: str = "How β and the weight move"
+    schedules: Mapping[str, Any], epochs: int, *, title: str = "How β and the weight move"
 ) -> go.Figure:
     """beta(e) and weight(e) of schedules for e = 1..epochs, in two panels.
 
@@ -122,7 +120,7 @@ def seed_summary(
         raise ValueError("values must hold at least one method")
     fig = go.Figure()
     for index, (name, items) in enumerate(values.items()):
-        numbers = [item if isinstance(item, Real) else _cell(as_row(item), what) for item in items]
+        numbers = [_cell(as_row(item), what) if isinstance(item, Mapping | Snapshot) else item for item in items]
         y = np.array(numbers, dtype=float)
         if not len(y) or not np.isfinite(y).all():
             raise ValueError(f"values[{name!r}] must hold finite numbers, at least one, got {numbers!r}")

@@ -69,7 +69,7 @@ def geometry_coordinates(
     parts["features"] = parts["weights"] = np.empty((0, dims))
     if (features is None) != (targets is None):
         raise ValueError("features and targets go together: pass both or neither")
-    if features is not None:
+    if features is not None and targets is not None:
         rows = matrix("features", features, columns=means.shape[1])
         if targets.shape != rows.shape[:1] or targets.min() < 0 or targets.max() >= len(means):
             raise ValueError(
@@ -283,7 +283,7 @@ def _add_labels(fig: go.Figure, trace: type, vertices: torch.Tensor, names: list
     if trace is go.Scatter3d:
         side = ["top center" if z > 0 else "bottom center" for z in vertices[:, 2].tolist()]
     elif len(names) == 2:
-        where, side = vertices.numpy() + np.array([0, 0.5]), "middle center"
+        where, side = vertices.numpy() + np.array([0, 0.5]), ["middle center"] * 2
     fig.add_trace(
         trace(
             **xyz(where), name="labels", mode="text", text=[f"<b>{n}</b>" for n in names], textposition=side,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 import torch
+from numpy.typing import ArrayLike
 from plotly.colors import hex_to_rgb, sample_colorscale
 
 from ncbook.checks import check_finite, check_floating
@@ -90,8 +91,8 @@ def finish(fig: go.Figure, title: str, subtitle: str | None = None, *, width: in
 def log_axis(fig: go.Figure, values: np.ndarray, **cell: int) -> None:
     positive = values[(values > 0) & np.isfinite(values)]
     decades = math.log10(positive.max() / positive.min()) if len(positive) else 0.0
-    ticks = dict(nticks=4) if decades < 0.7 else dict(dtick="D2")  # at 1, 2, 5
-    ticks = dict(dtick=math.ceil(decades / 5), exponentformat="e") if decades > 2 else dict(ticks, tickformat="~g")
+    near = dict(nticks=4) if decades < 0.7 else dict(dtick="D2")  # at 1, 2, 5
+    ticks = dict(dtick=math.ceil(decades / 5), exponentformat="e") if decades > 2 else near | dict(tickformat="~g")
     fig.update_yaxes(type="log", **ticks, **cell)
 
 
@@ -122,12 +123,11 @@ def segments(ends: torch.Tensor) -> torch.Tensor:
     return torch.cat((ends, torch.full_like(ends[:, :1], math.nan)), dim=1).flatten(0, 1)
 
 
-def band(x: Sequence, low: Sequence, high: Sequence, color: str, alpha: float = 0.18) -> dict:
+def band(x: ArrayLike, low: ArrayLike, high: ArrayLike, color: str, alpha: float = 0.18) -> dict:
     """What makes a scatter trace the area between two curves over x, in a colour `#rrggbb` made pale, without NaN."""
-    x, low, high = (np.asarray(values, dtype=float) for values in (x, low, high))
-    finite = np.isfinite(low) & np.isfinite(high)
-    x, low, high = x[finite], low[finite], high[finite]
+    curves = np.stack([np.asarray(values, dtype=float) for values in (x, low, high)])
+    at, bottom, top = curves[:, np.isfinite(curves).all(0)]
     return dict(
-        x=np.concatenate((x, x[::-1])), y=np.concatenate((high, low[::-1])), mode="lines", fill="toself",
+        x=np.concatenate((at, at[::-1])), y=np.concatenate((top, bottom[::-1])), mode="lines", fill="toself",
         fillcolor=f"rgba{(*hex_to_rgb(color), alpha)}", line=dict(width=0), hoverinfo="skip",
     )
