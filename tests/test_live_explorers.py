@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import torch
-
 from live_hands import hands, plot_of
+
 from ncbook import live
 from ncbook.etf import simplex_etf_distance
 from ncbook.persistence import h0_death_times

@@ -11,14 +11,15 @@ import json
 from ncbook import Recipe, SlidingSchedule
 from ncbook.live import LiveLab
 
-lab = LiveLab(Recipe(dataset="gaussians", classes=3, backbone="mlp", head="nearest", clouds=(6, 5), epochs=1000, lr=0.02,
-                     schedule=SlidingSchedule(1.0, 0.1, 1000), device="cpu"))
+lab = LiveLab(Recipe(dataset="gaussians", classes=3, backbone="mlp", head="nearest", clouds=(6, 5), epochs=1000,
+                     lr=0.02, schedule=SlidingSchedule(1.0, 0.1, 1000), device="cpu"))
 print(json.dumps({w.description: w.model_id for row in lab.children for w in getattr(row, "children", ())}))
 """
 STATE = """
 c = lab.trainer.controls
-print(json.dumps(dict(steps=lab.trainer.steps, beta=c.beta, weight=c.densify_weight, manual=c.manual, head=lab.trainer.recipe.head,
-                      status=lab.status, error=repr(lab.error), frames=len(lab.runs[-1].frames), runs=len(lab.runs))))
+print(json.dumps(dict(steps=lab.trainer.steps, beta=c.beta, weight=c.densify_weight, manual=c.manual,
+                      head=lab.trainer.recipe.head, status=lab.status, error=repr(lab.error),
+                      frames=len(lab.runs[-1].frames), runs=len(lab.runs))))
 """
 
 

@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 import torch
-
 from live_hands import LONG, RECIPE, hands, page, plot_of, wait_until
+
 from ncbook.live import MAX_RUNS, PANELS, LiveLab, Panel
 
 
@@ -220,9 +220,9 @@ def test_an_exported_run_needs_nothing_else(lab, tmp_path):
     assert not re.search(r"<(script|link)[^>]+(src|href)=", text)
 
 
-@pytest.mark.parametrize(("given", "message"), [(dict(panels=("geometry", "none")), "panels"), (dict(curves=("nc9",)), "nc9")])
-def test_unknown_panels_and_curves_are_refused(given, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("given", [dict(panels=("bars", "none")), dict(curves=("none",))])
+def test_unknown_panels_and_curves_are_refused(given):
+    with pytest.raises(ValueError, match="none"):
         LiveLab(RECIPE, **given)
 
 

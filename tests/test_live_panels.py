@@ -6,8 +6,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
-
 from live_hands import RECIPE, hands, page, record
+
 from ncbook.heads import HEADS, HeadKind, LearnedHead
 from ncbook.live import CURVES, PANELS, LiveLab, Panel, animation
 from ncbook.live.panels import figure, frame_moves, line_moves

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-
 from live_hands import RECIPE, hands
+
 from ncbook.live import LiveLab
 from ncbook.schedules import ConstantSchedule, DelayedSchedule, SlidingSchedule
 from ncbook.training.data import load_dataset
@@ -38,7 +38,7 @@ def recipes(draw):
     labels = st.lists(st.integers(0, 9), min_size=2, unique=True).map(tuple)
     classes = draw(st.one_of(st.none(), st.integers(2, 10), *[labels] * (dataset == "digits")))
     head = draw(st.sampled_from(["learned", "cosine", "fixed", "nearest"]))
-    loss = draw(st.sampled_from(["cross_entropy", "dot_regression"] if head in ("fixed", "nearest") else ["cross_entropy"]))
+    loss = draw(st.sampled_from(["cross_entropy", *["dot_regression"] * (head in ("fixed", "nearest"))]))
     clouds = draw(st.none() | st.tuples(st.integers(1, 6), st.integers(2, 5)))
     schedules = [None, ConstantSchedule(0.3, 2.0), DelayedSchedule(150.0, 0.1, 3), SlidingSchedule(1.1, 0.1, 40),
                  Swinging()] if clouds else [None]
@@ -63,7 +63,7 @@ def test_any_recipe_is_the_one_that_is_trained(recipe):
     lab.close()
 
 
-def test_untouched_it_trains_as_the_trainer_does(lab):
+def test_untouched_it_trains_as_the_trainer_does(lab, one_thread):
     trainer = Trainer(RECIPE)
     lab.run(150, every=20)
     for _ in range(150):

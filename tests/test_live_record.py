@@ -5,12 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-
 from live_hands import RECIPE, record
+
 from ncbook.live import CURVES, MAX_FRAMES, Frame, Run
 from ncbook.live.record import watched
 from ncbook.metrics import METRICS
-from ncbook.schedules import ConstantSchedule
 from ncbook.training.data import load_dataset
 
 
@@ -21,7 +20,7 @@ def frames(count):
 
 @pytest.mark.parametrize("count", [1, MAX_FRAMES - 1, MAX_FRAMES, MAX_FRAMES + 1, 1501, 20_000])
 def test_recorded_frames_are_bounded_cover_the_run_and_end_with_the_last(count):
-    run = Run("", RECIPE, ("0", "1"))
+    run = Run("", RECIPE, ("0", "1"), None)
     for frame in frames(count):
         run.record(frame)
         assert run.frames[-1] is frame
@@ -31,7 +30,7 @@ def test_recorded_frames_are_bounded_cover_the_run_and_end_with_the_last(count):
 
 
 def test_the_frame_nearest_to_an_epoch():
-    run = Run("", RECIPE, ("0", "1"))
+    run = Run("", RECIPE, ("0", "1"), None)
     run.frames = frames(50)
     assert run.at(2.34).step == 23 and run.at(99).step == 49
 
@@ -40,7 +39,8 @@ def test_a_frame_shows_what_the_trainer_knows():
     recorder, frame = record(steps=40)
     shot = recorder.trainer.snapshot(data=watched(recorder.trainer.data))
     assert frame.step == shot.step == 40 and frame.dials == shot.dials and frame.beta == shot.beta > 0
-    assert frame.metrics == {key: shot.test["accuracy"] if key == "test_accuracy" else shot.train[key] for key in CURVES}
+    values = shot.train | {"test_accuracy": shot.test["accuracy"]}
+    assert frame.metrics == {key: values[key] for key in CURVES}
     assert np.array_equal(frame.deaths, shot.deaths.flatten().sort().values.numpy())
     centred = shot.class_means - shot.class_means.mean(0)
     cosine = torch.cosine_similarity(centred[0], centred[1], dim=0).item()
@@ -78,9 +78,3 @@ def test_a_few_samples_of_every_class_are_watched(classes, size):
     assert part.test_targets.bincount().tolist() == [min(each, n) for n in data.test_targets.bincount().tolist()]
     first = (data.test_targets == 2).nonzero()[0, 0]
     assert torch.equal(part.test_inputs[part.test_targets == 2][0], data.test_inputs[first])
-
-
-def test_a_run_says_what_it_began_with_and_which_schedules_led():
-    run = Run("", RECIPE, ("0", "1"))
-    run.plans.append((1.5, ConstantSchedule(1.0, 0.2)))
-    assert run.recipe == RECIPE and run.plans[0] == (0, RECIPE.schedule)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 
-from ncbook.checks import check_choice, check_number
+from ncbook.checks import check_choice
 from ncbook.heads import HEADS
 from ncbook.live.record import Run
 from ncbook.schedules import SCHEDULES
@@ -37,7 +37,7 @@ class Box(widgets.VBox):
 
 
 class View(NamedTuple):
-    """A widget that shows `read(recipe)` and, moved to a value, asks for `write(recipe, value)`; `restarts`: in a new run.
+    """A widget that shows read(recipe) and, moved, asks for write(recipe, value), in a new run if it `restarts`.
 
     write raises ValueError or TypeError for a value that is not accepted.
     """
@@ -78,7 +78,7 @@ def make_views(recipe: Recipe) -> dict[str, View]:
                         lambda recipe, k: dataclasses.replace(recipe, classes=None if k == ALL else k), True),
         "method": View(_menu("method", [(kind.method, key) for key, kind in HEADS.items()], "150px"), *field("head"),
                        True),
-        "epochs": View(_number("epochs", "115px", widgets.BoundedIntText, min=1, max=10**6), lambda recipe: recipe.epochs,
+        "epochs": View(_number("epochs", "115px", widgets.BoundedIntText, min=1, max=10**6), field("epochs")[0],
                        _with_epochs, True),
         "schedule": View(_menu("schedule", plans, "170px"), lambda recipe: plan_name(recipe.schedule),
                          lambda recipe, name: _with_plan(recipe, name, own)),
@@ -94,7 +94,7 @@ def _short(name: str) -> str:
     return name.removesuffix("Schedule").lower()
 
 
-def _settings(recipe: Recipe) -> Mapping[str, float]:
+def _settings(recipe: Recipe) -> dict[str, float]:
     return getattr(recipe.schedule, "settings", {})
 
 
@@ -146,14 +146,15 @@ def _number(text: str, width: str, kind: type = widgets.BoundedFloatText, **boun
 
 
 def _dial_slider(dial: Dial) -> widgets.FloatSlider:
-    # For ranges that are powers of two so is the step, or the browser would round what it is sent and answer with it.
+    # A power of two where the range is one, or the browser would round what it is sent and answer with that.
     step = (dial.high - dial.low) / 256
     return widgets.FloatSlider(dial.default, min=dial.low, max=dial.high, step=step, description=dial.label,
                                readout_format=".2f" if step > 0.01 else ".3f", **_SLIDER)
 
 
-def _options(menu: widgets.Dropdown) -> dict[str, Any]:
-    return dict(option if isinstance(option, tuple) else (str(option), option) for option in menu.options)
+def _options(menu: widgets.Widget) -> dict[str, Any]:
+    options = getattr(menu, "options", ())
+    return dict(option if isinstance(option, tuple) else (str(option), option) for option in options)
 
 
 def _put(widget: widgets.Widget, value: Any) -> None:
@@ -177,13 +178,13 @@ def _put(widget: widgets.Widget, value: Any) -> None:
 class Deck:
     """All widgets of a lab but the plot. They call back when a hand moves them, not when the lab does.
 
-    touched("controls" or "dials", {name: value}) is called for the views of the recipe, the regulariser's dials and
-    "speed"; replay(frame) for the scrubber, choose(runs, frame) for the menus of runs; actions: button -> what it does.
-    `rows` go above the plot, `foot` below it.
+    touched({name: value}) is called for the `views` of the recipe and the `dials` of its regulariser, replay(runs,
+    frame) for the scrubber and the menus of runs; actions: button -> what it does. `rows` go above the plot, `foot`
+    below it.
     """
 
-    def __init__(self, recipe: Recipe, touched: Callable[[str, dict], None], actions: Mapping[str, Callable[[], None]],
-                 replay: Callable[[int], None], choose: Callable[[list[Run], int], None]):
+    def __init__(self, recipe: Recipe, touched: Callable[[dict], None], replay: Callable[[list[Run], int], None],
+                 actions: Mapping[str, Callable[[], None]]):
         self._writing = threading.local()
         self._touched = touched
         self.views = make_views(recipe)
@@ -198,11 +199,11 @@ class Deck:
         self._arrange()
         for name, action in actions.items():
             self._buttons[name].on_click(lambda _, action=action: action())
-        for name, widget in self._recipe_widgets().items():
+        for name, widget in self._known().items():
             widget.observe(lambda change, name=name: self._moved(name, change["old"], change["new"]), names="value")
-        self._scrubber.observe(lambda change: self._by_hand() and replay(change["new"]), names="value")
-        for menu in (self._shown, self._beside):
-            menu.observe(lambda _: self._by_hand() and choose(self._chosen(), self._scrubber.value), names="value")
+        for widget in (self._scrubber, self._shown, self._beside):
+            widget.observe(lambda _: replay(self._chosen(), self._scrubber.value) if self._by_hand() else None,
+                           names="value")
 
     def _arrange(self) -> None:
         w, b = {name: view.widget for name, view in self.views.items()}, self._buttons
@@ -215,7 +216,7 @@ class Deck:
         ]
         self.foot = widgets.HBox([self._shown, self._beside, self._scrubber, b["Export"]])
 
-    def _recipe_widgets(self) -> dict[str, widgets.Widget]:
+    def _known(self) -> dict[str, widgets.Widget]:
         return {**{name: view.widget for name, view in self.views.items()}, **self.dials, "speed": self.speed}
 
     def widgets(self) -> list[widgets.Widget]:
@@ -223,30 +224,23 @@ class Deck:
         rows = [*self.rows[:-1], self.foot]
         return [widget for row in rows for widget in (*row.children, row)] + [self._status]
 
-    def accept(self, recipe: Recipe, values: Mapping[str, Any]) -> tuple[dict, dict]:
-        """What a script asks for, as (controls, dials): a menu's entry goes by its name, too.
+    def accept(self, recipe: Recipe, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values from a script as a hand would leave them: a menu's entry goes by its name, too; speed is set at once.
 
         Raises ValueError and TypeError for a name that is not there and for a value that is not accepted.
         """
-        known = self._recipe_widgets()
+        known = self._known()
         if unknown := values.keys() - known.keys():
             raise ValueError(f"{sorted(unknown)} must be among the controls {sorted(known)}")
-        controls, dials = {}, {}
-        for name, value in values.items():
-            if name in self.dials:
-                if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-                    raise ValueError(f"{name} must be a finite number, got {value!r}")
-                dials[name] = value
-            elif isinstance(known[name], widgets.Dropdown) and isinstance(value, str):
-                controls[name] = _options(known[name]).get(value, value)
-            else:
-                controls[name] = value
-        if "speed" in controls:
-            check_choice("speed", controls["speed"], [speed for _, speed in _SPEEDS])
-        if "lr" in controls:
-            check_number("lr", controls["lr"])
-        self.rewrite(recipe, controls)
-        return controls, dials
+        values = {name: _options(known[name]).get(value, value) if isinstance(value, str) else value
+                  for name, value in values.items()}
+        for name in values.keys() & {"lr", *self.dials}:
+            if isinstance(values[name], bool) or not isinstance(values[name], Real) or not math.isfinite(values[name]):
+                raise ValueError(f"{name} must be a finite number, got {values[name]!r}")
+        self.rewrite(recipe, values)
+        if "speed" in values:
+            self.speed.value = check_choice("speed", values.pop("speed"), [speed for _, speed in _SPEEDS])
+        return values
 
     def rewrite(self, recipe: Recipe, controls: Mapping[str, Any]) -> Recipe:
         """The recipe that moved controls ask for."""
@@ -273,10 +267,6 @@ class Deck:
         with self.own_writes():
             for name, slider in self.dials.items():
                 _put(slider, round(values[name] / slider.step) * slider.step)
-
-    def show_speed(self, speed: float) -> None:
-        with self.own_writes():
-            self.speed.value = speed
 
     def show_frames(self, count: int, *, at: int | None = None) -> None:
         """Let the scrubber run over so many frames, and stand at one of them."""
@@ -318,7 +308,7 @@ class Deck:
             if abs(moved) < 0.6 * slider.step:
                 return  # not a hand: the browser rounds what it is sent
         if self._by_hand():
-            self._touched("dials" if name in self.dials else "controls", {name: value})
+            self._touched({name: value})
 
     def _chosen(self) -> list[Run]:
         return [run for run in (self._shown.value, self._beside.value) if run]

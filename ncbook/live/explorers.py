@@ -81,7 +81,8 @@ def nearest_etf_explorer() -> Box:
         for name, color, mean, vertex in zip("012", plots.CLASS_COLORS, (means - means.mean(0)).numpy(), etf.numpy()):
             fig.add_scatter(x=[vertex[0], mean[0]], y=[vertex[1], mean[1]], mode="lines+markers+text",
                             name=f"class {name}", text=["", name], textposition="top center",
-                            line=dict(color=color, width=1), marker=dict(color=color, size=[13, 13], symbol=["diamond-open", "circle"]))
+                            line=dict(color=color, width=1),
+                            marker=dict(color=color, size=[13, 13], symbol=["diamond-open", "circle"]))
         fig.update_layout(template=plots.TEMPLATE, width=640, height=480, title=dict(
             text="Class means (dots, centred) and the ETF that follows them",
             subtitle_text=f"distance to the nearest ETF {float(simplex_etf_distance(means)):.4f}"))

@@ -17,7 +17,7 @@ import torch
 
 from ncbook.checks import check_choice, check_integer
 from ncbook.live.controls import Box, Deck, describe, plan_name
-from ncbook.live.panels import PANELS, SIX, animation, figure, frame_moves, line_moves
+from ncbook.live.panels import PANELS, SIX, Moves, animation, figure, frame_moves, line_moves
 from ncbook.live.plot import Plot
 from ncbook.live.record import CURVES, Frame, Recorder, Run
 from ncbook.schedules import SlidingSchedule
@@ -40,12 +40,16 @@ class LiveLab(Box):
     training, or None. An order that fails (a data set that is not there, a file that cannot be written) stops nothing:
     `status`, the status line, says what was wrong.
 
-    recipe: what to begin with. data: a data set in the place of the recipe's. panels: names in `PANELS`. curves: keys of
-    `METRICS`, with "test_" before those of the test set. frames_per_second: how often to draw, at most. patience: after
-    so many seconds without a word from the page, training pauses.
+    recipe: what to begin with. data: a data set in the place of the recipe's. panels: names in `PANELS`. curves: keys
+    of `METRICS`, or "loss", with "test_" before those of the test set. frames_per_second: how often to draw, at most.
+    patience: training pauses after so many seconds without a word from the page.
     Raises: what the recipe or data make `Trainer` raise, ValueError for an unknown panel or curve; an open lab stays.
     """
 
+    trainer: Trainer
+    _recipe: Recipe
+    _data: Dataset | None
+    _recorder: Recorder
     _open: LiveLab | None = None
     _closed = True
 
@@ -56,7 +60,8 @@ class LiveLab(Box):
             recipe = Recipe(classes=3, head="nearest", clouds=(8, 16), schedule=schedule, epochs=40, lr=0.05)
         self._panels, self._curves = tuple(check_choice("panels", name, PANELS) for name in panels), tuple(curves)
         self._interval, self._patience = 1 / frames_per_second, patience
-        self._lock, self._orders = threading.Lock(), []
+        self._lock = threading.Lock()
+        self._orders: list[tuple[Callable[[Any], None], Any]] = []
         self._training = threading.RLock()  # held by whoever steps and draws
         self._wake, self._running, self._moving, self._due = threading.Event(), False, False, 0
         self._worker: threading.Thread | None = None
@@ -67,10 +72,9 @@ class LiveLab(Box):
         self._count = 0
         recorder = self._record(recipe, data, {})
         self._plot = Plot(figure([recorder.run]))
-        self._deck = Deck(recipe, self._touched, {
+        self._deck = Deck(recipe, lambda values: self._ask(self._change, values), self._look, {
             "Start": self.start, "Pause": self.pause, "Step": self.step, "Reset": self.reset,
-            "Follow schedule": self.follow, "Export": lambda: self._ask("export", "live_lab.html"),
-        }, lambda at: self._look("replay", at), lambda runs, at: self._look("view", (runs, at)))
+            "Follow schedule": self.follow, "Export": lambda: self._ask(self._export, "live_lab.html")})
         if LiveLab._open is not None:
             LiveLab._open.close()
         self._closed = False
@@ -102,25 +106,20 @@ class LiveLab(Box):
 
     def reset(self) -> None:
         """Begin anew with the recipe that the controls show, training or not as before."""
-        self._ask("reset", True)
+        self._ask(self._reset)
 
     def follow(self) -> None:
         """Give the regulariser's dials, β and the weight, back to the schedule."""
-        self._ask("follow", True)
+        self._ask(self._follow)
 
     def set(self, **values) -> None:
         """Move controls as a hand would.
 
-        dataset, classes, method and epochs begin a new run; schedule, beta0, weight0, p, lr, speed and the regulariser's
-        dials, of densification beta and densify_weight, act on the one that is on. Raises: ValueError for another name
-        or a value that is not accepted.
+        dataset, classes, method and epochs begin a new run; schedule, beta0, weight0, p, lr, speed and the dials of the
+        regulariser, of densification beta and densify_weight, act on the one that is on. Raises: ValueError and
+        TypeError for another name or a value that is not accepted.
         """
-        controls, dials = self._deck.accept(self._recipe, values)
-        if "speed" in controls:
-            self._deck.show_speed(controls.pop("speed"))
-        for kind, chosen in (("controls", controls), ("dials", dials)):
-            if chosen:
-                self._ask(kind, chosen)
+        self._ask(self._change, self._deck.accept(self._recipe, values))
 
     def run(self, steps: int, *, every: int = 10) -> None:
         """Train `steps` steps, or to the last epoch, in this thread, with a frame after every `every`.
@@ -222,10 +221,11 @@ class LiveLab(Box):
     def _take_orders(self) -> None:
         with self._lock:
             orders, self._orders = self._orders, []
-        for kind, value in orders:
+        if orders:
             self._deck.note("")
+        for obey, value in orders:
             try:
-                self._acts[kind](self, value)
+                obey(value)
             except Exception as error:  # the order's, and not the run's
                 self._deck.note(f"{type(error).__name__}: {error}", failed=True)
                 self._deck.show(self._recipe, self._data)
@@ -233,27 +233,30 @@ class LiveLab(Box):
     def _reset(self, _) -> None:
         self._begin(self._recipe, self._data)
 
-    def _change(self, controls: dict[str, Any]) -> None:
-        recipe = self._deck.rewrite(self._recipe, controls)
+    def _change(self, values: dict[str, Any]) -> None:
+        """Act on controls that were moved, the dials last: in a new run, if there is one."""
+        try:
+            if chosen := {name: value for name, value in values.items() if name in self._deck.views}:
+                self._rewrite(chosen)
+        finally:
+            controls, dials = self.trainer.controls, values.keys() & self._deck.dials.keys()
+            vars(controls).update({name: values[name] for name in dials}, manual=controls.manual or bool(dials))
+            self._redraw()
+
+    def _rewrite(self, chosen: dict[str, Any]) -> None:
+        """Let the recipe be what the views ask for, in a new run where one of them needs it."""
+        recipe, run, controls = self._deck.rewrite(self._recipe, chosen), self.runs[-1], self.trainer.controls
         data = None if recipe.dataset != self._recipe.dataset else self._data
-        if recipe != self._recipe and any(self._deck.views[name].restarts for name in controls if name != "speed"):
+        if recipe != self._recipe and any(self._deck.views[name].restarts for name in chosen):
             return self._begin(recipe, data)
         self._recipe = recipe
-        for name in controls.keys() & {"lr", "p"}:
-            setattr(self.trainer.controls, name, getattr(recipe, name))
-        if controls.keys() & {"schedule", "beta0", "weight0"}:
+        vars(controls).update({name: getattr(recipe, name) for name in chosen.keys() & {"lr", "p"}})
+        if chosen.keys() & {"schedule", "beta0", "weight0"}:
             self.trainer.recipe = dataclasses.replace(self.trainer.recipe, schedule=recipe.schedule)
-            self.trainer.controls.manual = False
-            self.runs[-1].plans.append((self.runs[-1].frames[-1].epoch, recipe.schedule))
-            self._show(self.runs[-1:])
+            controls.manual = False
+            run.plans.append((run.frames[-1].epoch, recipe.schedule))
+            self._show([run])
         self._deck.show(recipe, data)
-        self._redraw()
-
-    def _steer(self, dials: Mapping[str, float]) -> None:
-        for name, value in dials.items():
-            setattr(self.trainer.controls, name, value)
-        self.trainer.controls.manual = True
-        self._redraw()
 
     def _follow(self, _) -> None:
         self.trainer.controls.manual = False
@@ -262,23 +265,18 @@ class LiveLab(Box):
     def _export(self, path: str) -> None:
         self._deck.note(f"wrote {self.export(path, *self._view)}")
 
-    def _choose(self, chosen: tuple[list[Run], int]) -> None:
-        runs, at = chosen
-        self._show(runs or self.runs[-1:])
-        self._draw_recorded(at)
-
-    def _draw_recorded(self, index: int) -> None:
-        """Show a recorded frame of the run in view and, beside it, the other run's at the same epoch."""
+    def _replay(self, chosen: tuple[list[Run], int]) -> None:
+        """Show a recorded frame of a run and, beside it, the other run's at the same epoch."""
+        runs, index = chosen
+        if runs and runs != self._view:
+            self._show(runs)
         self._moving = False
+        moves: Moves = {}
         first = self._view[0].frames[min(index, len(self._view[0].frames) - 1)]
-        moves = {}
         for slot, run in enumerate(self._view):
             moves |= frame_moves(run, run.at(first.epoch), slot) | line_moves(run, run.frames, slot)
         self._plot.move(moves)
         self._deck.say(f"replay: epoch {first.epoch:.2f}; Start goes on with training")
-
-    _acts: dict[str, Callable[[LiveLab, Any], None]] = dict(
-        reset=_reset, controls=_change, dials=_steer, follow=_follow, export=_export, view=_choose, replay=_draw_recorded)
 
     def _record(self, recipe: Recipe, data: Dataset | None, dials: Mapping[str, float]) -> Recorder:
         takes = {name: PANELS[name].take for name in self._panels}
@@ -315,7 +313,7 @@ class LiveLab(Box):
         moves = frame_moves(run, frame)
         moves |= line_moves(run, run.frames[-_WINDOW:], ahead=_AHEAD if self._running else 0)
         with self._lock:
-            if all(kind != "dials" for kind, _ in self._orders):
+            if not self._orders:  # or a hand may have moved them
                 self._deck.show_dials(frame.dials)
         if len(run.frames) % 10 == 0 or not self._running:
             self._deck.show_frames(len(run.frames), at=len(run.frames) - 1)
@@ -337,19 +335,16 @@ class LiveLab(Box):
     def _on_drawn(self, _) -> None:
         self._last_answer = time.monotonic()
 
-    def _touched(self, kind: str, values: dict[str, Any]) -> None:
-        self._ask(kind, values)
-
-    def _look(self, kind: str, value: Any) -> None:
+    def _look(self, runs: list[Run], index: int) -> None:
         self._running = False
-        self._ask(kind, value)
+        self._ask(self._replay, (runs, index))
 
-    def _ask(self, kind: str, value: Any) -> None:
+    def _ask(self, obey: Callable[[Any], None], value: Any = None) -> None:
         with self._lock:
-            if self._orders and self._orders[-1][0] == kind:  # the later one holds
+            if self._orders and self._orders[-1][0] == obey:  # the later one holds
                 before = self._orders.pop()[1]
                 value = before | value if isinstance(value, dict) else value
-            self._orders.append((kind, value))
+            self._orders.append((obey, value))
         self._ensure_worker()
 
     def _ensure_worker(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -68,11 +68,11 @@ def _nothing(*_: Any) -> dict:
 class Panel(NamedTuple):
     """A part of the lab's figure.
 
-    add(cell, run) adds its traces, each with a name, to a `Cell`; moves(run, frame) says what a frame changes in them,
-    lines(run, frames, ahead) what a stretch of frames does, with room on the axes for `ahead` more: trace name ->
-    property of the trace -> array. take(snapshot) is what frames keep for the panel, in `frame.parts[name of the panel]`.
-    title(run) stands above it, spec(run) is its cell's in `make_subplots`; beside: its share of the height when two runs
-    are beside each other, 0 to be left out.
+    add(cell, run) adds traces with names to a `Cell`; moves(run, frame) says what a frame changes in them, lines(run,
+    frames, ahead) what a stretch of frames does, with room on the axes for `ahead` more: name of a trace -> property
+    -> array. take(snapshot) is what frames keep for the panel, in `frame.parts` under its name. title(run) stands
+    above it, spec(run) is its cell's in `make_subplots`; beside: its share of the height when two runs are beside each
+    other, 0 to be left out.
     """
 
     add: Callable[[Cell, Run], None]
@@ -96,7 +96,7 @@ def frame_moves(run: Run, frame: Frame, slot: int = 0) -> Moves:
 
 
 def line_moves(run: Run, frames: Sequence[Frame], slot: int = 0, ahead: int = 0) -> Moves:
-    """The curves of a stretch of frames, with room on the axes for `ahead` more: a page draws those now and then only."""
+    """The curves of some frames, with room on the axes for `ahead` more, since a page draws those now and then only."""
     return {meta(slot, panel, name): values for panel in run.panels
             for name, values in PANELS[panel].lines(run, frames, ahead).items()}
 
@@ -122,7 +122,7 @@ def _grid(run: Run, names: Sequence[str]) -> tuple[go.Figure, list[list[tuple[in
     if tuple(names) == SIX:
         tall, none = {"rowspan": 2}, None
         geometry, decaying, shares, bars, cosines, schedule = specs
-        grid = [[geometry | {"rowspan": 3}, decaying | tall, shares | tall], [none] * 3,
+        grid: list = [[geometry | {"rowspan": 3}, decaying | tall, shares | tall], [none] * 3,
                 [none, bars | tall, cosines | tall], [schedule, none, none]]
         fig = make_subplots(4, 3, specs=grid, subplot_titles=titles, column_widths=[0.37, 0.34, 0.29],
                             row_heights=[0.28, 0.2, 0.24, 0.28], horizontal_spacing=0.08, vertical_spacing=0.17)
@@ -130,8 +130,8 @@ def _grid(run: Run, names: Sequence[str]) -> tuple[go.Figure, list[list[tuple[in
     else:
         columns = min(3, len(names))
         rows = -(-len(names) // columns)
-        specs = [*specs, *[None] * (rows * columns - len(names))]
-        grid = [specs[k : k + columns] for k in range(0, len(specs), columns)]
+        padded = [*specs, *[None] * (rows * columns - len(names))]
+        grid = [padded[k : k + columns] for k in range(0, len(padded), columns)]
         fig = make_subplots(rows, columns, specs=grid, subplot_titles=titles, horizontal_spacing=0.1,
                             vertical_spacing=0.2 / rows)
         cells, height = [(k // columns + 1, k % columns + 1) for k in range(len(names))], 150 + 240 * rows

@@ -16,9 +16,9 @@ from plotly.offline import get_plotlyjs
 class Plot(anywidget.AnyWidget):
     """A plotly figure in a page: `show` sends all of it, `move` just what changes in its traces.
 
-    sent is the number of the last move, `drawn` that of the last one that the page has said it has drawn, so that a
-    sender can wait for it; a page says so every third move or later, and when moves cease. A FigureWidget cannot say so,
-    and answers every change with all that it knows of the figure.
+    sent is the number of the last move, `drawn` of the last one that the page says it has drawn, so that a sender can
+    wait for it; a page says so every third move or later, and when moves cease. A FigureWidget cannot say so, and
+    answers every change with all that it knows of the figure.
     """
 
     _esm = get_plotlyjs() + Path(__file__).with_name("plot.js").read_text(encoding="utf-8")
@@ -47,5 +47,5 @@ class Plot(anywidget.AnyWidget):
 
 
 def _packed(values: Mapping) -> dict:
-    return {key: _packed(value) if isinstance(value, Mapping) else memoryview(np.asarray(value, np.float32, order="C"))
+    return {key: _packed(value) if isinstance(value, Mapping) else np.asarray(value, np.float32, order="C").data
             for key, value in values.items()}

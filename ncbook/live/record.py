@@ -23,8 +23,8 @@ CURVES = ("nc1", "nc2_equinorm", "nc2_equiangular", "nc3", "etf_distance", "accu
 class Frame(NamedTuple):
     """What one picture shows; about 5 kB.
 
-    epoch, with its fraction; step; metrics: a curve's key -> value; dials: what the regulariser's were in the last step;
-    deaths: death times of the last step's clouds, ascending; parts: name of a panel -> what it keeps of a snapshot.
+    epoch, with its fraction; metrics: a curve's key -> value; dials: those of the regulariser in the last step; deaths:
+    death times of the last step's clouds, ascending; parts: name of a panel -> what it keeps of a snapshot.
     """
 
     epoch: float
@@ -49,15 +49,14 @@ class Frame(NamedTuple):
 class Run:
     """A recorded run: its first and its last frame and those between, at most MAX_FRAMES, evenly spaced.
 
-    recipe is what it began with; plans: (epoch, schedule) from which each schedule was on; first: the snapshot at the
-    start, of the samples that are watched; panels: names in `PANELS`; curves: keys of `METRICS`, "loss", or either of the
-    test set with "test_" before it.
+    recipe is what it began with; plans: (epoch, schedule) from when each schedule led; first: the snapshot at the
+    start, of the samples that are watched; panels, curves: as in `LiveLab`.
     """
 
     label: str
     recipe: Recipe
     class_names: tuple[str, ...]
-    first: Snapshot | None = None
+    first: Snapshot
     panels: tuple[str, ...] = ()
     curves: tuple[str, ...] = CURVES
     frames: list[Frame] = dataclasses.field(default_factory=list)
@@ -91,7 +90,7 @@ class Recorder:
     """
 
     def __init__(self, recipe: Recipe, data: Dataset | None, takes: Mapping[str, Callable | None],
-                 curves: tuple[str, ...], label: str, dials: Mapping[str, float]):
+                 curves: tuple[str, ...], label: str, dials: Mapping[str, Any]):
         self.trainer = Trainer(recipe, data=data, controls=Controls(**dials))
         self._takes, self._data = takes, watched(self.trainer.data)
         self._keys = [[key for key in curves if not key.startswith(_TEST)],

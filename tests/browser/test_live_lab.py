@@ -140,9 +140,9 @@ def test_the_export_plays_by_itself(reader):
 
 
 def test_axes_fit_after_another_number_of_classes(reader):
-    for classes in (4, 3):
-        reader.kernel(f"lab.set(classes={classes})")
-        reader.wait_for(lambda: reader.kernel("len(lab.runs[-1].class_names)") == classes, "another number of classes")
+    for k in (4, 3):
+        reader.kernel(f"lab.set(classes={k})")
+        reader.wait_for(lambda k=k: reader.kernel("len(lab.runs[-1].class_names)") == k, "another number of classes")
     reader.click("Step")
     reader.wait_for(lambda: "step 1;" in reader.status(), "a step")
     reader.page.wait_for_function("() => document.querySelector('.js-plotly-plot').layout.yaxis2.autorange === true")
