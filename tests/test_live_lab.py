@@ -95,6 +95,7 @@ def test_a_new_lab_ends_the_worker_of_the_one_before(long_lab):
     wait_until(lambda: long_lab.trainer.steps > 0)
     other = LiveLab(LONG)
     assert not workers()
+    assert all(widget.comm is None for widget in (*hands(long_lab).values(), plot_of(long_lab), long_lab))
     other.start()
     assert len(workers()) == 1
     other.close()

@@ -90,6 +90,7 @@ def test_an_animation_holds_all_that_moves(recorder):
     one, two = animation(run), animation(run, run)
     assert len(one.frames) == len(run.frames) and one.layout.sliders[0].steps[-1].label == f"{run.frames[-1].epoch:.1f}"
     assert {trace.meta.split()[0] for trace in two.data} == {"0", "1"}
+    assert two.layout.legend.x < 0.1 and sum(trace.showlegend is not False for trace in two.data) == len(CURVES)
     assert next(t for t in two.data if t.meta == "1 bars β").x == (run.frames[-1].beta,) * 2
     for runs in ((), (run,) * 3):
         with pytest.raises(ValueError, match="one or two"):

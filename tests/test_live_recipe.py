@@ -49,7 +49,7 @@ def recipes(draw):
                   seed=draw(st.integers(0, 3)), device="cpu")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(recipes())
 def test_any_recipe_is_the_one_that_is_trained(recipe):
     lab = LiveLab(recipe)

@@ -35,6 +35,13 @@ class Box(widgets.VBox):
     def __repr__(self) -> str:
         return f"{type(self).__name__}: run this cell in JupyterLab to use it"
 
+    def close(self) -> None:
+        """Close all widgets in it, too."""
+        for child in self.children:
+            for widget in (*getattr(child, "children", ()), child):
+                widget.close()
+        super().close()
+
 
 class View(NamedTuple):
     """A widget that shows read(recipe) and, moved, asks for write(recipe, value), in a new run if it `restarts`.
@@ -219,11 +226,6 @@ class Deck:
     def _known(self) -> dict[str, widgets.Widget]:
         return {**{name: view.widget for name, view in self.views.items()}, **self.dials, "speed": self.speed}
 
-    def widgets(self) -> list[widgets.Widget]:
-        """All of them, to be closed."""
-        rows = [*self.rows[:-1], self.foot]
-        return [widget for row in rows for widget in (*row.children, row)] + [self._status]
-
     def accept(self, recipe: Recipe, values: Mapping[str, Any]) -> dict[str, Any]:
         """Values from a script as a hand would leave them: a menu's entry goes by its name, too; speed is set at once.
 
@@ -234,8 +236,8 @@ class Deck:
             raise ValueError(f"{sorted(unknown)} must be among the controls {sorted(known)}")
         values = {name: _options(known[name]).get(value, value) if isinstance(value, str) else value
                   for name, value in values.items()}
-        for name in values.keys() & {"lr", *self.dials}:
-            if isinstance(values[name], bool) or not isinstance(values[name], Real) or not math.isfinite(values[name]):
+        for name in values.keys() & self.dials.keys():
+            if not isinstance(values[name], Real) or not math.isfinite(values[name]):
                 raise ValueError(f"{name} must be a finite number, got {values[name]!r}")
         self.rewrite(recipe, values)
         if "speed" in values:

@@ -159,8 +159,6 @@ class LiveLab(Box):
             self._worker.join(timeout=10)
         if LiveLab._open is self:
             LiveLab._open = None
-        for widget in (self._plot, *self._deck.widgets()):
-            widget.close()
         super().close()
 
     # What follows up to _show runs with self._training held.

@@ -236,7 +236,8 @@ def _add_curves(cell: Cell, run: Run, axis: str) -> None:
     if axis == "linear" and cell.alone:
         look = dict(x=left + 0.26 * (right - left), y=0.42 * bottom + 0.58 * top, yanchor="middle", entrywidth=52,
                     bgcolor="rgba(255,255,255,0.7)")
-    cell.fig.update_layout({legend: look | dict(font_size=10)})
+    if cell.slot == 0:
+        cell.fig.update_layout({legend: look | dict(font_size=10)})
     cell.add(*(go.Scatter(name=name, mode="lines", line=dict(color=color, dash=dash, width=1.8))
                for name, (color, dash) in curves.values()), legend=legend, showlegend=cell.slot == 0)
     colors = [color for _, (color, _) in curves.values()]
