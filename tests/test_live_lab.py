@@ -221,7 +221,7 @@ def test_an_exported_run_needs_nothing_else(lab, tmp_path):
     assert not re.search(r"<(script|link)[^>]+(src|href)=", text)
 
 
-@pytest.mark.parametrize("given", [dict(panels=("bars", "none")), dict(curves=("none",))])
+@pytest.mark.parametrize("given", [dict(panels=("bars", "none")), dict(panels=()), dict(curves=("none",))])
 def test_unknown_panels_and_curves_are_refused(given):
     with pytest.raises(ValueError, match="none"):
         LiveLab(RECIPE, **given)

@@ -70,7 +70,8 @@ def test_curves_end_at_the_frame_or_leave_room_ahead(recorder):
 
 def test_the_schedule_panel_draws_each_plan_where_it_led():
     recorder, frame = record(steps=10)
-    recorder.run.plans.append((frame.epoch, ConstantSchedule(2.0, 0.3)))
+    recorder.run.follow(ConstantSchedule(9.0, 0.9), frame.epoch)
+    recorder.run.follow(ConstantSchedule(2.0, 0.3), frame.epoch)
     line = next(trace for trace in figure([recorder.run]).data if trace.meta == "0 schedule planned beta")
     x, y = np.array(line.x), np.array(line.y)
     first = int(np.isnan(x).argmax())

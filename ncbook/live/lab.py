@@ -15,7 +15,7 @@ from typing import Any
 import plotly.graph_objects as go
 import torch
 
-from ncbook.checks import check_choice, check_integer
+from ncbook.checks import check_choice, check_integer, check_number
 from ncbook.live.controls import Box, Deck, describe, plan_name
 from ncbook.live.panels import PANELS, SIX, Moves, animation, figure, frame_moves, line_moves
 from ncbook.live.plot import Plot
@@ -58,8 +58,11 @@ class LiveLab(Box):
         if recipe is None:
             schedule = SlidingSchedule(1.1, 0.1, 40)
             recipe = Recipe(classes=3, head="nearest", clouds=(8, 16), schedule=schedule, epochs=40, lr=0.05)
+        if not panels:
+            raise ValueError("panels must name at least one panel, got none")
         self._panels, self._curves = tuple(check_choice("panels", name, PANELS) for name in panels), tuple(curves)
-        self._interval, self._patience = 1 / frames_per_second, patience
+        self._interval = 1 / check_number("frames_per_second", frames_per_second, positive=True)
+        self._patience = patience
         self._lock = threading.Lock()
         self._orders: list[tuple[Callable[[Any], None], Any]] = []
         self._training = threading.RLock()  # held by whoever steps and draws
@@ -252,7 +255,7 @@ class LiveLab(Box):
         if chosen.keys() & {"schedule", "beta0", "weight0"}:
             self.trainer.recipe = dataclasses.replace(self.trainer.recipe, schedule=recipe.schedule)
             controls.manual = False
-            run.plans.append((run.frames[-1].epoch, recipe.schedule))
+            run.follow(recipe.schedule, self.trainer.steps / self.trainer.steps_per_epoch)
             self._show([run])
         self._deck.show(recipe, data)
 

@@ -77,6 +77,10 @@ class Run:
             self.frames = [*self.frames[:-1:2], frame]
             self._stride *= 2
 
+    def follow(self, schedule: Any, epoch: float) -> None:
+        """From this epoch on another schedule leads."""
+        self.plans = [*(plan for plan in self.plans if plan[0] < epoch), (epoch, schedule)]
+
     def at(self, epoch: float) -> Frame:
         """The frame nearest to an epoch."""
         return min(self.frames, key=lambda frame: abs(frame.epoch - epoch))
