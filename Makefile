@@ -1,13 +1,14 @@
 # make lab    read the book           make test   run every test
+# make check  look over the code      make bench  measure side by side what the tests do not time
 # make book   rebuild the notebooks   make book CHAPTERS=04_nearest_etf   rebuild one (-B: even if it is up to date)
-# ARGS reaches the program that is run: make lab ARGS=--no-browser, make test ARGS=--benchmark-disable
+# ARGS reaches the program that is run: make lab ARGS=--no-browser, make test ARGS="-k etf"
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 CHAPTERS ?= $(basename $(notdir $(wildcard notebooks/[0-9][0-9]_*.py)))
 
-.PHONY: help lab test book
+.PHONY: help lab test check bench book
 .DELETE_ON_ERROR:
 
 help:
@@ -19,9 +20,17 @@ lab: $(VENV)/.book
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
 
+check: $(VENV)/.test
+	$(BIN)/ruff check ncbook tests notebooks
+	$(BIN)/mypy
+	$(BIN)/oxlint --deny-warnings ncbook
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m pytest tests/benchmarks -s $(ARGS)
+
 book: $(CHAPTERS:%=notebooks/%.ipynb)
 
-notebooks/%.ipynb: notebooks/%.py notebooks/build_book.py $(wildcard ncbook/*.py) | $(VENV)/.test
+notebooks/%.ipynb: notebooks/%.py notebooks/build_book.py $(shell find ncbook -name '*.py' -o -name '*.js') | $(VENV)/.test
 	$(BIN)/python notebooks/build_book.py $<
 
 $(VENV)/.book: $(VENV)/.made pyproject.toml
@@ -31,6 +40,10 @@ $(VENV)/.book: $(VENV)/.made pyproject.toml
 $(VENV)/.test: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --editable '.[test]'
 	@touch $(VENV)/.book $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(BIN)/python -m pip install --editable '.[bench]'
+	@touch $@
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

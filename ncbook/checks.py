@@ -23,18 +23,18 @@ def check_integer(name: str, value: Any, least: int | None = None, most: int | N
     """Return value as an int. Raises TypeError for another type (bool is one), ValueError outside least..most."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {value!r}")
-    if least is not None and value < least or most is not None and value > most:
+    if least is not None and int(value) < least or most is not None and int(value) > most:
         bounds = f"at least {least}" if most is None else f"in {least}..{most}"
         raise ValueError(f"{name} must be {bounds}, got {value}")
     return int(value)
 
 
-def check_number(name: str, value: Any, *, positive: bool = False) -> float:
+def check_number(name: str, value: Any, *, positive: bool = False) -> Any:
     """Return value. Raises TypeError unless it is a real number, ValueError for negative (with `positive`: or 0), NaN
     and inf."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 <= value < math.inf or positive and value == 0:
+    if not 0 <= float(value) < math.inf or positive and value == 0:
         raise ValueError(f"{name} must be finite and {'positive' if positive else 'not negative'}, got {value}")
     return value
 

@@ -7,7 +7,8 @@ within-class scatter is close to rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,11 +20,15 @@ from ncbook.etf import simplex_etf_distance
 _LABEL_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-class Summary(NamedTuple):
-    """What a metric is computed from, in float64: count (C,), class means (C, d), variation (C,), the summed squared
-    deviations of each class, scatter (d, d), the pooled ones; the mean of the class means (d,) and the class means minus
-    it (C, d), zeros where they are no more than `rounding` (); the classifier, or None; samples, the batches (features,
-    targets) that were kept."""
+@dataclass(frozen=True)
+class Summary:
+    """What a metric is computed from, in float64.
+
+    count (C,), class means (C, d), variation (C,): the summed squared deviations of each class, scatter (d, d): the
+    pooled ones; global_mean (d,): the mean of the class means; between (C, d): the class means minus it, zeros where
+    they are no more than `rounding` (); weight (C, d) and bias (C,) for metrics that need a classifier; samples: the
+    batches (features, targets) that were kept.
+    """
 
     count: Tensor
     mean: Tensor
@@ -32,8 +37,8 @@ class Summary(NamedTuple):
     global_mean: Tensor
     between: Tensor
     rounding: Tensor
-    weight: Tensor | None
-    bias: Tensor | None
+    weight: Any
+    bias: Any
     samples: list[tuple[Tensor, Tensor]]
 
 
@@ -61,7 +66,7 @@ class Metric(NamedTuple):
 
 def neural_collapse(features: Tensor, targets: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *,
                     keys: Iterable[str] | None = None) -> dict[str, float]:
-    """The neural collapse metrics of a set of features, as Python floats in the order of `METRICS`; just `keys`, if given.
+    """The neural collapse metrics of a set of features, or just `keys` of them, as floats in the order of `METRICS`.
 
     With H = [mu_c - mu_G] (d, C), mu_G the mean of the class means, S_W the within-class covariance over all N samples
     (1/N), S_B = H H^T/C, S_T = S_W + S_B, M = I - 11^T/C, standard deviations over classes (1/C):
@@ -186,7 +191,8 @@ class NeuralCollapse:
         if keys is not None and (absent := set(keys) - set(can)):
             raise ValueError(f"keys must be metrics that can be computed here, {', '.join(can)}, got {sorted(absent)}")
         with torch.autocast(self._mean.device.type, enabled=False):
-            summary, values = self._summary(weight, bias), {}
+            summary = self._summary(weight, bias)
+            values: dict[str, Tensor | float] = {}
             for key in wanted:
                 if key not in values:
                     found = METRICS[key].compute(summary)

@@ -50,7 +50,8 @@ def riemannian_nearest_etf(class_means: Tensor, *, previous: Tensor | None = Non
         check_previous(previous, class_means)
         pull, pulled_to = check_number("proximal", proximal), frame_of(previous)
 
-    manifold, visited = Stiefel(dim, rank), []
+    manifold = Stiefel(dim, rank)
+    visited: list[np.ndarray] = []
 
     @pymanopt.function.numpy(manifold)
     def cost(v):

@@ -74,22 +74,22 @@ from importlib.metadata import version
 
 import plotly.graph_objects as go
 import torch
-from IPython.display import Markdown, display
 
 import ncbook
-from ncbook import data, plots, training
+from ncbook import plots
+from ncbook.book import profile, table
+from ncbook.training.data import data_folder
+from ncbook.training.trainer import resolve_device
 
-PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
-EPOCHS = {"quick": 30, "book": 60, "paper": 300}[PROFILE]
+PROFILE, EPOCHS = profile(quick=dict(EPOCHS=30), book=dict(EPOCHS=60), paper=dict(EPOCHS=300))
 SEED = 0
 
 # %%
 FILES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST", "svhn": "train_32x32.mat",
          "cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python", "stl10": "stl10_binary"}
-present = [name for name, file in FILES.items() if (data.data_folder() / file).exists()]
-device = training.resolve_device("auto")
+present = [name for name, file in FILES.items() if (data_folder() / file).exists()]
+device = resolve_device("auto")
 checks = {
-    "profile": PROFILE,
     "Python": platform.python_version(),
     "torch": version("torch"),
     "torchvision": version("torchvision"),
@@ -99,7 +99,7 @@ checks = {
     "data sets at hand": ", ".join(["digits (embedded)", *present]),
     "downloaded on first use": ", ".join(name for name in FILES if name not in present) or "none left",
 }
-display(Markdown("| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in checks.items())))
+table(["", ""], checks.items(), text=2)
 
 # %% [markdown]
 # ## A collapse in the plane
@@ -118,9 +118,8 @@ fig = go.Figure()
 for c, colour in enumerate(colours):
     x, y = points[labels == c].T.numpy().round(3)
     fig.add_scatter(x=x, y=y, mode="markers", name=f"class {c}", marker=dict(size=6, color=colour, opacity=0.6))
-fig.update_layout(template=plots.TEMPLATE, width=620, height=480, title=dict(
-    text="The inputs: three classes of points",
-    subtitle=dict(text=f"{len(points)} of {len(dataset.train_targets)} training points, two blobs a class")))
+plots.finish(fig, "The inputs: three classes of points",
+             f"{len(points)} of {len(dataset.train_targets)} training points, two blobs a class", width=620, height=480)
 fig.update_xaxes(title="input 1", range=[-2.8, 2.8])
 fig.update_yaxes(title="input 2", scaleanchor="x")
 fig
@@ -165,9 +164,8 @@ fig
 # %%
 def shape(snapshot):
     centred = snapshot.class_means - snapshot.class_means.mean(0)
-    lengths = centred.norm(dim=1)
-    cosines = (centred @ centred.T / lengths.outer(lengths))[[0, 1, 2], [1, 2, 0]]
-    return (lengths / lengths.mean()).tolist(), cosines.clamp(-1, 1).acos().rad2deg().tolist()
+    cosines = plots.centred_cosines(snapshot.class_means)[[0, 1, 2], [1, 2, 0]]
+    return (centred.norm(dim=1) / centred.norm(dim=1).mean()).tolist(), cosines.acos().rad2deg().tolist()
 
 
 for snapshot in (start, end):
@@ -204,8 +202,8 @@ fig
 
 # %%
 names = ("nc1_quotient", "nc2_equinorm", "nc2_equiangular", "etf_distance", "nc3", "nc4")
-rows = [f"| `{key}` | {start.train[key]:.3g} | {end.train[key]:.3g} |" for key in names]
-display(Markdown("\n".join([f"| metric | epoch {start.epoch} | epoch {end.epoch} |", "|---|---:|---:|", *rows])))
+table(["metric", f"epoch {start.epoch}", f"epoch {end.epoch}"],
+      [[f"`{key}`", start.train[key], end.train[key]] for key in names])
 assert all(end.train[key] < start.train[key] for key in names)
 
 # %% [markdown]

@@ -29,28 +29,22 @@
 # - how to measure a collapse without being fooled by rounding.
 
 # %%
-import inspect
 import math
-import os
-from dataclasses import replace
 
 import plotly.graph_objects as go
 import torch
-from IPython.display import Code, Markdown, display
-from plotly.subplots import make_subplots
 
 import ncbook
 from ncbook import plots
+from ncbook.book import profile, say, show_code, table
 
-PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
 DIGITS = dict(dataset="digits", backbone="mlp", weight_decay=1e-2, lr=0.03, batch_size=128)
 MNIST = dict(dataset="mnist", backbone="resnet18", weight_decay=5e-4, lr=0.1, batch_size=128)
-SIZES = {  #     the network, its epochs, epochs for four classes, steps of the unconstrained model
-    "quick": dict(NETWORK=DIGITS, EPOCHS=40, FOUR_EPOCHS=40, FREE_STEPS=250),
-    "book": dict(NETWORK=DIGITS, EPOCHS=300, FOUR_EPOCHS=150, FREE_STEPS=400),
-    "paper": dict(NETWORK=MNIST, EPOCHS=350, FOUR_EPOCHS=150, FREE_STEPS=400),
-}[PROFILE]
-NETWORK, EPOCHS, FOUR_EPOCHS, FREE_STEPS = (SIZES[key] for key in ("NETWORK", "EPOCHS", "FOUR_EPOCHS", "FREE_STEPS"))
+PROFILE, NETWORK, EPOCHS, FOUR_EPOCHS, FREE_STEPS = profile(
+    quick=dict(NETWORK=DIGITS, EPOCHS=40, FOUR_EPOCHS=40, FREE_STEPS=250),
+    book=dict(NETWORK=DIGITS, EPOCHS=300, FOUR_EPOCHS=150, FREE_STEPS=400),
+    paper=dict(NETWORK=MNIST, EPOCHS=350, FOUR_EPOCHS=150, FREE_STEPS=400),
+)
 SEED = 0
 
 # %% [markdown]
@@ -97,12 +91,15 @@ print(f"first recorded epoch with a training error below 0.05%: {terminal} of {E
 assert terminal < EPOCHS / 2 and end.train["accuracy"] > 0.99 and end.test["accuracy"] > 0.95
 
 # %%
-test_as_train = [replace(shot, train=shot.test) for shot in shots]
-both = {"training set": [shots], "test set": [test_as_train]}
-fig = plots.metric_curves(both, ["accuracy", "loss"], title="Accuracy and loss")
-fig.add_vline(x=terminal, line=dict(color="#666666", width=1, dash="dot"))
-fig.update_layout(title_subtitle_text="dotted: the terminal phase begins; the loss leaves weight decay out")
-fig
+def on_both_sets(keys, title, subtitle="dotted: the terminal phase begins"):
+    fig = plots.metric_curves({"training set": [shots], "test set": [shots]}, keys, title=title,
+                              split={"training set": "train", "test set": "test"})
+    fig.add_vline(x=terminal, line=dict(color="#666666", width=1, dash="dot"))
+    return fig.update_layout(title_subtitle_text=subtitle)
+
+
+on_both_sets(["accuracy", "loss"], "Accuracy and loss",
+             "dotted: the terminal phase begins; the loss leaves weight decay out")
 
 # %% [markdown]
 # Judged by the training error, everything after the dotted line is wasted. The rest of this chapter takes place to the
@@ -215,20 +212,16 @@ check(nc1=nc1_by_samples)
 # *When does it fall, and does it fall on images that the network was not trained on?*
 
 # %%
-fig = plots.metric_curves(both, ["nc1", "nc1_quotient", "numerical_rank"], title="Within-class scatter over training")
-fig.add_vline(x=terminal, line=dict(color="#666666", width=1, dash="dot"))
-fig.update_layout(title_subtitle_text="dotted: the terminal phase begins")
 at_terminal = next(shot for shot in shots if shot.epoch == terminal)
 assert end.train["nc1"] < 0.5 * at_terminal.train["nc1"] < at_terminal.train["nc1"] < start.train["nc1"]
 assert end.train["nc1"] < end.test["nc1"]
-fig
+on_both_sets(["nc1", "nc1_quotient", "numerical_rank"], "Within-class scatter over training")
 
 # %%
-display(Markdown(
-    f"At the beginning of the terminal phase NC1 has fallen from {start.train['nc1']:.2g} to "
+say(f"At the beginning of the terminal phase NC1 has fallen from {start.train['nc1']:.2g} to "
     f"{at_terminal.train['nc1']:.2g}. After it, with hardly an error left to correct, it falls by another "
     f"factor of {at_terminal.train['nc1'] / end.train['nc1']:.0f}, to {end.train['nc1']:.2g}. On the test set it ends at "
-    f"{end.test['nc1']:.2g}: section 8 comes back to that."))
+    f"{end.test['nc1']:.2g}: section 8 comes back to that.")
 
 # %% [markdown]
 # The third panel is a relative of NC1, the **numerical rank** of the features $X_c \in \mathbb{R}^{n_c \times d}$ of a
@@ -254,21 +247,8 @@ check(numerical_rank=sum(ranks) / C)
 # cosines before and after training:
 
 # %%
-fig = make_subplots(1, 2, subplot_titles=["before training", f"after {EPOCHS} epochs"], horizontal_spacing=0.08)
-for column, shot in enumerate((start, end), start=1):
-    heat = plots.cosine_heatmap(shot.class_means, class_names=names)
-    heat.data[0].update(showscale=column == 2, textfont_size=9, z=heat.data[0].z.round(3))
-    fig.add_trace(heat.data[0], row=1, col=column)
-fig.update_layout(
-    template=plots.TEMPLATE, width=940, height=500, margin=dict(t=112), plot_bgcolor="#E4E4E4",
-    title=dict(text="Cosines between centred class means",
-               subtitle=dict(text=f"white is the simplex ETF's cosine, −1/{C - 1}")))
-axis = dict(type="category", showgrid=False, constrain="domain", showline=False, tickcolor="white", dtick=1)
-fig.update_xaxes(**axis)
-fig.update_yaxes(**axis, autorange="reversed")
-fig.update_yaxes(scaleanchor="x", row=1, col=1)
-fig.update_yaxes(scaleanchor="x2", row=1, col=2)
-fig
+plots.cosine_heatmaps({"before training": start.class_means, f"after {EPOCHS} epochs": end.class_means},
+                      class_names=names, title="Cosines between centred class means", width=940, height=500)
 
 # %% [markdown]
 # Two numbers measure the two halves of the definition: the coefficient of variation of the lengths, and the mean
@@ -296,19 +276,14 @@ check(nc2_gram=(gram / gram.norm() - M / math.sqrt(C - 1)).norm(),
       etf_distance=2 - 2 * torch.linalg.matrix_norm(A, "nuc") / (math.sqrt(C - 1) * A.norm()))
 
 # %%
-fig = plots.metric_curves(both, ["nc2_equinorm", "nc2_equiangular", "etf_distance"],
-                          title="From class means to a simplex ETF")
-fig.add_vline(x=terminal, line=dict(color="#666666", width=1, dash="dot"))
-fig.update_layout(title_subtitle_text="dotted: the terminal phase begins")
 assert end.train["etf_distance"] < at_terminal.train["etf_distance"]
-fig
+on_both_sets(["nc2_equinorm", "nc2_equiangular", "etf_distance"], "From class means to a simplex ETF")
 
 # %%
-display(Markdown(
-    f"The distance to the nearest ETF goes from {start.train['etf_distance']:.2g} by way of "
+say(f"The distance to the nearest ETF goes from {start.train['etf_distance']:.2g} by way of "
     f"{at_terminal.train['etf_distance']:.2g} at the beginning of the terminal phase to "
     f"{end.train['etf_distance']:.2g}. "
-    f"In the end the cosines miss $-1/{C - 1}$ by {end.train['nc2_equiangular']:.2g} on average."))
+    f"In the end the cosines miss $-1/{C - 1}$ by {end.train['nc2_equiangular']:.2g} on average.")
 
 # %% [markdown]
 # NC2 is usually the slowest of the four, and it is not finished here. It also starts from a better place than one may
@@ -358,11 +333,8 @@ by_classifier = (h @ W.T + b).argmax(1)
 by_nearest_mean = torch.cdist(h, mu).argmin(1)
 check(nc4=(by_classifier != by_nearest_mean).double().mean(), accuracy=(by_classifier == y).double().mean())
 
-fig = plots.metric_curves(both, ["nc3", "nc4", "bias_collapse"], title="The classifier follows the class means")
-fig.add_vline(x=terminal, line=dict(color="#666666", width=1, dash="dot"))
-fig.update_layout(title_subtitle_text="dotted: the terminal phase begins")
 assert end.train["nc3"] < at_terminal.train["nc3"] < start.train["nc3"] and end.train["nc4"] < 0.01
-fig
+on_both_sets(["nc3", "nc4", "bias_collapse"], "The classifier follows the class means")
 
 # %% [markdown]
 # NC4 is the easiest of the four: where the classifier and the nearest class mean both decide rightly, they agree. It
@@ -396,18 +368,16 @@ spread = {}
 for name, features, targets in (("training", h, y), ("test", test_h, test_y)):
     means = torch.stack([features[targets == c].mean(0) for c in range(C)])
     spread[name] = ((features - means[targets]).square().sum(1) / S_B.trace()).sort(descending=True).values
-header = "| set | NC1 | scatter quotient | median sample | share of the farthest 5% |\n|---|---:|---:|---:|---:|\n"
-rows = [f"| {name} | {end_values['nc1']:.3g} | {end_values['nc1_quotient']:.3g} | {float(spread[name].median()):.3g} "
-        f"| {float(spread[name][:len(spread[name]) // 20].sum() / spread[name].sum()):.0%} |"
-        for name, end_values in (("training", end.train), ("test", end.test))]
-display(Markdown(header + "\n".join(rows)))
+table(["set", "NC1", "scatter quotient", "median sample", "share of the farthest 5%"],
+      [[name, metrics["nc1"], metrics["nc1_quotient"], float(spread[name].median()),
+        f"{float(spread[name][:len(spread[name]) // 20].sum() / spread[name].sum()):.0%}"]
+       for name, metrics in (("training", end.train), ("test", end.test))])
 assert spread["test"].mean() > spread["training"].mean()
 median_ratio = float(spread["test"].median() / spread["training"].median())
-display(Markdown(
-    f"NC1 is {end.test['nc1'] / end.train['nc1']:.0f} times larger on the test set. *Median sample* is the squared "
+say(f"NC1 is {end.test['nc1'] / end.train['nc1']:.0f} times larger on the test set. *Median sample* is the squared "
     f"distance of a median sample to its class mean, divided by $\\operatorname{{tr}} \\Sigma_B$ of the training set: "
     f"{median_ratio:.0f} times larger on the test set. The last column is the part of all within-class scatter that "
-    "belongs to the 5% of samples that lie farthest out."))
+    "belongs to the 5% of samples that lie farthest out.")
 
 # %% [markdown]
 # So the honest answer is: not as the training set does. Test scatter falls while the network learns to separate the
@@ -556,12 +526,9 @@ TABLE = {
     "accuracy": ("share of right decisions", "1"),
 }
 assert set(TABLE) == set(values)
-header = "| key | formula | limit | before | after | test, after | unconstrained |\n"
-header += "|---|---|:---:|---:|---:|---:|---:|\n"
-columns = (start.train, end.train, end.test, last.train)
-display(Markdown(header + "\n".join(
-    f"| `{key}` | {formula} | {limit} | " + " | ".join(f"{column[key]:.3g}" for column in columns) + " |"
-    for key, (formula, limit) in TABLE.items())))
+table(["key", "formula", "limit", "before", "after", "test, after", "unconstrained"],
+      [[f"`{key}`", *said, *(metrics[key] for metrics in (start.train, end.train, end.test, last.train))]
+       for key, said in TABLE.items()], text=3)
 
 # %% [markdown]
 # ## 12. Measuring without being fooled
@@ -581,7 +548,7 @@ display(Markdown(header + "\n".join(
 # in which nothing large is ever subtracted. The package does just this:
 
 # %%
-display(Code(inspect.getsource(ncbook.NeuralCollapse._merge_moments), language="python"))
+show_code(ncbook.NeuralCollapse._merge_moments)
 
 # %% [markdown]
 # With it, batches of any size and order give what one batch gives. `update` takes them as they come, and `merge` adds
@@ -643,9 +610,8 @@ for (name, error), (colour, dash) in zip(errors.items(), styles):
     fig.add_scatter(x=spreads, y=[float(f"{e:.3g}") for e in error], name=name, mode="lines",
                     line=dict(color=colour, dash=dash, width=2.5))
 fig.add_hline(y=1, line=dict(color="#666666", width=1, dash="dot"))
-fig.update_layout(template=plots.TEMPLATE, width=820, height=420, title=dict(
-    text="Error of the within-class variance as a class collapses",
-    subtitle=dict(text="relative; at the dotted line the error is as large as the number")))
+plots.finish(fig, "Error of the within-class variance as a class collapses",
+             "relative; at the dotted line the error is as large as the number", width=820, height=420)
 log = dict(type="log", exponentformat="power")
 fig.update_xaxes(title="spread / norm of the mean (collapse goes to the right)", autorange="reversed", dtick=1, **log)
 fig.update_yaxes(title="relative error", dtick=4, **log)

@@ -27,27 +27,24 @@
 # - the squared distance to the nearest simplex ETF: its formula, its invariances, and how to compute it close to zero.
 
 # %%
-import inspect
 import itertools
 import math
-import os
 
 import plotly.graph_objects as go
 import torch
-from IPython.display import Code, Markdown, display
 from plotly.subplots import make_subplots
 from torch.nn.functional import normalize
 
 import ncbook
 from ncbook import live, plots
+from ncbook.book import profile, say, show_code, table
 
-PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
-SIZES = {  #     random ETFs tried   draws a noise level   random frames in a histogram
-    "quick": dict(TRIALS=4_000, DRAWS=12, SAMPLES=4_000),
-    "book": dict(TRIALS=100_000, DRAWS=40, SAMPLES=20_000),
-    "paper": dict(TRIALS=1_000_000, DRAWS=200, SAMPLES=200_000),
-}[PROFILE]
-TRIALS, DRAWS, SAMPLES = (SIZES[key] for key in ("TRIALS", "DRAWS", "SAMPLES"))
+# TRIALS: random ETFs tried, DRAWS: draws a noise level, SAMPLES: random frames in a histogram
+PROFILE, TRIALS, DRAWS, SAMPLES = profile(
+    quick=dict(TRIALS=4_000, DRAWS=12, SAMPLES=4_000),
+    book=dict(TRIALS=100_000, DRAWS=40, SAMPLES=20_000),
+    paper=dict(TRIALS=1_000_000, DRAWS=200, SAMPLES=200_000),
+)
 SEED = 0
 
 
@@ -59,10 +56,6 @@ def pairwise_cosines(vectors):
     unit = normalize(vectors, dim=-1)
     upper = torch.triu_indices(unit.shape[-2], unit.shape[-2], 1)
     return (unit @ unit.mT)[..., upper[0], upper[1]]
-
-
-def show_code(*objects):
-    display(Code("\n\n".join(inspect.getsource(o) for o in objects), language="python"))
 
 
 # %% [markdown]
@@ -84,39 +77,8 @@ def spread_out(vectors, steps):
     return path
 
 
-def segments(starts, ends):
-    gap = torch.full_like(starts, math.nan)
-    return torch.stack([starts, ends, gap], dim=1).flatten(0, 1)
-
-
-def columns(points):
-    return {axis: points[:, k].float().numpy().round(3) for k, axis in enumerate("xyz"[:points.shape[1]])}
-
-
-def add_player(fig, labels, redraw):
-    """Play button and slider over the frames of a figure."""
-    still = dict(mode="immediate", frame=dict(duration=0, redraw=redraw), transition=dict(duration=0))
-    moving = dict(mode="immediate", fromcurrent=True, frame=dict(duration=160, redraw=redraw),
-                  transition=dict(duration=0))
-    stops = [
-        dict(label=label, method="animate", args=[[frame.name], still]) for frame, label in zip(fig.frames, labels)
-    ]
-    fig.update_layout(
-        sliders=[
-            dict(steps=stops, active=len(stops) - 1, x=0.34, len=0.66, y=0, yanchor="top", pad=dict(t=36), ticklen=0,
-                 minorticklen=0, font=dict(color="rgba(0,0,0,0)"),
-                 currentvalue=dict(font=dict(size=14, color="#222222")),
-                 )
-        ], updatemenus=[
-            dict(
-                type="buttons", direction="left", x=0, xanchor="left", y=0, yanchor="top", pad=dict(t=52),
-                showactive=False, buttons=[
-                    dict(label="▶ Play", method="animate", args=[None, moving]),
-                    dict(label="❚❚ Pause", method="animate", args=[[None], still]),
-                ],
-            )
-        ],
-    )
+def lines(starts, ends):
+    return plots.xyz(plots.segments(torch.stack([starts, ends], dim=1)))
 
 
 path = spread_out(normalize(torch.tensor([1.0, 0.6, 0.4]) + 0.5 * gaussian(4, 3, seed=3), dim=1), 400)
@@ -127,32 +89,25 @@ ring = torch.stack([turn.cos(), turn.sin(), 0 * turn], dim=1)
 rings = torch.cat([torch.cat([ring.roll(k, 1), torch.full((1, 3), math.nan)]) for k in range(3)])
 
 
-def moving_traces(w):
-    return [
-        go.Scatter3d(**columns(segments(w[pairs[:, 0]], w[pairs[:, 1]]))),
-        go.Scatter3d(**columns(segments(torch.zeros_like(w), w))),
-        go.Scatter3d(**columns(w)),
-    ]
+def moved(w):
+    return {"edges": lines(w[pairs[:, 0]], w[pairs[:, 1]]), "spokes": lines(torch.zeros_like(w), w),
+            "vectors": plots.xyz(w)}
 
 
-fig = go.Figure([*moving_traces(path[-1]), go.Scatter3d(**columns(rings))])
-colours = plots.class_colors(4)
-looks = [
-    dict(mode="lines", line=dict(color="#B5B5B5", width=3)),
-    dict(mode="lines", line=dict(color="#666666", width=5)),
-    dict(mode="markers", marker=dict(size=8, color=colours, line=dict(color="white", width=1))),
-    dict(mode="lines", line=dict(color="#D8E3EC", width=2)),
-]
-for trace, look in zip(fig.data, looks):
-    trace.update(hoverinfo="skip", showlegend=False, **look)
-fig.frames = [go.Frame(name=str(k), traces=[0, 1, 2], data=moving_traces(path[k])) for k in shown]
-add_player(fig, [f"step {k}, largest cosine {float(pairwise_cosines(path[k]).max()):+.3f}" for k in shown], redraw=True)
+looks = {
+    "edges": dict(mode="lines", line=dict(color="#B5B5B5", width=3)),
+    "spokes": dict(mode="lines", line=dict(color="#666666", width=5)),
+    "vectors": dict(mode="markers",
+                    marker=dict(size=8, color=plots.class_colors(4), line=dict(color="white", width=1))),
+    "sphere": dict(plots.xyz(rings), mode="lines", line=dict(color="#D8E3EC", width=2)),
+}
+fig = go.Figure([go.Scatter3d(name=name, hoverinfo="skip", showlegend=False, **look) for name, look in looks.items()])
 span = dict(range=[-1.05, 1.05])
-fig.update_layout(
-    template=plots.TEMPLATE, width=620, height=600, margin=dict(l=8, r=8, b=100),
-    scene=dict(xaxis=span, yaxis=span, zaxis=span, camera=dict(eye=dict(x=1.1, y=1.1, z=0.6))),
-    title=dict(text="Four unit vectors that repel each other", subtitle=dict(text="in space, no projection")),
-)
+plots.finish(fig, "Four unit vectors that repel each other", "in space, no projection", width=620, height=520,
+             margin=dict(l=8, r=8, b=8),
+             scene=dict(xaxis=span, yaxis=span, zaxis=span, camera=dict(eye=dict(x=1.1, y=1.1, z=0.6))))
+plots.animate(fig, [f"step {k}, largest cosine {float(pairwise_cosines(path[k]).max()):+.3f}" for k in shown],
+              [moved(path[k]) for k in shown], redraw=True, below=10)
 assert (pairwise_cosines(path[-1]) + 1 / 3).abs().max() < 1e-3
 fig
 
@@ -206,11 +161,9 @@ rows, best = [], {}
 for count in range(2, 7):
     ends = [spread_out(normalize(gaussian(count, 3, seed=s), dim=1), 1500)[-1] for s in range(3)]
     best[count] = min(float(pairwise_cosines(w).max()) for w in ends)
-    rows.append(f"| {count} | {best[count]:+.3f} | {-1 / (count - 1):+.3f} | {'yes' if count <= 4 else 'no'} |")
+    rows.append([count, f"{best[count]:+.3f}", f"{-1 / (count - 1):+.3f}", "yes" if count <= 4 else "no"])
     assert abs(best[count] - (-1 / (count - 1) if count <= 4 else 0)) < 0.02 and best[count] > -1 / (count - 1) - 1e-12
-display(
-    Markdown("| vectors $C$ in $\\mathbb{R}^3$ | smallest largest cosine found | bound (1) | $d \\ge C-1$"
-             " |\n|---:|---:|---:|---:|\n" + "\n".join(rows)))
+table(["vectors $C$ in $\\mathbb{R}^3$", "smallest largest cosine found", "bound (1)", "$d \\ge C-1$"], rows)
 
 # %% [markdown]
 # Up to four vectors the bound is met. With five, where it would be $-1/4$, the best is a right angle.
@@ -235,7 +188,7 @@ display(
 # %%
 Q = ncbook.helmert_basis(4, dtype=torch.float64)
 body = r" \\ ".join(" & ".join(f"{v:.3f}" if v else "0" for v in row) for row in Q.tolist())
-display(Markdown(rf"$$ Q = \begin{{pmatrix}} {body} \end{{pmatrix}} $$"))
+say(rf"$$ Q = \begin{{pmatrix}} {body} \end{{pmatrix}} $$")
 assert torch.allclose(Q.T @ Q, torch.eye(3, dtype=torch.float64))
 assert torch.allclose(Q @ Q.T, torch.eye(4, dtype=torch.float64) - 1 / 4)
 show_code(ncbook.helmert_basis, ncbook.simplex_etf)
@@ -274,27 +227,23 @@ for column, count in enumerate((2, 3, 4), start=1):
     ends = torch.tensor(list(itertools.combinations(range(count), 2)))
     cell, quiet = dict(row=1, col=column), dict(hoverinfo="skip", showlegend=False)
     fig.add_trace(
-        trace(**columns(segments(points[ends[:, 0]], points[ends[:, 1]])), mode="lines",
+        trace(**lines(points[ends[:, 0]], points[ends[:, 1]]), mode="lines",
               line=dict(color="#B5B5B5", width=2), **quiet,
               ), **cell,
     )
     fig.add_trace(
-        trace(**columns(segments(torch.zeros_like(points), points)), mode="lines", line=dict(color="#666666", width=4),
+        trace(**lines(torch.zeros_like(points), points), mode="lines", line=dict(color="#666666", width=4),
               **quiet,
               ), **cell,
     )
     fig.add_trace(
-        trace(**columns(points), mode="markers", showlegend=False, name=f"C = {count}",
+        trace(**plots.xyz(points), mode="markers", showlegend=False, name=f"C = {count}",
               marker=dict(size=6 if count == 4 else 14, color=plots.class_colors(count)),
               ), **cell,
     )
-fig.update_layout(
-    template=plots.TEMPLATE, width=900, height=380, margin=dict(l=24, r=24, t=100, b=40),
-    scene=dict(xaxis=span, yaxis=span, zaxis=span, camera=dict(eye=dict(x=1.3, y=0.7, z=0.5))),
-    title=dict(text="Exact pictures of simplex ETFs",
-               subtitle=dict(text="the rows of W themselves; nothing is projected")),
-)
-fig.update_annotations(font=dict(size=14))
+plots.finish(fig, "Exact pictures of simplex ETFs", "the rows of W themselves; nothing is projected", width=900,
+             height=380, margin=dict(l=24, r=24, t=100, b=40),
+             scene=dict(xaxis=span, yaxis=span, zaxis=span, camera=dict(eye=dict(x=1.3, y=0.7, z=0.5))))
 fig.update_xaxes(range=[-1.25, 1.25], showticklabels=False, ticks="", showgrid=False, showline=False)
 fig.update_yaxes(range=[-1.25, 1.25], showticklabels=False, ticks="", showgrid=False, showline=False)
 fig.update_yaxes(scaleanchor="x", col=1)
@@ -312,27 +261,18 @@ fig = make_subplots(1, 2, subplot_titles=list(shadows))
 names = [str(c) for c in range(10)]
 for column, points in enumerate(shadows.values(), start=1):
     cell = dict(row=1, col=column)
-    fig.add_scatter(**columns(segments(torch.zeros_like(points), points)), mode="lines",
-                    line=dict(color="#B5B5B5", width=2), hoverinfo="skip", showlegend=False, **cell,
-                    )
-    fig.add_scatter(**columns(points), mode="markers", marker=dict(size=14, color=plots.class_colors(10)), text=names,
-                    hovertemplate="class %{text}<extra></extra>", showlegend=False, **cell,
-                    )
+    fig.add_scatter(**lines(torch.zeros_like(points), points), mode="lines",
+                    line=dict(color="#B5B5B5", width=2), hoverinfo="skip", showlegend=False, **cell)
+    fig.add_scatter(**plots.xyz(points), mode="markers", marker=dict(size=14, color=plots.class_colors(10)), text=names,
+                    hovertemplate="class %{text}<extra></extra>", showlegend=False, **cell)
     away = [(c, p) for c, p in enumerate(points) if p.norm() > 0.01]
-    fig.add_scatter(**columns(torch.stack([p + 0.18 * p / p.norm() for _, p in away])), mode="text",
-                    text=[f"<b>{c}</b>" for c, _ in away], hoverinfo="skip", showlegend=False, **cell,
-                    )
+    fig.add_scatter(**plots.xyz(torch.stack([p + 0.18 * p / p.norm() for _, p in away])), mode="text",
+                    text=[f"<b>{c}</b>" for c, _ in away], hoverinfo="skip", showlegend=False, **cell)
 at_centre = [c for c in range(10) if w[c, :2].norm() < 1e-12]
 fig.add_annotation(x=0, y=0, ax=0.75, ay=-0.55, axref="x", ayref="y", text=f"classes {at_centre[0]} to {at_centre[-1]}",
-                   showarrow=True, arrowcolor="#666666", row=1, col=1,
-                   )
-fig.update_layout(
-    template=plots.TEMPLATE, width=860, height=490, margin=dict(t=110),
-    title=dict(text="One simplex ETF of ten classes, two shadows",
-               subtitle=dict(text="projections from 9 to 2 dimensions; lengths on the right are scaled by √(9/2)"),
-               ),
-)
-fig.update_annotations(font=dict(size=14))
+                   showarrow=True, arrowcolor="#666666", row=1, col=1)
+plots.finish(fig, "One simplex ETF of ten classes, two shadows",
+             "projections from 9 to 2 dimensions; lengths on the right are scaled by √(9/2)", width=860, height=490)
 fig.update_xaxes(range=[-1.3, 1.3])
 fig.update_yaxes(range=[-1.3, 1.3], scaleanchor="x")
 fig.update_yaxes(scaleanchor="x2", col=2)
@@ -342,12 +282,10 @@ fig
 # %%
 centred, projected = math.degrees(math.acos(-1 / 9)), math.degrees(
     math.acos(float(pairwise_cosines(shadows["the projection used in this book"])[0])))
-display(
-    Markdown(
-        f"On the left, {len(at_centre)} of the 10 vertices fall on the same point, though all of them are equally far"
-        " from each other. On the right, all are told apart and treated alike, at the corners of a regular 10-gon."
-        f" But its angles are not the true ones: neighbours are {projected:.0f}° apart on paper and {centred:.1f}° in"
-        " nine dimensions. Wherever the book draws more than four classes, it uses this projection and says so."))
+say(f"On the left, {len(at_centre)} of the 10 vertices fall on the same point, though all of them are equally far"
+    " from each other. On the right, all are told apart and treated alike, at the corners of a regular 10-gon."
+    f" But its angles are not the true ones: neighbours are {projected:.0f}° apart on paper and {centred:.1f}° in"
+    " nine dimensions. Wherever the book draws more than four classes, it uses this projection and says so.")
 
 # %% [markdown]
 # ## 5. A uniformly random orientation
@@ -380,24 +318,19 @@ for column, (name, frame) in enumerate(frames.items(), start=1):
 fig.update_polars(radialaxis=dict(range=[0, 2.3], tickvals=[1, 2], angle=90), angularaxis=dict(dtick=45),
                   bgcolor="white")
 fig.update_polars(angularaxis_gridcolor="#E6E6E6", radialaxis_gridcolor="#E6E6E6")
-fig.update_layout(
-    template=plots.TEMPLATE, width=820, height=460, margin=dict(t=140),
-    title=dict(text="Direction of the first vertex of a random simplex ETF",
-               subtitle=dict(text="C = 3, d = 2; density relative to the uniform one"),
-               ),
-)
+plots.finish(fig, "Direction of the first vertex of a random simplex ETF",
+             "C = 3, d = 2; density relative to the uniform one", width=820, height=460, margin=dict(t=140))
 fig.update_annotations(font=dict(size=14), yshift=24)
 assert (density["signs left as they are"] == 0).sum() >= 10 and (density["signs fixed"] - 1).abs().max() < 0.35
 fig
 
 # %%
 share = {name: f"{100 * value:.0f}%" for name, value in handed.items()}
-display(
-    Markdown("Without the fix, half of the directions never occur. Nor do half of the orientations: for square matrices"
-             f" the share of proper rotations (determinant +1) is {share['signs left as they are']} without the fix and"
-             f" {share['signs fixed']} with it. Multiplying each column of $V$ by the sign of its diagonal entry of $R$"
-             " makes that diagonal positive and the decomposition unique, and then $V$ inherits the symmetry of $G$"
-             " (Mezzadri 2007). It is the line with the comment in `simplex_etf`."))
+say("Without the fix, half of the directions never occur. Nor do half of the orientations: for square matrices"
+    f" the share of proper rotations (determinant +1) is {share['signs left as they are']} without the fix and"
+    f" {share['signs fixed']} with it. Multiplying each column of $V$ by the sign of its diagonal entry of $R$"
+    " makes that diagonal positive and the decomposition unique, and then $V$ inherits the symmetry of $G$"
+    " (Mezzadri 2007). It is the line with the comment in `simplex_etf`.")
 
 # %% [markdown]
 # ## 6. Why "tight frame"?
@@ -416,21 +349,14 @@ for name, vectors, colour, dash in (("simplex ETF", etf, "#0072B2", "solid"), ("
                                     ):
     seen = (vectors @ directions).square().sum(0)
     fig.add_scatterpolar(theta=degrees.numpy(), r=seen.numpy().round(4), mode="lines", name=name,
-                         line=dict(color=colour, width=3, dash=dash),
-                         )
+                         line=dict(color=colour, width=3, dash=dash))
     at = torch.atan2(vectors[:, 1], vectors[:, 0]).rad2deg() % 360
     fig.add_scatterpolar(theta=at.numpy().round(2), r=[1] * 3, mode="markers", showlegend=False, hoverinfo="skip",
-                         marker=dict(size=12, color=colour, symbol="circle" if dash == "solid" else "diamond"),
-                         )
+                         marker=dict(size=12, color=colour, symbol="circle" if dash == "solid" else "diamond"))
 fig.update_polars(radialaxis=dict(range=[0, 3], tickvals=[1, 2, 3], angle=90, gridcolor="#E6E6E6"),
-                  angularaxis=dict(gridcolor="#E6E6E6", dtick=45), bgcolor="white",
-                  )
-fig.update_layout(
-    template=plots.TEMPLATE, width=620, height=460, margin=dict(t=110),
-    title=dict(text="How strongly three vectors see each direction",
-               subtitle=dict(text="Σ⟨w, x⟩² by the angle of x; markers are the vectors"),
-               ),
-)
+                  angularaxis=dict(gridcolor="#E6E6E6", dtick=45), bgcolor="white")
+plots.finish(fig, "How strongly three vectors see each direction",
+             "Σ⟨w, x⟩² by the angle of x; markers are the vectors", width=620, height=460, margin=dict(t=110))
 assert float((etf @ directions).square().sum(0).std()) < 1e-12
 fig
 
@@ -473,8 +399,7 @@ for dim, shade in zip(DIMENSIONS, shades):
     cosines = pairwise_cosines(gaussian(400, C, dim, seed=dim)).flatten().float()
     counts = torch.histc(cosines, 60, -1, 1) / len(cosines) * 30
     fig.add_scatter(x=((bins[1:] + bins[:-1]) / 2).numpy().round(4), y=counts.numpy().round(3), mode="lines",
-                    name=f"random, d = {dim}", line=dict(color=shade, width=2), row=1, col=1,
-                    )
+                    name=f"random, d = {dim}", line=dict(color=shade, width=2), row=1, col=1)
 for name, at, colour in (("orthogonal", 0.0, "#222222"), ("simplex ETF", -1 / (C - 1), "#D55E00")):
     fig.add_scatter(x=[at, at], y=[0, 10], mode="lines", name=name, line=dict(color=colour, dash="dash", width=2),
                     row=1, col=1)
@@ -483,21 +408,13 @@ far = {
     d: torch.stack([ncbook.simplex_etf_distance(gaussian(C, d, seed=1000 * d + s)) for s in range(DRAWS)]) for d in grid
 }
 low, middle, high = ([float(far[d].quantile(q)) for d in grid] for q in (0.0, 0.5, 1.0))
-fig.add_scatter(x=grid + grid[::-1], y=high + low[::-1], fill="toself", fillcolor="rgba(0,114,178,0.18)",
-                line=dict(width=0), mode="lines", hoverinfo="skip", showlegend=False, row=1, col=2,
-                )
+fig.add_scatter(**plots.band(grid, low, high, "#0072B2"), showlegend=False, row=1, col=2)
 fig.add_scatter(x=grid, y=middle, mode="lines+markers", name="random means", line=dict(color="#0072B2", width=2), row=1,
                 col=2)
 fig.add_scatter(x=grid, y=[(C - 1) / (4 * d) for d in grid], mode="lines", name="(C−1)/(4d)",
-                line=dict(color="#666666", dash="dot"), row=1, col=2,
-                )
-fig.update_layout(
-    template=plots.TEMPLATE, width=900, height=440, margin=dict(t=110),
-    title=dict(text="Ten random directions as the dimension grows",
-               subtitle=dict(text=f"right: median and range of {DRAWS} draws"),
-               ),
-)
-fig.update_annotations(font=dict(size=14))
+                line=dict(color="#666666", dash="dot"), row=1, col=2)
+plots.finish(fig, "Ten random directions as the dimension grows", f"right: median and range of {DRAWS} draws",
+             width=900)
 fig.update_xaxes(title="cosine", range=[-0.8, 0.8], row=1, col=1)
 fig.update_yaxes(title="density", range=[0, 10], row=1, col=1)
 fig.update_xaxes(title="dimension d", type="log", tickvals=grid, row=1, col=2)
@@ -584,23 +501,16 @@ for (count, dim), colour in problems.items():
     n = torch.tensor(sorted({int(10**(k / 4)) for k in range(4 * 7) if 10**(k / 4) <= TRIALS} | {TRIALS}))
     excess[count] = tried.cummin(0).values[n - 1] - formula
     fig.add_scatter(x=n.numpy(), y=excess[count].numpy(), mode="lines+markers", name=f"C = {count}, d = {dim}",
-                    line=dict(color=colour, width=2, shape="hv"), marker=dict(size=5), row=1, col=2,
-                    )
+                    line=dict(color=colour, width=2, shape="hv"), marker=dict(size=5), row=1, col=2)
     if count == 4:
         counts = torch.histc(tried, 60, 0, 4)
         fig.add_bar(x=((torch.arange(60) + 0.5) / 15).numpy().round(3), y=(counts / counts.sum() * 15).numpy().round(4),
                     width=1 / 15, marker=dict(color="#F0C3A5", line=dict(color="white",
-                                                                         width=1)), showlegend=False, row=1, col=1,
-                    )
+                                                                         width=1)), showlegend=False, row=1, col=1)
         fig.add_scatter(x=[formula] * 2, y=[0, 1], mode="lines", name="formula (4)",
-                        line=dict(color="#222222", dash="dash"), row=1, col=1,
-                        )
-fig.update_layout(
-    template=plots.TEMPLATE, width=900, height=430, bargap=0, margin=dict(t=110),
-    title=dict(text="The formula against brute force",
-               subtitle=dict(text=f"{TRIALS:,} uniformly random simplex ETFs each")),
-)
-fig.update_annotations(font=dict(size=14))
+                        line=dict(color="#222222", dash="dash"), row=1, col=1)
+plots.finish(fig, "The formula against brute force", f"{TRIALS:,} uniformly random simplex ETFs each", width=900,
+             height=430, bargap=0)
 fig.update_xaxes(title="squared distance", range=[0, 4], row=1, col=1)
 fig.update_yaxes(title="density", range=[0, 0.8], row=1, col=1)
 fig.update_xaxes(title="ETFs tried, n", type="log", exponentformat="power", dtick=1, row=1, col=2)
@@ -609,13 +519,11 @@ assert min(smallest.values()) > -1e-12 and smallest[3] < 1e-5 and smallest[4] < 
 fig
 
 # %%
-display(
-    Markdown(
-        f"No random ETF is nearer than the formula says, and the best of {TRIALS:,} comes within {smallest[3]:.0e} for"
-        f" three classes, {smallest[4]:.0e} for four and {smallest[6]:.1g} for six. Brute force confirms (4), and it"
-        " shows why a formula is needed: orientations form a space of dimension 1, 3 and 10 in these examples, and"
-        " random search gets lost in it. The ETF that attains the minimum is `nearest_simplex_etf`, the subject of"
-        " chapter 04 (after Markou, Ajanthan and Gould 2024)."))
+say(f"No random ETF is nearer than the formula says, and the best of {TRIALS:,} comes within {smallest[3]:.0e} for"
+    f" three classes, {smallest[4]:.0e} for four and {smallest[6]:.1g} for six. Brute force confirms (4), and it"
+    " shows why a formula is needed: orientations form a space of dimension 1, 3 and 10 in these examples, and"
+    " random search gets lost in it. The ETF that attains the minimum is `nearest_simplex_etf`, the subject of"
+    " chapter 04 (after Markou, Ajanthan and Gould 2024).")
 
 # %% [markdown]
 # ### What the distance does not see
@@ -659,38 +567,26 @@ levels = [round(0.1 * k, 1) for k in range(26)]
 def plane(level):
     means = base + level * noise
     h, w = math.sqrt(3) * normalised(means), ncbook.nearest_simplex_etf(means)
-    around = torch.cat([w, w[:1]])
-    return [go.Scatter(**columns(around)), go.Scatter(**columns(segments(w, h))), go.Scatter(**columns(h))]
+    return {"nearest simplex ETF": plots.xyz(torch.cat([w, w[:1]])), "what the distance adds up": lines(w, h),
+            "class means": plots.xyz(h)}
 
 
-fig = go.Figure(plane(0.6))
-colours = plots.class_colors(3)
-looks = [
-    dict(
-        mode="lines+markers", line=dict(color="#666666", width=2), name="nearest simplex ETF",
-        marker=dict(symbol="diamond-open", size=15, color=[*colours, colours[0]],
-                    line=dict(width=2, color=[*colours, colours[0]]),
-                    ),
-    ),
-    dict(mode="lines", line=dict(color="#999999", width=1.5, dash="dot"), name="what the distance adds up"),
-    dict(mode="markers", marker=dict(size=14, color=colours), name="class means"),
-]
-for trace, look in zip(fig.data, looks):
-    trace.update(hoverinfo="skip", **look)
-fig.frames = [go.Frame(name=str(k), traces=[0, 1, 2], data=plane(level)) for k, level in enumerate(levels)]
-values = [float(ncbook.simplex_etf_distance(base + level * noise)) for level in levels]
-add_player(fig, [f"noise level {level:.1f}, squared distance {value:.4f}" for level, value in zip(levels, values)],
-           redraw=False,
-           )
-fig.layout.sliders[0].active = levels.index(0.6)
+colours = [*plots.class_colors(3), plots.class_colors(3)[0]]
+looks = {
+    "nearest simplex ETF": dict(
+        mode="lines+markers", line=dict(color="#666666", width=2),
+        marker=dict(symbol="diamond-open", size=15, color=colours, line=dict(width=2, color=colours))),
+    "what the distance adds up": dict(mode="lines", line=dict(color="#999999", width=1.5, dash="dot")),
+    "class means": dict(mode="markers", marker=dict(size=14, color=colours[:3])),
+}
+fig = go.Figure([go.Scatter(name=name, hoverinfo="skip", **look) for name, look in looks.items()])
 circle = torch.stack([turn.cos(), turn.sin()], dim=1)
-fig.add_scatter(**columns(circle), mode="lines", line=dict(color="#E6E6E6"), hoverinfo="skip", showlegend=False)
-fig.update_layout(
-    template=plots.TEMPLATE, width=640, height=640, margin=dict(t=116, b=130),
-    legend=dict(orientation="h", x=0, y=1.02,
-                yanchor="bottom"), title=dict(text="Three class means and their nearest simplex ETF",
-                                              subtitle=dict(text="in the plane, no projection")),
-)
+fig.add_scatter(**plots.xyz(circle), mode="lines", line=dict(color="#E6E6E6"), hoverinfo="skip", showlegend=False)
+plots.finish(fig, "Three class means and their nearest simplex ETF", "in the plane, no projection", width=640,
+             height=560, margin=dict(t=116), legend=dict(orientation="h", x=0, y=1.02, yanchor="bottom"))
+values = [float(ncbook.simplex_etf_distance(base + level * noise)) for level in levels]
+plots.animate(fig, [f"noise level {level:.1f}, squared distance {value:.4f}" for level, value in zip(levels, values)],
+              [plane(level) for level in levels], active=levels.index(0.6), below=36)
 fig.update_xaxes(range=[-1.6, 1.6])
 fig.update_yaxes(range=[-1.6, 1.6], scaleanchor="x")
 handed = [bool(torch.linalg.det(ncbook.nearest_simplex_etf(base + level * noise)[:2]) > 0) for level in levels]
@@ -699,12 +595,10 @@ assert values[0] < 1e-20 and handed[:peak] == [handed[0]] * peak and handed[-1] 
 fig
 
 # %%
-display(
-    Markdown(
-        f"The distance grows to {values[peak]:.3f} at noise level {levels[peak]:.1f}, close to $2 - \\sqrt 2 \\approx"
-        f" {2 - math.sqrt(2):.3f}$, the value for three means on a line: there, the noise has pushed one of them"
-        " across the line through the other two. Beyond it the means go round the other way, and the nearest ETF is"
-        " suddenly the mirror image. The minimum in (3) is over *all* orientations, reflections included."))
+say(f"The distance grows to {values[peak]:.3f} at noise level {levels[peak]:.1f}, close to $2 - \\sqrt 2 \\approx"
+    f" {2 - math.sqrt(2):.3f}$, the value for three means on a line: there, the noise has pushed one of them"
+    " across the line through the other two. Beyond it the means go round the other way, and the nearest ETF is"
+    " suddenly the mirror image. The minimum in (3) is over *all* orientations, reflections included.")
 
 # %% [markdown]
 # Up to that point the nearest ETF turns a little with the means: turning is free, and only what cannot be turned away
@@ -728,36 +622,25 @@ for (count, dim), colour in {(4, 64): "#D55E00", (10, 64): "#0072B2", (40, 64): 
         ]) for s in sigmas
     ])
     low, middle, high = (d.quantile(q, dim=1) for q in (0.0, 0.5, 1.0))
-    red, green, blue = (int(colour[i:i + 2], 16) for i in (1, 3, 5))
-    fig.add_scatter(x=torch.cat([sigmas, sigmas.flip(0)]).numpy(), y=torch.cat([high, low.flip(0)]).numpy(),
-                    fill="toself", mode="lines", line=dict(width=0), fillcolor=f"rgba({red},{green},{blue},0.18)",
-                    hoverinfo="skip", showlegend=False,
-                    )
+    fig.add_scatter(**plots.band(sigmas, low, high, colour), showlegend=False)
     fig.add_scatter(x=sigmas.numpy(), y=middle.numpy(), mode="lines", name=f"C = {count}",
                     line=dict(color=colour, width=2.5))
     theory = sigmas.square() * (k * (k + 1) / 2 - 1) / (count * dim)
     ratios[count] = float(d[0].mean() / theory[0])
     small = sigmas <= 1
     fig.add_scatter(x=sigmas[small].numpy(), y=theory[small].numpy(), mode="lines", showlegend=count == 40,
-                    name="approximation (5)", line=dict(color="#222222", width=1.5, dash="dot"),
-                    )
-fig.update_layout(
-    template=plots.TEMPLATE, width=760, height=440,
-    title=dict(text="Distance to the nearest simplex ETF against noise",
-               subtitle=dict(text=f"d = 64; median and range of {DRAWS} draws"),
-               ),
-)
+                    name="approximation (5)", line=dict(color="#222222", width=1.5, dash="dot"))
+plots.finish(fig, "Distance to the nearest simplex ETF against noise", f"d = 64; median and range of {DRAWS} draws")
 fig.update_xaxes(title="noise level σ", type="log", exponentformat="power", dtick=1)
 fig.update_yaxes(title="squared distance", type="log", exponentformat="power", dtick=1)
 assert all(0.6 < ratio < 1.5 for ratio in ratios.values())
 fig
 
 # %%
-display(
-    Markdown("At the smallest noise, the mean distance divided by (5) is " + ", ".join(f"{r:.2f} for C = {c}"
-                                                                                       for c, r in ratios.items()) +
-             ". On the right the curves level off: there the means are nothing but noise, and the distance is that of"
-             " random directions from section 7. It does not reach 2, nor anything close to it."))
+say("At the smallest noise, the mean distance divided by (5) is "
+    + ", ".join(f"{r:.2f} for C = {c}" for c, r in ratios.items()) +
+    ". On the right the curves level off: there the means are nothing but noise, and the distance is that of"
+    " random directions from section 7. It does not reach 2, nor anything close to it.")
 
 # %% [markdown]
 # One number tells how far; it does not tell where. For that, look at the cosines themselves. Below, noise is added to
@@ -808,14 +691,11 @@ for exponent in (-1, -2, -4, -6, -7, -8, -9, -10):
     means = Q @ (frame * (1 + epsilon * a)).T
     true = -2 * math.expm1(-0.5 * math.log1p(epsilon**2 * float(a.square().mean())))
     naive, ours, single = (two_minus_two_x(means), float(ncbook.simplex_etf_distance(means)),
-                           float(ncbook.simplex_etf_distance(means.float())),
-                           )
-    rows.append(f"| $10^{{{exponent}}}$ | {true:.3e} | {naive:.3e} | {ours:.3e} | {single:.3e} |")
+                           float(ncbook.simplex_etf_distance(means.float())))
+    rows.append([f"$10^{{{exponent}}}$", *(f"{value:.3e}" for value in (true, naive, ours, single))])
     assert abs(ours / true - 1) < 1e-5
     assert exponent > -9 or abs(naive - true) > 0.5 * true
-display(
-    Markdown("| $\\varepsilon$ | exact | 2 − 2x, float64 | `simplex_etf_distance`, float64 | the same, float32"
-             " |\n|---:|---:|---:|---:|---:|\n" + "\n".join(rows)))
+table(["$\\varepsilon$", "exact", "2 − 2x, float64", "`simplex_etf_distance`, float64", "the same, float32"], rows)
 
 # %% [markdown]
 # The naive column gets stuck around $10^{-16}$, and what it prints there is rounding; it may even be negative. The

@@ -29,43 +29,32 @@
 # - how far the features must turn to reach an orientation that somebody else chose, and why rare classes gain from it.
 
 # %%
-import inspect
 import math
-import os
+from statistics import median
 
 import plotly.graph_objects as go
 import torch
 import torch.nn.functional as F
-from IPython.display import Code, Markdown, display
 from plotly.subplots import make_subplots
 from scipy.optimize import linear_sum_assignment
 
 import ncbook
 from ncbook import plots
+from ncbook.book import median_range, profile, say, show_code, table
 
-PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
-SIZES = {
-    "quick": dict(SEEDS=2, EPOCHS=4, NARROW_SEEDS=2),
-    "book": dict(SEEDS=3, EPOCHS=15, NARROW_SEEDS=5),
-    "paper": dict(SEEDS=10, EPOCHS=200, NARROW_SEEDS=20),
-}[PROFILE]
-SEEDS, EPOCHS, NARROW_SEEDS = SIZES["SEEDS"], SIZES["EPOCHS"], SIZES["NARROW_SEEDS"]
+PROFILE, SEEDS, EPOCHS, NARROW_SEEDS = profile(
+    quick=dict(SEEDS=2, EPOCHS=4, NARROW_SEEDS=2),
+    book=dict(SEEDS=3, EPOCHS=15, NARROW_SEEDS=5),
+    paper=dict(SEEDS=10, EPOCHS=200, NARROW_SEEDS=20),
+)
 DATA = ncbook.load_dataset("digits")
 C = DATA.num_classes
-
-
-def show_code(*objects):
-    display(Code("\n\n".join(inspect.getsource(o) for o in objects), language="python"))
 
 
 def run_seeds(**options):
     """One list of snapshots per seed, each from the start to the end of training."""
     recipes = [ncbook.Recipe(epochs=EPOCHS, seed=seed, **options) for seed in range(SEEDS)]
     return [list(ncbook.train(recipe, data=DATA)) for recipe in recipes]
-
-
-def median(values):
-    return float(torch.tensor(list(values), dtype=torch.float64).quantile(0.5))
 
 
 # %% [markdown]
@@ -79,12 +68,10 @@ runs = {"standard": run_seeds(head="cosine")}
 first, last = ({key: median(run[at].train[key] for run in runs["standard"]) for key in ("weight_equiangular", "nc3")}
                for at in (0, -1))
 assert last["weight_equiangular"] < first["weight_equiangular"] and last["nc3"] < first["nc3"] / 10
-display(
-    Markdown(
-        f"Between the start and epoch {EPOCHS}, the mean deviation of the rows' cosines from the simplex ETF's"
-        f" $-1/(C-1)$ falls from {first['weight_equiangular']:.3f} to {last['weight_equiangular']:.3f}, and the"
-        f" distance between classifier and class means, NC3, from {first['nc3']:.2f} to {last['nc3']:.4f} (medians of"
-        f" {SEEDS} seeds). The network is on its way to a classifier that we could have written down."))
+say(f"Between the start and epoch {EPOCHS}, the mean deviation of the rows' cosines from the simplex ETF's"
+    f" $-1/(C-1)$ falls from {first['weight_equiangular']:.3f} to {last['weight_equiangular']:.3f}, and the"
+    f" distance between classifier and class means, NC3, from {first['nc3']:.2f} to {last['nc3']:.4f} (medians of"
+    f" {SEEDS} seeds). The network is on its way to a classifier that we could have written down.")
 
 # %% [markdown]
 # All simplex ETFs have the same shape (chapter 02), so what is really learned is the orientation, and a network can
@@ -122,10 +109,8 @@ def loss_floor(num_classes, scale):
 
 rows = []
 for num_classes in (10, 100, 1000):
-    cells = [
-        f"{loss_floor(num_classes, s):.3g} ({100 * math.exp(-loss_floor(num_classes, s)):.3g}%)" for s in (1, 5, 10, 20)
-    ]
-    rows.append(f"| {num_classes} | " + " | ".join(cells) + " |")
+    floors = [loss_floor(num_classes, scale) for scale in (1, 5, 10, 20)]
+    rows.append([num_classes, *(f"{floor:.3g} ({100 * math.exp(-floor):.3g}%)" for floor in floors)])
 head = ncbook.FixedETFHead(64, C)
 z = torch.randn(200, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
 y = torch.arange(200) % C
@@ -135,9 +120,8 @@ for _ in range(300):
     reached = F.cross_entropy(head(z), y)
     reached.backward()
     free.step()
-display(
-    Markdown("Lowest cross-entropy, and in brackets the highest probability of the true class:\n\n"
-             "| classes | τ = 1 | τ = 5 | τ = 10 | τ = 20 |\n|---:|---:|---:|---:|---:|\n" + "\n".join(rows)))
+say("Lowest cross-entropy, and in brackets the highest probability of the true class:")
+table(["classes", "τ = 1", "τ = 5", "τ = 10", "τ = 20"], rows, text=0)
 print(f"free features, trained: loss {reached.item():.6f}, floor {loss_floor(C, 5):.6f}; largest angle to their vertex"
       f" {float((head.embed(z.detach()) / 5 * head.weight[y]).sum(1).clamp(-1, 1).arccos().rad2deg().max()):.2f}°")
 assert loss_floor(C, 5) - 1e-6 < reached.item() < loss_floor(C, 5) + 1e-4
@@ -169,8 +153,7 @@ assert loss_floor(C, 5) - 1e-6 < reached.item() < loss_floor(C, 5) + 1e-4
 # %%
 show_code(ncbook.dot_regression_loss)
 w, feature, target = (ncbook.simplex_etf(C, 64), torch.randn(1, 64, generator=torch.Generator().manual_seed(1)),
-                      torch.tensor([3]),
-                      )
+                      torch.tensor([3]))
 feature = (feature / feature.norm()).requires_grad_()
 ce_gradient = torch.autograd.grad(F.cross_entropy(feature @ w.T, target), feature)[0]
 dot_gradient = torch.autograd.grad(ncbook.dot_regression_loss(feature @ w.T, target), feature)[0]
@@ -210,8 +193,7 @@ angles, steps, ends = torch.linspace(0, 180, 91, dtype=torch.float64), 2500, {}
 for name, (scale, loss, colour, dash) in LOSSES.items():
     line = dict(color=colour, width=2.5, dash=dash)
     fig.add_scatter(x=angles.numpy(), y=force(angles.deg2rad(), scale, loss).numpy().round(4), mode="lines", name=name,
-                    line=line, row=1, col=1,
-                    )
+                    line=line, row=1, col=1)
     angle, path = math.radians(150), []
     for step in range(steps + 1):
         path.append(math.degrees(angle))
@@ -219,16 +201,9 @@ for name, (scale, loss, colour, dash) in LOSSES.items():
     ends[name] = path[-1]
     shown = [0] + sorted({int(10**(k / 10)) for k in range(34)} | {steps})
     fig.add_scatter(x=[0.1 * max(k, 0.5) for k in shown], y=[max(path[k], 1e-5) for k in shown], mode="lines",
-                    name=name, showlegend=False, line=line, row=1, col=2,
-                    )
-fig.update_layout(
-    template=plots.TEMPLATE, width=900, height=430, margin=dict(t=110,
-                                                                b=100), legend=dict(orientation="h", x=0, y=-0.22),
-    title=dict(text="Pulling a feature to its vertex",
-               subtitle=dict(text="C = 3, d = 2; gradient descent on the angle, with steps of 0.1"),
-               ),
-)
-fig.update_annotations(font=dict(size=14))
+                    name=name, showlegend=False, line=line, row=1, col=2)
+plots.finish(fig, "Pulling a feature to its vertex", "C = 3, d = 2; gradient descent on the angle, with steps of 0.1",
+             width=900, height=430, margin=dict(b=100), legend=dict(orientation="h", x=0, y=-0.22))
 fig.update_xaxes(title="angle to the vertex, degrees", dtick=60, row=1, col=1)
 fig.update_yaxes(title="dL/dθ", row=1, col=1)
 fig.update_xaxes(title="time (0.1 × steps)", type="log", exponentformat="power", dtick=1, row=1, col=2)
@@ -247,17 +222,15 @@ strength = {name: float(force(small[:1], s, loss) / small[:1]) for name, (s, los
 negative = angles[force(angles.deg2rad(), 5.0, F.cross_entropy) < -1e-9]
 assert negative.min() > 120
 assert abs(powers["dot regression, τ = 1"] - 3) < 0.01 and abs(powers["cross-entropy, τ = 5"] - 1) < 0.01
-display(
-    Markdown(
-        "The force of dot regression is $(1-\\cos\\theta)\\sin\\theta$: never negative, strongest at 120°, gone where the"
-        " feature has arrived. But look at how it ends. Near the vertex $L_{\\rm dot} \\approx \\theta^4/8$, so the force is"
-        f" cubic (measured: $\\theta^{{{powers['dot regression, τ = 1']:.2f}}}$), and what is left of the angle"
-        " shrinks only like $1/\\sqrt{t}$. Cross-entropy has a linear force, and so an exponential end, but with a"
-        f" rate that depends on $\\tau$: {strength['cross-entropy, τ = 1']:.2f} for $\\tau = 1$ and"
-        f" {strength['cross-entropy, τ = 5']:.4f} for $\\tau = 5$, where a confident softmax no longer asks for much."
-        " Which loss collapses faster is a matter of scale and patience; neither wins by definition.\n\n"
-        f"One more thing to remember from the left panel: beyond {float(negative.min()):.0f}° the force for $\\tau = 5$ is"
-        " negative and drives the feature *away* from its vertex. Section 7 meets this again."))
+say("The force of dot regression is $(1-\\cos\\theta)\\sin\\theta$: never negative, strongest at 120°, gone where the"
+    " feature has arrived. But look at how it ends. Near the vertex $L_{\\rm dot} \\approx \\theta^4/8$, so the force is"
+    f" cubic (measured: $\\theta^{{{powers['dot regression, τ = 1']:.2f}}}$), and what is left of the angle"
+    " shrinks only like $1/\\sqrt{t}$. Cross-entropy has a linear force, and so an exponential end, but with a"
+    f" rate that depends on $\\tau$: {strength['cross-entropy, τ = 1']:.2f} for $\\tau = 1$ and"
+    f" {strength['cross-entropy, τ = 5']:.4f} for $\\tau = 5$, where a confident softmax no longer asks for much."
+    " Which loss collapses faster is a matter of scale and patience; neither wins by definition.\n\n"
+    f"One more thing to remember from the left panel: beyond {float(negative.min()):.0f}° the force for $\\tau = 5$ is"
+    " negative and drives the feature *away* from its vertex. Section 7 meets this again.")
 
 # %% [markdown]
 # ## 4. A trap: dot regression with rows that move
@@ -335,11 +308,9 @@ for num_classes, dim, what in ((10, 64, "digits, this chapter"), (100, 512, "Res
                                (1000, 2048, "ResNet-50, 1,000 classes"),
                                ):
     mib = 4 * num_classes * dim / 2**20
-    rows.append(f"| {what} | {num_classes * dim:,} | {3 * mib:.3g} MiB | {mib:.3g} MiB |"
-                f" {4 * num_classes * (num_classes - 1) / 2 ** 20:.2g} MiB |")
-display(
-    Markdown("| classifier | numbers | learned, float32 | fixed | fixed, $d = C-1$ |\n|:---|---:|---:|---:|---:|\n" +
-             "\n".join(rows)))
+    rows.append([what, f"{num_classes * dim:,}", f"{3 * mib:.3g} MiB", f"{mib:.3g} MiB",
+                 f"{4 * num_classes * (num_classes - 1) / 2 ** 20:.2g} MiB"])
+table(["classifier", "numbers", "learned, float32", "fixed", "fixed, $d = C-1$"], rows)
 try:
     ncbook.FixedETFHead(768, 50_257)
 except ValueError as error:
@@ -361,40 +332,35 @@ except ValueError as error:
 runs["fixed"] = run_seeds(head="fixed")
 runs["fixed, dot"] = run_seeds(head="fixed", loss="dot_regression", scale=1.0)
 fig = plots.metric_curves(runs, ["accuracy", "nc1", "nc2_equiangular", "etf_distance", "nc3", "cosine_margin"],
-                          title="Learned and fixed classifiers on digits",
-                          )
+                          title="Learned and fixed classifiers on digits")
 fig
 
 
 # %%
-def ranges(method, key, split="train", digits=3):
-    values = [run[-1].__dict__[split][key] for run in runs[method]]
-    return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
-def results_table(methods):
-    lines = [
-        f"| {m} | {ranges(m, 'accuracy', 'test')} | {ranges(m, 'nc1')} | {ranges(m, 'nc2_equiangular')} |"
-        f" {ranges(m, 'etf_distance', digits=4)} |" for m in methods
-    ]
-    return (f"Epoch {EPOCHS}, median over {SEEDS} seeds (range):\n\n| head | test accuracy | NC1 | NC2, angles | ETF"
-            " distance |\n|:---|---:|---:|---:|---:|\n" + "\n".join(lines))
+def values(method, key, split="train"):
+    return [run[-1].row()[f"{split}_{key}"] for run in runs[method]]
 
 
 def middle(method, key, split="train"):
-    return median(getattr(run[-1], split)[key] for run in runs[method])
+    return median(values(method, key, split))
+
+
+def results_table(methods):
+    say(f"Epoch {EPOCHS}, median over {SEEDS} seeds (range):")
+    table(["head", "test accuracy, %", "NC1", "NC2, angles", "ETF distance"],
+          [[m, median_range(values(m, "accuracy", "test"), ".1f"), median_range(values(m, "nc1"), ".3f"),
+            median_range(values(m, "nc2_equiangular"), ".3f"), median_range(values(m, "etf_distance"), ".4f")]
+           for m in methods])
 
 
 gap = abs(middle("standard", "accuracy", "test") - middle("fixed", "accuracy", "test"))
-assert gap < 0.06 and middle("fixed", "etf_distance") < middle("standard", "etf_distance")
+assert gap < 6 and middle("fixed", "etf_distance") < middle("standard", "etf_distance")
 assert middle("standard", "nc3") < middle("fixed", "nc3")
 assert (middle("fixed, dot", "nc1") > middle("fixed", "nc1")
         and 0.5 < middle("fixed", "nc1") / middle("standard", "nc1") < 2)
-display(
-    Markdown(
-        results_table(runs) +
-        f"\n\nThe medians of *standard* and *fixed* differ by {100 * gap:.1f} points of test accuracy, on"
-        f" {len(DATA.test_targets)} test images, where a single image is {100 / len(DATA.test_targets):.1f} points."))
+results_table(runs)
+say(f"The medians of *standard* and *fixed* differ by {gap:.1f} points of test accuracy, on"
+    f" {len(DATA.test_targets)} test images, where a single image is {100 / len(DATA.test_targets):.1f} points.")
 
 # %% [markdown]
 # In accuracy the methods are as good as equal, as the papers found on balanced data. The geometry tells them apart.
@@ -416,11 +382,9 @@ display(
 # %%
 runs["fixed, d = 9"] = run_seeds(head="fixed", feature_dim=C - 1)
 gap = abs(middle("fixed", "accuracy", "test") - middle("fixed, d = 9", "accuracy", "test"))
-assert gap < 0.06
-display(
-    Markdown(
-        results_table(["fixed", "fixed, d = 9"]) +
-        f"\n\nThe medians of test accuracy differ by {100 * gap:.1f} points."))
+assert gap < 6
+results_table(["fixed", "fixed, d = 9"])
+say(f"The medians of test accuracy differ by {gap:.1f} points.")
 
 # %% [markdown]
 # Nine features are enough for ten digits, which agrees with what the papers report. It would be tempting to conclude
@@ -442,10 +406,9 @@ def narrow_run(dim, scale, seed):
 settings = [(2, 5.0), (3, 5.0), (2, 1.0)]
 narrow = {setting: [narrow_run(*setting, seed) for seed in range(NARROW_SEEDS)] for setting in settings}
 solved = {setting: sum(a > 0.95 for a in accuracies) for setting, accuracies in narrow.items()}
-lines = [f"| {dim} | {scale:g} | {solved[dim, scale]} |" for dim, scale in settings]
-display(
-    Markdown(f"Three classes, cross-entropy, fixed ETF:\n\n| d | τ | seeds of {NARROW_SEEDS} that succeed"
-             " |\n|---:|---:|---:|\n" + "\n".join(lines)))
+say("Three classes, cross-entropy, fixed ETF:")
+table(["d", "τ", f"seeds of {NARROW_SEEDS} that succeed"], [[*setting, count] for setting, count in solved.items()],
+      text=0)
 assert solved[2, 5.0] <= NARROW_SEEDS / 2 and solved[3, 5.0] == solved[2, 1.0] == NARROW_SEEDS
 
 # %% [markdown]
@@ -465,47 +428,22 @@ colours, vertices = plots.class_colors(3), flat.head.weight
 
 
 def dots(shot):
-    at = shot.features[:120] / 5 * jitter[:, None]
-    return go.Scatter(x=at[:, 0].numpy().round(3), y=at[:, 1].numpy().round(3))
+    return plots.xyz(shot.features[:120] / 5 * jitter[:, None])
 
 
-fig = go.Figure(dots(shots[-1]))
-fig.data[0].update(mode="markers", name="features", hoverinfo="skip",
-                   marker=dict(size=6, opacity=0.6, color=[colours[int(t)] for t in shots[0].targets[:120]]),
-                   )
-fig.frames = [go.Frame(name=str(k), traces=[0], data=[dots(shot)]) for k, shot in enumerate(shots)]
+fig = go.Figure(go.Scatter(mode="markers", name="features", hoverinfo="skip", marker=dict(
+    size=6, opacity=0.6, color=[colours[int(t)] for t in shots[0].targets[:120]])))
 turn = torch.linspace(0, 2 * math.pi, 73)
 fig.add_scatter(x=turn.cos().numpy().round(3), y=turn.sin().numpy().round(3), mode="lines", line=dict(color="#D2D2D2"),
-                hoverinfo="skip", showlegend=False,
-                )
+                hoverinfo="skip", showlegend=False)
 for c in range(3):
     fig.add_scatter(x=[0, float(vertices[c, 0])], y=[0, float(vertices[c, 1])], mode="lines+markers",
                     name=f"vertex of “{THREE.class_names[c]}”", line=dict(color=colours[c], width=2),
-                    marker=dict(size=[0, 16], symbol="diamond-open", line=dict(width=2)),
-                    )
-still = dict(mode="immediate", frame=dict(duration=0, redraw=False), transition=dict(duration=0))
-moving = dict(mode="immediate", fromcurrent=True, frame=dict(duration=250, redraw=False), transition=dict(duration=150))
-labels = [f"step {shot.step}, accuracy {shot.train['accuracy']:.2f}" for shot in shots]
-fig.update_layout(
-    template=plots.TEMPLATE, width=720, height=600, margin=dict(b=130),
-    title=dict(text="Three digits in the plane, and a fixed simplex ETF",
-               subtitle=dict(text="normalised features in the plane, no projection; spread outwards only to be seen"),
-               ),
-    sliders=[
-        dict(steps=[dict(label=label, method="animate", args=[[str(k)], still]) for k, label in enumerate(labels)],
-             active=len(shots) - 1, x=0.38, len=0.62, y=0, yanchor="top", pad=dict(t=36), ticklen=0, minorticklen=0,
-             font=dict(color="rgba(0,0,0,0)"), currentvalue=dict(font=dict(size=14, color="#222222")),
-             )
-    ], updatemenus=[
-        dict(
-            type="buttons", direction="left", x=0, xanchor="left", y=0, yanchor="top", pad=dict(t=52), showactive=False,
-            buttons=[
-                dict(label="▶ Play", method="animate", args=[None, moving]),
-                dict(label="❚❚ Pause", method="animate", args=[[None], still]),
-            ],
-        )
-    ],
-)
+                    marker=dict(size=[0, 16], symbol="diamond-open", line=dict(width=2)))
+plots.finish(fig, "Three digits in the plane, and a fixed simplex ETF",
+             "normalised features in the plane, no projection; spread outwards only to be seen", width=720, height=520)
+plots.animate(fig, [f"step {shot.step}, accuracy {shot.train['accuracy']:.2f}" for shot in shots],
+              [{"features": dots(shot)} for shot in shots], milliseconds=250, transition=150, below=36, left=0.38)
 fig.update_xaxes(range=[-1.35, 1.35])
 fig.update_yaxes(range=[-1.35, 1.35], scaleanchor="x")
 fig
@@ -515,10 +453,8 @@ away = (shots[-1].features / 5 * vertices[shots[-1].targets]).sum(1).clamp(-1, 1
 medians = {c: float(away[shots[-1].targets == c].median()) for c in range(3)}
 worst = max(medians, key=medians.get)
 others = " and ".join(f"{angle:.0f}°" for c, angle in medians.items() if c != worst)
-display(
-    Markdown(
-        f"At the end the class “{THREE.class_names[worst]}” has a median angle of {medians[worst]:.0f}° to its vertex,"
-        f" the other two of {others}. Accuracy: {shots[-1].train['accuracy']:.2f}."))
+say(f"At the end the class “{THREE.class_names[worst]}” has a median angle of {medians[worst]:.0f}° to its vertex,"
+    f" the other two of {others}. Accuracy: {shots[-1].train['accuracy']:.2f}.")
 assert medians[worst] > 60
 
 # %% [markdown]
@@ -556,16 +492,14 @@ def curvature_at_antipode(num_classes, dim, scale, inside):
     return float(curvature)
 
 
-lines = []
+rows = []
 for num_classes, scale in ((3, 1.0), (3, 5.0), (5, 5.0), (10, 5.0)):
     within = curvature_at_antipode(num_classes, num_classes - 1, scale, True)
     outside = curvature_at_antipode(num_classes, num_classes, scale, False)
     assert (within > 0) == (scale > num_classes - 1) and outside < 0
-    lines.append(f"| {num_classes} | {scale:g} | {within:+.2f} | {outside:+.2f} |"
-                 f" {'local minimum' if within > 0 else 'no trap'} |")
-display(
-    Markdown("Curvature of the loss opposite to the vertex:\n\n| C | τ | inside the span | outside | if $d = C-1$"
-             " |\n|---:|---:|---:|---:|:---|\n" + "\n".join(lines)))
+    rows.append([num_classes, scale, f"{within:+.2f}", f"{outside:+.2f}", "local minimum" if within > 0 else "no trap"])
+say("Curvature of the loss opposite to the vertex:")
+table(["C", "τ", "inside the span", "outside", "if $d = C-1$"], rows, text=0)
 
 # %% [markdown]
 # With $\tau = 5$, up to five classes have the trap, and ten do not, which is why nine dimensions were enough above. The
@@ -626,12 +560,11 @@ assert max(travel["nearest"]) < min(
 fig
 
 # %%
-display(
-    Markdown(f"The canonical vertices are {median(travel['canonical']):.0f}° away. That is no accident but what chance"
-             " gives: in 64 dimensions a random direction is nearly orthogonal to any other. Even the best of all"
-             f" {math.factorial(C):,} ways to hand out the ten vertices only saves"
-             f" {median(travel['canonical']) - median(travel['best renaming']):.0f}°. An ETF that may turn freely lies"
-             f" {median(travel['nearest']):.0f}° away, and the rest is shape, not orientation."))
+say(f"The canonical vertices are {median(travel['canonical']):.0f}° away. That is no accident but what chance"
+    " gives: in 64 dimensions a random direction is nearly orthogonal to any other. Even the best of all"
+    f" {math.factorial(C):,} ways to hand out the ten vertices only saves"
+    f" {median(travel['canonical']) - median(travel['best renaming']):.0f}°. An ETF that may turn freely lies"
+    f" {median(travel['nearest']):.0f}° away, and the rest is shape, not orientation.")
 
 # %% [markdown]
 # Do these degrees cost anything? Train from the same initial weights, with the same batches, towards each of the four.
@@ -647,31 +580,22 @@ for name, (colour, dash) in style.items():
     smooth = losses.quantile(0.5, dim=0).unfold(0, 3, 1).mean(1)
     early_loss[name], later_loss[name] = float(losses[:, :losses.shape[1] // 2].mean()), float(losses[:, -10:].mean())
     fig.add_scatter(x=list(range(2, 2 + len(smooth))), y=smooth.numpy().round(4), mode="lines", name=name,
-                    line=dict(color=colour, width=2.5, dash=dash),
-                    )
+                    line=dict(color=colour, width=2.5, dash=dash))
 fig.add_hline(y=loss_floor(C, 5), line=dict(color="#999999", width=1, dash="dot"))
 fig.add_annotation(x=1, xref="paper", xanchor="right", y=math.log10(loss_floor(C, 5)), yanchor="bottom",
-                   text="floor of the loss", showarrow=False, font=dict(color="#666666"),
-                   )
-fig.update_layout(
-    template=plots.TEMPLATE, width=760, height=420,
-    title=dict(text="The first two epochs, towards four orientations",
-               subtitle=dict(text=f"training loss, median of {SEEDS} seeds, mean of 3 steps"),
-               ),
-)
+                   text="floor of the loss", showarrow=False, font=dict(color="#666666"))
+plots.finish(fig, "The first two epochs, towards four orientations",
+             f"training loss, median of {SEEDS} seeds, mean of 3 steps", height=420)
 fig.update_xaxes(title="step")
 fig.update_yaxes(title="cross-entropy", type="log", tickvals=[0.05, 0.1, 0.2, 0.5, 1, 2], range=[-1.65, 0.5])
 assert early_loss["opposite"] - early_loss["nearest"] > 2 * (later_loss["opposite"] - later_loss["nearest"]) > 0
 fig
 
 # %%
-display(
-    Markdown("Mean loss of the first epoch: " + ", ".join(f"{value:.2f} for *{name}*"
-                                                          for name, value in early_loss.items()) +
-             ". In the last ten steps of the second: " + ", ".join(f"{value:.2f} for *{name}*"
-                                                                   for name, value in later_loss.items()) +
-             ". The worse the orientation, the later the loss falls; by the end of the second epoch, most of the"
-             " difference is gone."))
+said = [", ".join(f"{value:.2f} for *{name}*" for name, value in loss.items()) for loss in (early_loss, later_loss)]
+say(f"Mean loss of the first epoch: {said[0]}. In the last ten steps of the second: {said[1]}"
+    ". The worse the orientation, the later the loss falls; by the end of the second epoch, most of the"
+    " difference is gone.")
 
 # %% [markdown]
 # So the price is real, and on this problem it is small: the last layer of the network is linear, and it learns a
@@ -697,13 +621,11 @@ def turned(run):
 shares = [median(inside(run[at]) for run in runs["fixed"]) for at in (0, -1)]
 journeys = {name: median(map(turned, runs[name])) for name in ("standard", "fixed")}
 assert shares[0] < 0.5 < 0.8 < shares[1] and journeys["standard"] < journeys["fixed"]
-display(
-    Markdown(
-        f"Share of the features' squared length inside the ETF's {C - 1} coordinates: {100 * shares[0]:.0f}% at the"
-        f" start ({C - 1}/64 would be {100 * (C - 1) / 64:.0f}%), {100 * shares[1]:.0f}% at the end.\n\nThe nearest"
-        f" vertices turn by {journeys['fixed']:.0f}° with the fixed classifier and by {journeys['standard']:.0f}° with"
-        " the learned one. The learned classifier goes to meet the features, but it too starts from a random place,"
-        " and the features travel most of the way."))
+say(f"Share of the features' squared length inside the ETF's {C - 1} coordinates: {100 * shares[0]:.0f}% at the"
+    f" start ({C - 1}/64 would be {100 * (C - 1) / 64:.0f}%), {100 * shares[1]:.0f}% at the end.\n\nThe nearest"
+    f" vertices turn by {journeys['fixed']:.0f}° with the fixed classifier and by {journeys['standard']:.0f}° with"
+    " the learned one. The learned classifier goes to meet the features, but it too starts from a random place,"
+    " and the features travel most of the way.")
 
 # %% [markdown]
 # Neither way uses what the network knows at the start: where its class means *are*. The nearest simplex ETF does, at
@@ -746,15 +668,10 @@ fig, rare = go.Figure(), {}
 for energy, colour, dash in ((5, "#D55E00", "solid"), (10, "#8A5A2B", "dash"), (25, "#CC79A7", "dot")):
     rare[energy] = [mean_cosine_of(layer_peeled(float(ratio), energy)[3:]) for ratio in ratios]
     fig.add_scatter(x=ratios, y=[round(c, 4) for c in rare[energy]], mode="lines+markers",
-                    name=f"learned, E<sub>H</sub> = {energy}", line=dict(color=colour, width=2.5, dash=dash),
-                    )
+                    name=f"learned, E<sub>H</sub> = {energy}", line=dict(color=colour, width=2.5, dash=dash))
 fig.add_scatter(x=[1, 1000], y=[-0.2, -0.2], mode="lines", name="fixed ETF", line=dict(color="#E69F00", width=3))
-fig.update_layout(
-    template=plots.TEMPLATE, width=760, height=400,
-    title=dict(text="Minority collapse of a learned classifier",
-               subtitle=dict(text="unconstrained features, C = 6; cosine between the rows of rare classes"),
-               ),
-)
+plots.finish(fig, "Minority collapse of a learned classifier",
+             "unconstrained features, C = 6; cosine between the rows of rare classes", height=400)
 fig.update_xaxes(title="imbalance ratio R", type="log", exponentformat="power", dtick=1)
 fig.update_yaxes(title="cosine between rare classes", range=[-0.35, 1.1])
 assert all(abs(curve[0] + 0.2) < 1e-3 for curve in rare.values()) and rare[5][-1] > 0.999

@@ -27,35 +27,28 @@
 # - how all this becomes a classifier head that takes the place of a model's last `nn.Linear`.
 
 # %%
-import inspect
 import math
-import os
 import time
 
 import plotly.graph_objects as go
 import torch
-from IPython.display import Code, Markdown, display
 from plotly.subplots import make_subplots
 
 import ncbook
 from ncbook import etf, live, plots
+from ncbook.book import profile, say, show_code, table
 
-PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
-SIZES = {  #      solver problem, problems timed with the solver, one more without, epochs of training
-    "quick": dict(PROBLEM=(10, 16), TIMED=[(4, 8), (10, 32)], LARGE=(200, 256), EPOCHS=5),
-    "book": dict(PROBLEM=(10, 32), TIMED=[(4, 8), (10, 32), (30, 64)], LARGE=(1000, 1024), EPOCHS=20),
-    "paper": dict(PROBLEM=(10, 512), TIMED=[(10, 512), (100, 512)], LARGE=(1000, 2048), EPOCHS=200),
-}[PROFILE]
-PROBLEM, TIMED, LARGE, EPOCHS = (SIZES[key] for key in ("PROBLEM", "TIMED", "LARGE", "EPOCHS"))
+# PROBLEM: for the solver, TIMED: problems timed with the solver, LARGE: one more without
+PROFILE, PROBLEM, TIMED, LARGE, EPOCHS = profile(
+    quick=dict(PROBLEM=(10, 16), TIMED=[(4, 8), (10, 32)], LARGE=(200, 256), EPOCHS=5),
+    book=dict(PROBLEM=(10, 32), TIMED=[(4, 8), (10, 32), (30, 64)], LARGE=(1000, 1024), EPOCHS=20),
+    paper=dict(PROBLEM=(10, 512), TIMED=[(10, 512), (100, 512)], LARGE=(1000, 2048), EPOCHS=200),
+)
 SEED = 0
 
 
 def gaussian(*shape, seed=SEED, dtype=torch.float64):
     return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
-
-
-def show_code(*objects):
-    display(Code("\n\n".join(inspect.getsource(o) for o in objects), language="python"))
 
 
 # %% [markdown]
@@ -109,9 +102,8 @@ for column, frame in enumerate((canonical, nearest), start=1):
 for name, symbol in (("class means, normalised", "circle"), ("vertex of the same class", "diamond-open")):
     fig.add_scatter(x=[None], y=[None], mode="markers", name=name,
                     marker=dict(symbol=symbol, size=12, color="#666666", line=dict(color="#666666", width=2)))
-fig.update_layout(template=plots.TEMPLATE, title="Three class means and two simplex ETFs", width=820, height=480,
-                  legend=dict(orientation="h", x=0, y=-0.16), margin=dict(t=96, b=80))
-fig.update_annotations(font=dict(size=14))
+plots.finish(fig, "Three class means and two simplex ETFs", width=820, height=480,
+             legend=dict(orientation="h", x=0, y=-0.16), margin=dict(b=80))
 fig.update_xaxes(range=[-0.75, 0.75], constrain="domain")
 fig.update_yaxes(range=[-0.75, 0.6], scaleanchor="x", constrain="domain")
 fig.update_yaxes(scaleanchor="x2", col=2)
@@ -260,11 +252,10 @@ assert max(values) - min(values) < 1e-10
 
 # %%
 rows = [(c, 1e-3 * (c - 1) / 2) for c in (2, 10, 100, 1000)]
-table = "| classes $C$ | relative pull $\\rho$ of $\\delta = 10^{-3}$ | share of a turn that the classifier follows |\n"
-table += "|---:|---:|---:|\n"
-table += "\n".join(f"| {c} | {100 * rho:.3g}% | {100 / (1 + rho):.3g}% |" for c, rho in rows)
+table(["classes $C$", "relative pull $\\rho$ of $\\delta = 10^{-3}$", "share of a turn that the classifier follows"],
+      [[c, f"{100 * rho:.3g}%", f"{100 / (1 + rho):.3g}%"] for c, rho in rows], text=0)
 assert math.isclose(etf.PROXIMAL, dict(rows)[10])
-display(Markdown(f"{table}\n\nThe default here: $\\rho$ = {100 * etf.PROXIMAL:.3g}% for every $C$."))
+say(f"The default here: $\\rho$ = {100 * etf.PROXIMAL:.3g}% for every $C$.")
 
 # %% [markdown]
 # The last column is for class means that are an exact ETF turned a little away from $V_{\rm prev}$: by an angle
@@ -355,9 +346,8 @@ fig.add_scatter(x=[a for a, _ in visited], y=solution.cost, mode="markers+text",
                 marker=dict(symbol="diamond", size=11, color="#0072B2", line=dict(color="white", width=1)))
 fig.add_scatter(x=[angle_of(nearest)[0]], y=[squared_distance(triangle, nearest)], mode="markers", name="closed form",
                 marker=dict(symbol="star-open", size=20, color="#D55E00", line=dict(color="#D55E00", width=2)))
-fig.update_layout(template=plots.TEMPLATE, width=760, height=430,
-                  title=dict(text="All simplex ETFs of three classes in the plane", subtitle=dict(
-                      text="squared distance to the class means; numbers count the solver's iterations")))
+plots.finish(fig, "All simplex ETFs of three classes in the plane",
+             "squared distance to the class means; numbers count the solver's iterations", height=430)
 fig.update_xaxes(title="angle θ of the frame, degrees", dtick=60, range=[-180, 180])
 fig.update_yaxes(title="squared distance", rangemode="tozero")
 assert all(mirrored for _, mirrored in visited) and min(curves[False]) > solution.cost[-1] + 0.1
@@ -439,15 +429,14 @@ def closed_form_step(class_means):
     ncbook.nearest_simplex_etf(leaf)[:, 0].sum().backward()
 
 
-table = "| classes | dimensions | solver | closed form, forward and backward |\n|---:|---:|---:|---:|\n"
+rows = []
 for c, dimensions in [*TIMED, LARGE]:
     class_means = gaussian(c, dimensions, dtype=torch.float32)
     closed = best_time(lambda: closed_form_step(class_means), repeats=3 if c < 500 else 1)
     solver = best_time(lambda: ncbook.riemannian_nearest_etf(class_means), 1) if (c, dimensions) != LARGE else None
     assert solver is None or solver > closed
-    shown = "not tried" if solver is None else milliseconds(solver)
-    table += f"| {c} | {dimensions} | {shown} | {milliseconds(closed)} |\n"
-display(Markdown(table))
+    rows.append([c, dimensions, "not tried" if solver is None else milliseconds(solver), milliseconds(closed)])
+table(["classes", "dimensions", "solver", "closed form, forward and backward"], rows, text=0)
 
 # %% [markdown]
 # ## 6. The gradient
@@ -542,13 +531,12 @@ def size(entries):
         value /= 1000
 
 
-dim = 2048
-table = "| classes $C$ | constraint Jacobian $\\frac{C(C+1)}2 \\times dC$ | commutation matrix $C^2 \\times C^2$ "
-table += "| saved for (5): $U$, $S$, $V$ |\n|---:|---:|---:|---:|\n"
+dim, rows = 2048, []
 for c in (10, 100, 1000):
     jacobian, ours = c * (c + 1) // 2 * dim * c, dim * (c - 1) + (c - 1) + (c - 1) ** 2
-    table += f"| {c} | {size(jacobian)} | {size(c**4)} | {size(ours)} |\n"
-display(Markdown(table))
+    rows.append([c, size(jacobian), size(c**4), size(ours)])
+table(["classes $C$", "constraint Jacobian $\\frac{C(C+1)}2 \\times dC$", "commutation matrix $C^2 \\times C^2$",
+       "saved for (5): $U$, $S$, $V$"], rows, text=0)
 assert 3.9e12 < 4 * 1000**4 < 4.2e12 and 4e12 < 4 * 500500 * dim * 1000 < 4.2e12
 
 # %% [markdown]
@@ -637,9 +625,8 @@ for (name, values), style in zip(errors.items(), (("#D55E00", "dash", "triangle-
     fig.add_scatter(x=epsilons, y=[float(f"{v:.3g}") if math.isfinite(v) else None for v in values], name=name,
                     mode="lines+markers", line=dict(color=style[0], dash=style[1], width=2),
                     marker=dict(symbol=style[2], size=9, color=style[0]))
-fig.update_layout(template=plots.TEMPLATE, width=760, height=400,
-                  title=dict(text="Error of the float32 gradient near an exact ETF",
-                             subtitle=dict(text="relative to the declarative node's solution in float64")))
+plots.finish(fig, "Error of the float32 gradient near an exact ETF",
+             "relative to the declarative node's solution in float64", height=400)
 fig.update_xaxes(title="distance ε from the exact ETF (training goes to the right)", type="log",
                  autorange="reversed", exponentformat="e")
 fig.update_yaxes(title="relative error", type="log", exponentformat="e", dtick=2)

@@ -27,26 +27,23 @@
 
 # %%
 import copy
-import inspect
 import io
-import os
 from collections import defaultdict
 
 import plotly.graph_objects as go
 import torch
-from IPython.display import Code, Markdown, display
 from plotly.subplots import make_subplots
 
 import ncbook
 from ncbook import plots
+from ncbook.book import median_range, profile, say, show_code, table
 
-PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
-SIZES = {  #      epochs of each run, seeds where seeds are compared, batch sizes, repeats of the simulation
-    "quick": dict(EPOCHS=2, SEEDS=1, BATCHES=(16, 64, 256), REPEATS=500),
-    "book": dict(EPOCHS=8, SEEDS=3, BATCHES=(16, 64, 256), REPEATS=2000),
-    "paper": dict(EPOCHS=100, SEEDS=5, BATCHES=(16, 64, 256), REPEATS=10000),
-}[PROFILE]
-EPOCHS, SEEDS, BATCHES, REPEATS = (SIZES[key] for key in ("EPOCHS", "SEEDS", "BATCHES", "REPEATS"))
+# EPOCHS: of each run, SEEDS: where seeds are compared, BATCHES: batch sizes, REPEATS: of the simulation
+PROFILE, EPOCHS, SEEDS, BATCHES, REPEATS = profile(
+    quick=dict(EPOCHS=2, SEEDS=1, BATCHES=(16, 64, 256), REPEATS=500),
+    book=dict(EPOCHS=8, SEEDS=3, BATCHES=(16, 64, 256), REPEATS=2000),
+    paper=dict(EPOCHS=100, SEEDS=5, BATCHES=(16, 64, 256), REPEATS=10000),
+)
 ALPHA = 0.1  # of the average with a constant weight, which is here for comparison
 SEED = 0
 DEVICE = "cpu"  # the networks are so small that nothing is faster
@@ -56,16 +53,7 @@ STYLES = {  # colour, dash
     f"constant α = {ALPHA}": ("#009E73", "dashdot"),
 }
 NAMES = tuple(STYLES)
-
-
-def show_code(*objects):
-    display(Code("\n\n".join(inspect.getsource(o) for o in objects), language="python"))
-
-
-def finish(fig, title, height=420):
-    fig.update_layout(template=plots.TEMPLATE, width=860, height=height, margin=dict(t=96, b=90), title=title,
-                      legend=dict(orientation="h", x=0, y=-0.2))
-    fig.update_annotations(font=dict(size=14))
+WIDE = dict(width=860, height=420, margin=dict(b=90), legend=dict(orientation="h", x=0, y=-0.2))
 
 
 def add_line(fig, x, y, name, styles=STYLES, **cell):
@@ -105,8 +93,8 @@ show_code(ncbook.ClassMeanAverage.forward)
 
 # %%
 floor_at = next(t for t in range(1, 10**6) if 2 / (t + 1) <= 1e-4)
-display(Markdown(f"The floor $10^{{-4}}$ is reached at update $t$ = {floor_at:,}. With 22 batches an epoch, as the "
-                 f"digits have at a batch size of 64, that is after {floor_at / 22:,.0f} epochs."))
+say(f"The floor $10^{{-4}}$ is reached at update $t$ = {floor_at:,}. With 22 batches an epoch, as the "
+    f"digits have at a batch size of 64, that is after {floor_at / 22:,.0f} epochs.")
 assert floor_at == 19_999
 
 # %% [markdown]
@@ -152,9 +140,8 @@ assert abs(weights["ramp (ema)"][T // 2:].sum() - 0.75) < 1 / T
 fig = go.Figure()
 for name in NAMES[1:]:
     add_line(fig, s, weights[name], name)
-fig.update_layout(template=plots.TEMPLATE, width=760, height=380,
-                  title=dict(text=f"What an average remembers after {T} batches",
-                             subtitle=dict(text="weight of each batch; every curve sums to 1")))
+plots.finish(fig, f"What an average remembers after {T} batches", "weight of each batch; every curve sums to 1",
+             height=380)
 fig.update_xaxes(title="batch s")
 fig.update_yaxes(title="weight", rangemode="tozero")
 fig
@@ -214,7 +201,7 @@ for column, values in enumerate((bias, scatter, rmse), start=1):
     for name in NAMES:
         if column > 1 or name != "batch alone":
             add_line(fig, [t + 1 for t in shown], [values[name][t] for t in shown], name, row=1, col=column)
-finish(fig, f"Tracking a target that moves, then settles ({REPEATS:,} runs)")
+plots.finish(fig, f"Tracking a target that moves, then settles ({REPEATS:,} runs)", **WIDE)
 fig.update_xaxes(title="batch")
 fig.update_yaxes(rangemode="tozero", range=[0, 0.6])
 middle, end = steps // 8, steps - 1
@@ -288,7 +275,7 @@ fig = make_subplots(1, len(BATCHES), shared_yaxes=True, horizontal_spacing=0.04,
 for column, size in enumerate(BATCHES, start=1):
     for name in NAMES:
         add_line(fig, epochs_at[size], errors[size][name], name, row=1, col=column)
-finish(fig, "How far the averages are from the true class means")
+plots.finish(fig, "How far the averages are from the true class means", **WIDE)
 fig.update_xaxes(title="epoch")
 fig.update_yaxes(type="log", exponentformat="e", dtick=1)
 fig.update_yaxes(title="relative distance", col=1)
@@ -301,9 +288,8 @@ def late(size, name):
     return sum(values[-len(values) // 4:]) / len(values[-len(values) // 4:])
 
 
-table = "| batch size | " + " | ".join(NAMES) + " |\n" + "|---:" * (1 + len(NAMES)) + "|\n"
-table += "\n".join(f"| {size} | " + " | ".join(f"{late(size, name):.3f}" for name in NAMES) + " |" for size in BATCHES)
-display(Markdown("Relative distance to the true class means, mean over the last quarter of the run:\n\n" + table))
+say("Relative distance to the true class means, mean over the last quarter of the run:")
+table(["batch size", *NAMES], [[size, *(late(size, name) for name in NAMES)] for size in BATCHES], text=0)
 small, large = BATCHES[0], BATCHES[-1]
 assert all(late(size, "ramp (ema)") < late(size, "cumulative") for size in BATCHES)
 assert max(late(small, name) for name in NAMES[1:]) < late(small, "batch alone")
@@ -354,7 +340,7 @@ shown = range(1, len(epochs_of), max(1, len(epochs_of) // 80))
 for column, values in enumerate((turn, off), start=1):
     for name in NAMES:
         add_line(fig, [epochs_of[i] for i in shown], [values[name][i] for i in shown], name, row=1, col=column)
-finish(fig, "How the nearest ETF turns, batch size 64")
+plots.finish(fig, "How the nearest ETF turns, batch size 64", **WIDE)
 fig.update_xaxes(title="epoch")
 ticks = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 fig.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{t:g}°" for t in ticks])
@@ -392,20 +378,11 @@ for index, name in enumerate(NAMES):
         results.setdefault(name, []).append((shot.test["accuracy"], shot.train["nc1"], shot.train["nc3"]))
 
 
-def median_and_range(values, form):
-    low, middle, high = min(values), sorted(values)[len(values) // 2], max(values)
-    shown = [format(value, form) for value in (middle, low, high)]
-    return shown[0] if len(values) == 1 else f"{shown[0]} ({shown[1]} to {shown[2]})"
-
-
-table = "| average in the head | test accuracy | nc1 | nc3 |\n|---|---:|---:|---:|\n"
-for name, values in results.items():
-    accuracy, nc1, nc3 = zip(*values)
-    table += (f"| {name} | {median_and_range(accuracy, '.1%')} | {median_and_range(nc1, '.3f')} "
-              f"| {median_and_range(nc3, '.4f')} |\n")
+say(f"After {EPOCHS} epochs, {SEEDS} seed(s), median and range:")
+table(["average in the head", "test accuracy", "nc1", "nc3"],
+      [[name, *map(median_range, zip(*values), (".1%", ".3f", ".4f"))] for name, values in results.items()])
 ratio = sorted(v[2] for v in results[NAMES[0]])[SEEDS // 2] / sorted(v[2] for v in results[NAMES[2]])[SEEDS // 2]
-display(Markdown(f"After {EPOCHS} epochs, {SEEDS} seed(s), median and range:\n\n" + table
-                 + f"\n\nThe `nc3` of the batch alone is {ratio:.2g} times that of the ramp."))
+say(f"The `nc3` of the batch alone is {ratio:.2g} times that of the ramp.")
 assert all(accuracy > 0.9 for values in results.values() for accuracy, _, _ in values)
 
 # %% [markdown]
@@ -421,8 +398,8 @@ assert all(accuracy > 0.9 for values in results.values() for accuracy, _, _ in v
 
 # %%
 rows = [(10, 16), (10, 64), (10, 256), (100, 256), (1000, 256)]
-display(Markdown("| classes | batch size | classes absent from a batch, expected |\n|---:|---:|---:|\n" + "\n".join(
-    f"| {c} | {b} | {c * (1 - 1 / c) ** b:.3g} |" for c, b in rows)))
+table(["classes", "batch size", "classes absent from a batch, expected"],
+      [[c, b, c * (1 - 1 / c) ** b] for c, b in rows], text=0)
 
 # %% [markdown]
 # So absence is either rare or the rule, and an average needs an answer for it. `ClassMeanAverage` does the obvious: a
@@ -507,7 +484,7 @@ shown = [*range(1, GAP - 5, 5), *range(GAP - 5, GAP + 6), *range(GAP + 6, STEPS 
 for column, values in enumerate((distance, vertex), start=1):
     for name in RULES:
         add_line(fig, shown, [values[name][i - 1] for i in shown], name, RULE_STYLES, row=1, col=column)
-finish(fig, f"Class 9, absent from batch {GAP} alone")
+plots.finish(fig, f"Class 9, absent from batch {GAP} alone", **WIDE)
 fig.update_xaxes(title="batch")
 fig.update_yaxes(rangemode="tozero")
 before, at, end = GAP - 2, GAP - 1, STEPS - 1
@@ -519,13 +496,12 @@ fig
 lost = distance["fill, with memory"], vertex["fill, with memory"]
 back = next((i for i in range(at, STEPS) if lost[0][i] < 0.2), STEPS) - at
 turned = next((i for i in range(at, STEPS) if lost[1][i] < 5), STEPS) - at
-display(Markdown(
-    f"With *keep* nothing happens. *Fill* mixes a small share of the centre in, the newest batch's weight: the "
+say(f"With *keep* nothing happens. *Fill* mixes a small share of the centre in, the newest batch's weight: the "
     f"distance goes from {distance['fill'][before]:.3f} to {distance['fill'][at]:.3f}. With *fill, with memory* the "
     f"average of class 9 is gone in one step, distance {lost[0][at]:.2f}, and its vertex turns by {lost[1][at]:.0f} "
     f"degrees. The average comes back only as fast as averages forget: its distance is below 0.2 after {back} more "
     f"batches. The vertex is within 5 degrees after {turned}, since the nearest ETF looks at directions, and a small "
-    f"share of the right mean already points the right way."))
+    f"share of the right mean already points the right way.")
 assert back < STEPS - at and turned < back
 
 # %% [markdown]
@@ -552,13 +528,10 @@ for name, rule in RULES.items():
         outcome.setdefault(name, []).append((shot.test["accuracy"], float(off_by), shot.train["nc3"]))
 
 absent = (1 - RARE / len(rare.train_targets)) ** 64
-table = "| rule | test accuracy, all classes | average of class 9, relative distance | nc3 |\n|---|---:|---:|---:|\n"
-for name, values in outcome.items():
-    accuracy, off_by, nc3 = zip(*values)
-    table += (f"| {name} | {median_and_range(accuracy, '.1%')} | {median_and_range(off_by, '.2f')} "
-              f"| {median_and_range(nc3, '.3f')} |\n")
-display(Markdown(f"Class 9 has {RARE} training samples and is absent from {absent:.0%} of the batches. "
-                 f"{EPOCHS} epochs, {SEEDS} seed(s), median and range:\n\n" + table))
+say(f"Class 9 has {RARE} training samples and is absent from {absent:.0%} of the batches. "
+    f"{EPOCHS} epochs, {SEEDS} seed(s), median and range:")
+table(["rule", "test accuracy, all classes", "average of class 9, relative distance", "nc3"],
+      [[name, *map(median_range, zip(*values), (".1%", ".2f", ".3f"))] for name, values in outcome.items()])
 distances = {name: [off_by for _, off_by, _ in values] for name, values in outcome.items()}
 assert max(distances["keep"]) < min(distances["fill"]) < max(distances["fill, with memory"])
 

@@ -29,10 +29,7 @@
 # - how to run the same comparison at the published size.
 
 # %%
-import inspect
 import math
-import os
-import textwrap
 from dataclasses import replace
 from statistics import median
 from types import SimpleNamespace
@@ -40,49 +37,24 @@ from types import SimpleNamespace
 import plotly.graph_objects as go
 import torch
 import torch.nn.functional as F
-from IPython.display import Code, Markdown, display
 from plotly.subplots import make_subplots
 
 from ncbook import FixedETFHead, LearnedHead, NearestETFHead, Recipe, Trainer, load_dataset, plots, simplex_etf, train
+from ncbook.book import median_range, profile, say, show_code, table
+from ncbook.heads import HEADS
 
-PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
-SIZES = {
-    "quick": dict(DATASET="digits", BACKBONE="small_cnn", TRAIN_SIZE=600, BATCH=64, EPOCHS=8, EVERY=1, SEEDS=2,
-                  FEW=100, FEW_BATCH=25, FEW_EPOCHS=10, FREE_EPOCHS=45),
-    "book": dict(DATASET="digits", BACKBONE="small_cnn", TRAIN_SIZE=None, BATCH=64, EPOCHS=12, EVERY=1, SEEDS=5,
-                 FEW=100, FEW_BATCH=25, FEW_EPOCHS=20, FREE_EPOCHS=120),
-    "paper": dict(DATASET="cifar10", BACKBONE="resnet18", TRAIN_SIZE=None, BATCH=256, EPOCHS=200, EVERY=5, SEEDS=5,
-                  FEW=4000, FEW_BATCH=256, FEW_EPOCHS=200, FREE_EPOCHS=2000),
-}[PROFILE]
-DATASET, BACKBONE, TRAIN_SIZE, BATCH = (SIZES[key] for key in ("DATASET", "BACKBONE", "TRAIN_SIZE", "BATCH"))
-EPOCHS, EVERY, SEEDS = (SIZES[key] for key in ("EPOCHS", "EVERY", "SEEDS"))
-FEW, FEW_BATCH, FEW_EPOCHS, FREE_EPOCHS = (SIZES[key] for key in ("FEW", "FEW_BATCH", "FEW_EPOCHS", "FREE_EPOCHS"))
+PROFILE, DATASET, BACKBONE, TRAIN_SIZE, BATCH, EPOCHS, EVERY, SEEDS, FEW, FEW_BATCH, FEW_EPOCHS, FREE_EPOCHS = profile(
+    quick=dict(DATASET="digits", BACKBONE="small_cnn", TRAIN_SIZE=600, BATCH=64, EPOCHS=8, EVERY=1, SEEDS=2,
+               FEW=100, FEW_BATCH=25, FEW_EPOCHS=10, FREE_EPOCHS=45),
+    book=dict(DATASET="digits", BACKBONE="small_cnn", TRAIN_SIZE=None, BATCH=64, EPOCHS=12, EVERY=1, SEEDS=5,
+              FEW=100, FEW_BATCH=25, FEW_EPOCHS=20, FREE_EPOCHS=120),
+    paper=dict(DATASET="cifar10", BACKBONE="resnet18", TRAIN_SIZE=None, BATCH=256, EPOCHS=200, EVERY=5, SEEDS=5,
+               FEW=4000, FEW_BATCH=256, FEW_EPOCHS=200, FREE_EPOCHS=2000),
+)
 SCALE = 5.0  # the feature norm tau
 MEASURED = PROFILE != "paper"  # comparisons are asserted where they have been measured
-HEADS = {"standard": "cosine", "fixed": "fixed", "nearest": "nearest", "linear": "learned"}
-GUIDED = ("standard", "fixed", "nearest")  # those with normalised features
-
-
-def table(header, rows):
-    """A Markdown table; the first column is text, the others are numbers."""
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    display(Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)))
-
-
-def spread(values, form=".3g"):
-    """Median and range of numbers, as text."""
-    values = list(values)
-    if min(values) == max(values):
-        return f"{values[0]:{form}}"
-    return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
-
-
-def show_code(*functions):
-    source = "\n\n".join(textwrap.dedent(inspect.getsource(function)) for function in functions)
-    display(Code(source, language="python"))
-
-
-table(["profile", *SIZES], [[PROFILE, *SIZES.values()]])
+METHODS = {HEADS[head].method: head for head in ("cosine", "fixed", "nearest", "learned")}
+GUIDED = tuple(METHODS)[:3]  # those with normalised features
 
 # %% [markdown]
 # ## 1. Three heads, side by side
@@ -128,7 +100,7 @@ BASE = Recipe(dataset=DATASET, train_size=TRAIN_SIZE, backbone=BACKBONE, batch_s
 
 
 def one_batch(method):
-    trainer = Trainer(replace(BASE, head=HEADS[method]), data=data)
+    trainer = Trainer(replace(BASE, head=METHODS[method]), data=data)
     head, inputs, targets = trainer.head, trainer.data.train_inputs[:BATCH], trainer.data.train_targets[:BATCH]
     z = trainer.backbone(inputs).detach().requires_grad_()
     (total,) = torch.autograd.grad(F.cross_entropy(head(z, targets), targets), z)
@@ -256,8 +228,8 @@ table(
     [["floor, equation (1)", f"{loss_floor(K):.6f}"], ["exact simplex ETF", f"{at_etf:.6f}"],
      ["lowest of 500 random draws", f"{lowest_draw:.6f}"], ["free optimisation from a random start", f"{found:.6f}"]],
 )
-display(Markdown(f"The optimiser found rows whose cosines differ from −1/{K - 1} by at most {worst_angle:.0e}. At "
-                 f"the floor the true class gets a probability of {math.exp(-loss_floor(K)):.3f}, no more."))
+say(f"The optimiser found rows whose cosines differ from −1/{K - 1} by at most {worst_angle:.0e}. At "
+    f"the floor the true class gets a probability of {math.exp(-loss_floor(K)):.3f}, no more.")
 assert math.isclose(at_etf, loss_floor(K), rel_tol=1e-9) and lowest_draw > loss_floor(K)
 assert 0 <= found - loss_floor(K) + 1e-9 < 1e-6 and worst_angle < 1e-2
 
@@ -275,9 +247,7 @@ for index, count in enumerate((10, 100, 1000)):
     fig.add_scatter(x=[SCALE], y=[loss_floor(count)], mode="markers", marker=dict(color=colour, size=10),
                     showlegend=False)
 fig.add_vline(x=SCALE, line=dict(color="#666666", width=1, dash="dot"))
-fig.update_layout(template=plots.TEMPLATE, width=760, height=400,
-                  title=dict(text="The floor of cross-entropy on features of norm τ",
-                             subtitle=dict(text="points: τ = 5, the published value")))
+plots.finish(fig, "The floor of cross-entropy on features of norm τ", "points: τ = 5, the published value", height=400)
 fig.update_xaxes(title="feature norm τ")
 fig.update_yaxes(title="least cross-entropy (nats)", type="log", dtick=2, exponentformat="e", range=[-8.6, 1.4])
 fig
@@ -297,11 +267,16 @@ fig
 # observed.
 
 # %%
+def value(shot, key, split="train"):
+    """A metric as rows have it: accuracy and NC4 in per cent."""
+    return shot.row()[f"{split}_{key}"]
+
+
 def run(method, seed, recipe=BASE, data=data, every=EVERY):
-    return list(train(replace(recipe, head=HEADS[method], seed=seed), data=data, every=every))
+    return list(train(replace(recipe, head=METHODS[method], seed=seed), data=data, every=every))
 
 
-runs = {method: [run(method, seed) for seed in range(SEEDS)] for method in HEADS}
+runs = {method: [run(method, seed) for seed in range(SEEDS)] for method in METHODS}
 
 for seed in range(SEEDS):
     start = [runs[method][seed][0] for method in GUIDED]
@@ -311,14 +286,14 @@ floor = loss_floor(C)
 table(
     ["after training, median (range)", *runs],
     [
-        ["test accuracy, %", *(spread((100 * s.test["accuracy"] for s in last[m]), ".2f") for m in runs)],
-        ["training accuracy, %", *(spread((100 * s.train["accuracy"] for s in last[m]), ".2f") for m in runs)],
-        ["training loss", *(spread((s.train["loss"] for s in last[m]), ".4f") for m in runs)],
+        ["test accuracy, %", *(median_range((value(s, "accuracy", "test") for s in last[m]), ".2f") for m in runs)],
+        ["training accuracy, %", *(median_range((value(s, "accuracy") for s in last[m]), ".2f") for m in runs)],
+        ["training loss", *(median_range((s.train["loss"] for s in last[m]), ".4f") for m in runs)],
         [f"training loss above {floor:.4f}",
-         *(spread((s.train["loss"] - floor for s in last[m]), ".4f") if m in GUIDED else "no floor" for m in runs)],
+         *(median_range((s.train["loss"] - floor for s in last[m]), ".4f") for m in GUIDED), "no floor"],
     ],
 )
-display(Markdown(f"{SEEDS} seeds, {EPOCHS} epochs of {len(data.train_targets)} training images of {DATASET}."))
+say(f"{SEEDS} seeds, {EPOCHS} epochs of {len(data.train_targets)} training images of {DATASET}.")
 assert all(shot.train["loss"] > floor for method in GUIDED for shot in last[method])
 assert all(shot.train["loss"] < floor for shot in last["linear"])
 
@@ -347,16 +322,14 @@ fig
 # test image is a definite step in accuracy, and the whole contest happens within a few such steps.
 
 # %%
-test_accuracy = {method: [100 * shot.test["accuracy"] for shot in last[method]] for method in runs}
+test_accuracy = {method: [value(shot, "accuracy", "test") for shot in last[method]] for method in runs}
 step = 100 / len(data.test_targets)
 medians = {method: median(values) for method, values in test_accuracy.items()}
 gap = max(medians[m] for m in GUIDED) - min(medians[m] for m in GUIDED)
 within = max(max(test_accuracy[m]) - min(test_accuracy[m]) for m in GUIDED)
-display(Markdown(
-    f"The test set has {len(data.test_targets)} images, so one image is {step:.2f} percentage points. Between the "
+say(f"The test set has {len(data.test_targets)} images, so one image is {step:.2f} percentage points. Between the "
     f"three heads the medians of test accuracy differ by {gap:.2f} points, {gap / step:.1f} images; within one head "
-    f"the seeds differ by up to {within:.2f} points, {within / step:.1f} images."
-))
+    f"the seeds differ by up to {within:.2f} points, {within / step:.1f} images.")
 
 # %% [markdown]
 # ## 4. Every metric of neural collapse, over epochs
@@ -420,10 +393,10 @@ nc1, angles, nc3 = at_end("nc1"), at_end("etf_distance"), at_end("nc3")
 among = max(nc1[m] for m in GUIDED) / min(nc1[m] for m in GUIDED)
 behind = nc1["linear"] / max(nc1[m] for m in GUIDED)
 table(["training set, medians at the end", *last],
-      [[plots.METRIC_LABELS[key], *(f"{number:.3g}" for number in at_end(key).values())]
+      [[plots.metric_label(key), *(f"{number:.3g}" for number in at_end(key).values())]
        for key in ("nc1", "nc2_equinorm", "nc2_equiangular", "etf_distance", "nc3", "cosine_margin")])
-display(Markdown(f"In NC1 the three heads lie within a factor of {among:.2f} of each other; the plain linear head is a "
-                 f"factor of {behind:.2f} behind the last of them."))
+say(f"In NC1 the three heads lie within a factor of {among:.2f} of each other; the plain linear head is a "
+    f"factor of {behind:.2f} behind the last of them.")
 if MEASURED:
     assert among < behind and 4 * max(angles["fixed"], angles["nearest"]) < angles["standard"]
     assert nc3["nearest"] < min(nc3["standard"], nc3["fixed"])
@@ -454,7 +427,7 @@ def epochs_needed(method, key, level, upwards):
     reached = [e for shots in runs[method] if (e := first_epoch(shots, key, level, upwards)) is not None]
     if len(reached) < SEEDS:
         return f"{len(reached)} of {SEEDS} seeds" if reached else "never"
-    return spread(reached, "g")
+    return median_range(reached, "g")
 
 
 table(["epochs to reach, median (range)", *runs],
@@ -469,26 +442,8 @@ table(["epochs to reach, median (range)", *runs],
 # ETF's cosine, the same for every pair; red pairs are too close, blue pairs too far.
 
 # %%
-fig = make_subplots(1, 3, subplot_titles=GUIDED, horizontal_spacing=0.04)
-for column, method in enumerate(GUIDED, start=1):
-    single = plots.cosine_heatmap(last[method][0].class_means, class_names=data.class_names)
-    fig.add_trace(single.data[0].update(coloraxis="coloraxis", texttemplate=None), row=1, col=column)
-ideal = -1 / (C - 1)
-fig.update_layout(
-    template=plots.TEMPLATE, width=860, height=400, margin=dict(t=100), plot_bgcolor="#E4E4E4",
-    title=dict(text="Cosines between class means after training",
-               subtitle=dict(text=f"training set, seed 0; white is the simplex ETF's cosine, −1/{C - 1}")),
-    coloraxis=dict(colorscale="RdBu", reversescale=True, cmid=ideal, cmin=ideal - 0.3, cmax=ideal + 0.3,
-                   colorbar=dict(thickness=14, outlinewidth=0, tickformat=".2f")),
-)
-fig.update_annotations(font=dict(size=14))
-plain = dict(type="category", showgrid=False, showline=False, constrain="domain", tickmode="linear", tickcolor="white")
-fig.update_xaxes(**plain)
-fig.update_yaxes(**plain, autorange="reversed")
-for column in (1, 2, 3):
-    fig.update_yaxes(scaleanchor="x" + str(column) * (column > 1), row=1, col=column)
-fig
-
+plots.cosine_heatmaps({method: last[method][0].class_means for method in GUIDED}, class_names=data.class_names,
+                      title="Cosines between class means after training, seed 0", width=860)
 
 # %% [markdown]
 # The learned head's map shows which classes it keeps too close together and which it pushes too far apart: it has found
@@ -510,32 +465,23 @@ fig = make_subplots(1, 3, subplot_titles=GUIDED, horizontal_spacing=0.03)
 offsets = {}
 for column, (method, part) in enumerate(parts.items(), start=1):
     offsets[method] = len(fig.data)
-    for trace in part.data:
-        trace.showlegend = bool(trace.showlegend is not False and column == 1)
-        fig.add_trace(trace, row=1, col=column)
+    fig.add_traces([trace.update(showlegend=trace.showlegend is not False and column == 1) for trace in part.data],
+                   rows=1, cols=column)
 fig.frames = [
-    go.Frame(
-        name=frames[0].name, data=[trace for frame in frames for trace in frame.data],
-        traces=[offsets[m] + i for m, frame in zip(GUIDED, frames, strict=True) for i in frame.traces],
-    )
+    go.Frame(name=frames[0].name, data=[trace for frame in frames for trace in frame.data],
+             traces=[offsets[m] + i for m, frame in zip(GUIDED, frames, strict=True) for i in frame.traces])
     for frames in zip(*(part.frames for part in parts.values()), strict=True)
 ]
-player = parts["nearest"].layout
-fig.update_layout(
-    template=plots.TEMPLATE, width=900, height=536, sliders=player.sliders, updatemenus=player.updatemenus,
-    margin=dict(l=24, t=100, b=170),
-    title=dict(text="Class means on their way to the simplex ETF",
-               subtitle=dict(text=f"training set, seed 0; projection in which the ETF is a regular {C}-gon")),
-    legend=dict(orientation="h", x=0, y=-0.04, yanchor="top"),
-)
-fig.update_layout(sliders=[dict(pad=dict(t=70))], updatemenus=[dict(pad=dict(t=86))])
-fig.update_annotations(font=dict(size=14))
 reach = max(abs(limit) for part in parts.values() for limit in part.layout.xaxis.range)
-fig.update_xaxes(range=[-reach, reach], showticklabels=False, ticks="", constrain="domain")
-fig.update_yaxes(range=[-reach, reach], showticklabels=False, ticks="", constrain="domain")
+plain = dict(range=[-reach, reach], showticklabels=False, ticks="", constrain="domain")
+fig.update_xaxes(**plain).update_yaxes(**plain)
 for column in (1, 2, 3):
     fig.update_yaxes(scaleanchor="x" + str(column) * (column > 1), row=1, col=column)
-fig
+plots.finish(fig, "Class means on their way to the simplex ETF",
+             f"training set, seed 0; projection in which the ETF is a regular {C}-gon", width=900,
+             margin=dict(l=24), legend=dict(orientation="h", x=0, y=-0.04, yanchor="top"))
+plots.add_player(fig, [step.label for step in parts["nearest"].layout.sliders[0].steps], prefix="epoch ", transition=70,
+                 below=70)
 
 # %% [markdown]
 # In the first epochs the three panels differ most in their diamonds. Learned rows start anywhere; the fixed frame
@@ -552,7 +498,7 @@ def movement(shots):
 moves = {method: [movement(shots) for shots in runs[method]] for method in GUIDED}
 checkpoints = sorted({0, 1, 2, (len(runs["fixed"][0]) - 2) // 2, len(runs["fixed"][0]) - 2})
 table(["movement of W up to epoch", *GUIDED],
-      [[runs["fixed"][0][i + 1].epoch, *(spread((m[i] for m in moves[method]), ".2g") for method in GUIDED)]
+      [[runs["fixed"][0][i + 1].epoch, *(median_range((m[i] for m in moves[method]), ".2g") for method in GUIDED)]
        for i in checkpoints])
 assert all(value == 0 for seed in moves["fixed"] for value in seed)
 assert all(seed[0] > 5 * seed[-1] for seed in moves["nearest"])
@@ -574,24 +520,21 @@ KEYS = ["loss", "nc1", "nc1_quotient", "cdnv", "vci", "numerical_rank", "cosine_
         "nc2_equiangular", "nc2_gram", "etf_distance", "nc3", "nc3_gram", "nc4", "bias_collapse"]
 
 
-def value(shot, key, split):
-    """A metric as it is compared: the loss above its floor, the numerical rank above 1, accuracy in %."""
-    number = getattr(shot, split)[key]
-    if key == "loss" and split == "train":
-        return number - floor
-    return {"numerical_rank": number - 1, "accuracy": 100 * number}.get(key, number)
+def compared(shot, key, split):
+    """A metric as it is compared: the training loss above its floor, the numerical rank above 1."""
+    return value(shot, key, split) - {("loss", "train"): floor}.get((key, split), key == "numerical_rank")
 
 
 def label(key, split):
-    extra = {"loss": " above the floor" if split == "train" else "", "numerical_rank": " − 1", "accuracy": ", %"}
-    return plots.METRIC_LABELS[key] + extra.get(key, "")
+    extra = {"loss": " above the floor" if split == "train" else "", "numerical_rank": " − 1"}
+    return plots.metric_label(key) + extra.get(key, "")
 
 
 def paired(first, second, key, split, ends=last):
-    pairs = [(value(a, key, split), value(b, key, split)) for a, b in zip(ends[first], ends[second], strict=True)]
+    pairs = [(compared(a, key, split), compared(b, key, split)) for a, b in zip(ends[first], ends[second], strict=True)]
     if key in DIFFERENCES:
-        return spread((a - b for a, b in pairs), "+.3f")
-    return "×" + spread((a / b for a, b in pairs), ".2f")
+        return median_range((a - b for a, b in pairs), "+.3f")
+    return "×" + median_range((a / b for a, b in pairs), ".2f")
 
 
 CONTESTS = [("nearest", "standard"), ("nearest", "fixed"), ("fixed", "standard")]
@@ -611,9 +554,8 @@ table(["training set", *(f"{a} against {b}" for a, b in CONTESTS)],
 few_data = [load_dataset(DATASET, train_size=FEW, split=seed) for seed in range(SEEDS)]
 FEW_RECIPE = replace(BASE, train_size=FEW, batch_size=FEW_BATCH, epochs=FEW_EPOCHS)
 few = {method: [run(method, seed, replace(FEW_RECIPE, split=seed), few_data[seed], every=FEW_EPOCHS)[-1]
-                for seed in range(SEEDS)] for method in HEADS}
-fig = plots.seed_summary({m: [100 * s.test["accuracy"] for s in few[m]] for m in few}, "test accuracy (%)",
-                         title=f"{FEW} training images")
+                for seed in range(SEEDS)] for method in METHODS}
+fig = plots.seed_summary(few, "test_accuracy", title=f"{FEW} training images")
 fig
 
 # %%
@@ -624,7 +566,7 @@ table([f"{FEW} images, test set", *(f"{a} against {b}" for a, b in [*CONTESTS, (
 
 def wins(first, second, ends, key="accuracy", split="test"):
     """In how many seeds the first head is better, and in how many the two are equal."""
-    pairs = [(value(a, key, split), value(b, key, split)) for a, b in zip(ends[first], ends[second], strict=True)]
+    pairs = [(compared(a, key, split), compared(b, key, split)) for a, b in zip(ends[first], ends[second], strict=True)]
     better = sum(a > b if key in HIGHER else a < b for a, b in pairs)
     return better, sum(a == b for a, b in pairs)
 
@@ -635,8 +577,8 @@ for a, b in CONTESTS:
     sentences.append(f"{a} is better than {b} in {better}, equal in {equal} and worse in {SEEDS - better - equal}")
 column = {m: [value(s, "accuracy", "test") for s in few[m]] for m in GUIDED}
 widest = max(max(numbers) - min(numbers) for numbers in column.values())
-display(Markdown(f"Of {SEEDS} splits, " + "; ".join(sentences) + f". Within one head the accuracy varies by up to "
-                 f"{widest:.2f} points from split to split."))
+say(f"Of {SEEDS} splits, " + "; ".join(sentences) + f". Within one head the accuracy varies by up to "
+    f"{widest:.2f} points from split to split.")
 
 # %% [markdown]
 # Each column scatters, mostly because the splits differ: some sets of images teach more than others. That is why the
@@ -665,8 +607,8 @@ def free_runs(classes, batch_size, lr, epochs):
 def with_gap(runs, classes):
     """The runs with the loss above the floor as a metric of its own."""
     least = loss_floor(classes)
-    return {m: [[SimpleNamespace(epoch=s.epoch, train=s.train | {"loss above the floor": s.train["loss"] - least})
-                 for s in shots] for shots in runs[m]] for m in runs}
+    return {m: [[s.row() | {"train_loss above the floor": s.train["loss"] - least} for s in shots] for shots in runs[m]]
+            for m in runs}
 
 
 SHOWN = ["loss above the floor", "etf_distance"]
@@ -689,8 +631,8 @@ def final_gap(runs, method, classes):
 
 
 table(["loss above the floor, at the end", *GUIDED],
-      [["40 classes, all samples", *(spread(final_gap(whole, m, 40), ".2e") for m in GUIDED)],
-       ["10 classes, a tenth", *(spread(final_gap(parted, m, 10), ".2e") for m in GUIDED)]])
+      [["40 classes, all samples", *(median_range(final_gap(whole, m, 40), ".2e") for m in GUIDED)],
+       ["10 classes, a tenth", *(median_range(final_gap(parted, m, 10), ".2e") for m in GUIDED)]])
 assert all(gap > -1e-6 for m in GUIDED for gap in final_gap(whole, m, 40) + final_gap(parted, m, 10))
 if MEASURED:
     assert min(final_gap(whole, "standard", 40)) > max(final_gap(whole, "nearest", 40) + final_gap(whole, "fixed", 40))
@@ -735,12 +677,13 @@ ends = {f"{m}, {name}": group[m][:DOT_SEEDS] for m in ("fixed", "nearest")
         for name, group in (("cross-entropy", last), ("dot regression", dot))}
 table(
     ["median (range)", *ends],
-    [["test accuracy, %", *(spread((100 * s.test["accuracy"] for s in shots), ".2f") for shots in ends.values())]]
-    + [[plots.METRIC_LABELS[key], *(spread(s.train[key] for s in shots) for shots in ends.values())]
+    [["test accuracy, %",
+      *(median_range((value(s, "accuracy", "test") for s in shots), ".2f") for shots in ends.values())]]
+    + [[plots.metric_label(key), *(median_range(s.train[key] for s in shots) for shots in ends.values())]
        for key in ("nc1", "nc2_equiangular", "etf_distance", "nc3", "cosine_margin")],
 )
-display(Markdown(f"{DOT_SEEDS} seeds; training set except for the accuracy; dot regression with learning rate "
-                 f"{DOT.lr:g} in place of {BASE.lr:g}, because the features have norm 1 rather than {SCALE:g}."))
+say(f"{DOT_SEEDS} seeds; training set except for the accuracy; dot regression with learning rate "
+    f"{DOT.lr:g} in place of {BASE.lr:g}, because the features have norm 1 rather than {SCALE:g}.")
 assert all(shot.test["accuracy"] > 0.8 for shots in dot.values() for shot in shots)
 
 # %% [markdown]
@@ -756,7 +699,7 @@ assert all(shot.test["accuracy"] > 0.8 for shots in dot.values() for shot in sho
 
 # %%
 def verdict(key, split):
-    numbers = {m: [value(s, key, split) for s in last[m]] for m in GUIDED}
+    numbers = {m: [compared(s, key, split) for s in last[m]] for m in GUIDED}
     order = sorted(GUIDED, key=lambda m: median(numbers[m]), reverse=key in HIGHER)
     best, second = order[:2]
     better, equal = wins(best, second, last, key, split)
@@ -799,10 +742,10 @@ if accuracy.best == "tie":
 else:
     about_accuracy = (f"{accuracy.best} has the best median, with {accuracy.row[6]} points on the second; it wins "
                       f"{accuracy.row[7]} seeds, and the ranges {'do not ' * accuracy.apart}overlap")
-display(Markdown("On the training set:\n\n" + "\n".join(f"- {line}" for line in lines)
-                 + f"\n- tied: {', '.join(ties) or 'none'}.\n\nOn test accuracy {about_accuracy}.\n\n"
-                 f"If each comparison were the toss of a coin, one head would win all {SEEDS} against another, one way "
-                 f"or the other, with probability {2 * 0.5**SEEDS:.3g}; and there are {len(KEYS)} rows in the table."))
+say("On the training set:\n\n" + "\n".join(f"- {line}" for line in lines)
+    + f"\n- tied: {', '.join(ties) or 'none'}.\n\nOn test accuracy {about_accuracy}.\n\n"
+    f"If each comparison were the toss of a coin, one head would win all {SEEDS} against another, one way "
+    f"or the other, with probability {2 * 0.5**SEEDS:.3g}; and there are {len(KEYS)} rows in the table.")
 
 # %% [markdown]
 # The strong claims are worth asserting, since they hold in every seed and by a wide margin: both ETF heads bring the
@@ -818,9 +761,9 @@ for seed in range(SEEDS):
         assert nearest["nc3"] < fixed["nc3"]
 factor = {m: median(last["standard"][s].train["etf_distance"] / last[m][s].train["etf_distance"] for s in range(SEEDS))
           for m in ("fixed", "nearest")}
-display(Markdown(f"The squared distance of the class means to the nearest simplex ETF is {factor['fixed']:.0f} times "
-                 f"(fixed) and {factor['nearest']:.0f} times (nearest) smaller than with the learned head: medians of "
-                 "the paired ratios."))
+say(f"The squared distance of the class means to the nearest simplex ETF is {factor['fixed']:.0f} times "
+    f"(fixed) and {factor['nearest']:.0f} times (nearest) smaller than with the learned head: medians of "
+    "the paired ratios.")
 
 # %% [markdown]
 # What should one make of it?
@@ -920,8 +863,8 @@ print(published.to_json())
 #
 #
 # shots = [random_frame_run(seed) for seed in range(SEEDS)]
-# print("random   ", spread(s.train["loss"] - floor for s in shots))
-# print("canonical", spread(s.train["loss"] - floor for s in last["fixed"]))
+# print("random   ", median_range(s.train["loss"] - floor for s in shots))
+# print("canonical", median_range(s.train["loss"] - floor for s in last["fixed"]))
 # ```
 #
 # The last layer of the backbone is linear and starts at random, so that no frame is special to it.

@@ -34,15 +34,12 @@
 
 # %%
 import importlib.util
-import inspect
 import math
-import os
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
-from IPython.display import Code, Markdown, display
 from plotly.subplots import make_subplots
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import pdist
@@ -51,18 +48,16 @@ from ncbook import (
     ConstantSchedule, Recipe, SameClassSampler, Trainer, densification_loss, h0_death_times, live, load_dataset,
     persistence, plots, spanning_tree,
 )
+from ncbook.book import profile, say, show_code, table
 
-PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
-PROFILES = {
-    "quick": dict(dataset="digits", backbone="small_cnn", epochs=2, norm=2, betas=(0.5, 1.0)),
-    "book": dict(dataset="digits", backbone="small_cnn", epochs=16, norm=2, betas=(0.5, 1.0)),
-    "paper": dict(dataset="mnist", backbone="mnist_cnn", epochs=310, norm=1, betas=(0.55, 1.1)),
-}
-SIZES = PROFILES[PROFILE]
+PROFILE, DATASET, BACKBONE, EPOCHS, P, (LOW, HIGH) = profile(
+    quick=dict(DATASET="digits", BACKBONE="small_cnn", EPOCHS=4, P=2, BETAS=(0.5, 1.0)),
+    book=dict(DATASET="digits", BACKBONE="small_cnn", EPOCHS=16, P=2, BETAS=(0.5, 1.0)),
+    paper=dict(DATASET="mnist", BACKBONE="mnist_cnn", EPOCHS=310, P=1, BETAS=(0.55, 1.1)),
+)
 TRAIN_SIZE, CLOUDS, WEIGHT = 250, (8, 16), 0.1
 SEED = 0
 torch.manual_seed(SEED)
-pd.DataFrame(PROFILES).T.rename_axis("profile")
 
 # %% [markdown]
 # ## When do points become one piece?
@@ -94,49 +89,23 @@ def components(points, scale):
     return reachable.argmax(1)
 
 
-def segments(points, edges):
+def lines(points, edges):
     """The edges as one line with gaps, ready to be drawn."""
-    ends = points[edges.reshape(-1, 2)]
-    return torch.cat([ends, torch.full_like(ends[:, :1], torch.nan)], dim=1).reshape(-1, 2).float().numpy()
+    return plots.xyz(plots.segments(points[edges]))
 
 
 def discs(points, radius, corners=20):
     angle = torch.linspace(0, 2 * math.pi, corners + 1, dtype=points.dtype)
     rings = points[:, None] + radius * torch.stack([angle.cos(), angle.sin()], dim=1)
-    return torch.cat([rings, torch.full_like(rings[:, :1], torch.nan)], dim=1).reshape(-1, 2).float().numpy()
+    return plots.xyz(plots.segments(rings))
 
 
 def bars(lengths, height):
     """Horizontal bars from 0 to each length as one line with gaps."""
-    lengths, height = np.asarray(lengths, dtype=np.float32), np.asarray(height, dtype=np.float32)
-    x = np.stack([np.zeros_like(lengths), lengths, np.full_like(lengths, np.nan)], axis=1).ravel()
-    return dict(x=x, y=np.stack([height, height, np.full_like(height, np.nan)], axis=1).ravel())
+    lengths, height = torch.as_tensor(lengths), torch.as_tensor(height)
+    ends = torch.stack([torch.stack([0 * lengths, height], 1), torch.stack([lengths, height], 1)], 1)
+    return plots.xyz(plots.segments(ends))
 
-
-def add_slider(fig, frames, prefix, active):
-    """Frames {label: {trace name: what changes in it}}, a slider to choose one, and a button to play them."""
-    index = {trace.name: i for i, trace in enumerate(fig.data)}
-    fig.frames = [
-        go.Frame(name=label, traces=[index[name] for name in change], data=[go.Scatter(**c) for c in change.values()])
-        for label, change in frames.items()
-    ]
-    still = dict(mode="immediate", frame=dict(duration=0, redraw=False), transition=dict(duration=0))
-    moving = dict(still, fromcurrent=True, frame=dict(duration=130, redraw=False))
-    labels = list(frames)
-    buttons = [("▶ Play", [None, moving]), ("❚❚ Pause", [[None], still])]
-    fig.update_layout(
-        sliders=[dict(
-            steps=[dict(label=label, method="animate", args=[[label], still]) for label in labels],
-            active=labels.index(active), x=0.25, len=0.75, y=0, yanchor="top", pad=dict(t=58),
-            currentvalue=dict(prefix=prefix, font=dict(size=14)),
-        )],
-        updatemenus=[dict(
-            type="buttons", direction="left", showactive=False, x=0, xanchor="left", y=0, yanchor="top", pad=dict(t=74),
-            buttons=[dict(label=label, method="animate", args=args) for label, args in buttons],
-        )],
-    )
-    for name, change in frames[active].items():
-        fig.data[index[name]].update(change)
 
 # %%
 POINTS = torch.tensor(
@@ -157,14 +126,11 @@ def frame(scale):
     ended, height = DEATHS <= scale, torch.arange(1, len(POINTS))
     assert len(set(label)) == len(POINTS) - int(ended.sum())
     pieces = f"{len(set(label))} piece{'s' * (len(set(label)) > 1)}"
-    xy = {
-        "balls": discs(POINTS, scale / 2),
-        "all edges of G<sub>r</sub>": segments(POINTS, PAIRS[LENGTHS <= scale]),
-        "tree edges": segments(POINTS, TREE[ended]),
-    }
     still_growing = torch.full((int((~ended).sum()) + 1,), scale)
     return {
-        **{name: dict(x=at[:, 0], y=at[:, 1]) for name, at in xy.items()},
+        "balls": discs(POINTS, scale / 2),
+        "all edges of G<sub>r</sub>": lines(POINTS, PAIRS[LENGTHS <= scale]),
+        "tree edges": lines(POINTS, TREE[ended]),
         "points": dict(marker=dict(color=label.astype(np.uint8))),
         "ended bars": bars(DEATHS[ended], height[ended]),
         "growing bars": bars(still_growing, [*height[~ended].tolist(), len(POINTS)]),
@@ -189,16 +155,14 @@ fig.add_scatter(name="growing bars", mode="lines", line=dict(color="#56B4E9", wi
 fig.add_scatter(y=[0.5, 10.7], name="scale r", mode="lines", line=dict(color="#D55E00", width=2, dash="dash"), **right)
 fig.add_scatter(x=[0.93], y=[-0.3], name="count", mode="text", textfont=dict(size=15), showlegend=False,
                 hoverinfo="skip", **right)
-add_slider(fig, {f"{scale:.2f}": frame(scale) for scale in SCALES}, "scale r = ", active="0.90")
-fig.update_layout(
-    template=plots.TEMPLATE, width=860, height=560, margin=dict(t=110, b=150), title_text="Ten points, all scales",
-    legend=dict(orientation="h", x=0, y=1.1, yanchor="bottom", traceorder="normal"),
-)
+plots.finish(fig, "Ten points, all scales", width=860, height=480,
+             legend=dict(orientation="h", x=0, y=1.1, yanchor="bottom", traceorder="normal"))
 fig.update_xaxes(range=[-0.8, 5.2], title="z<sub>1</sub>", **left)
 fig.update_yaxes(range=[-0.5, 4.2], title="z<sub>2</sub>", scaleanchor="x", **left)
 fig.update_xaxes(range=[0, 1.87], title="r", **right)
 fig.update_yaxes(range=[-0.8, 10.8], title="bar", tickvals=list(range(1, 11)), showgrid=False, **right)
-fig
+plots.animate(fig, [f"{scale:.2f}" for scale in SCALES], [frame(scale) for scale in SCALES], prefix="scale r = ",
+              active=SCALES.tolist().index(0.9), left=0.25)
 
 # %% [markdown]
 # Points of one colour are in one piece. Each time two pieces merge, three things happen together: the number of pieces
@@ -317,7 +281,7 @@ pd.Series(worst).unstack().reindex(list(clouds))[list(oracles)].map("{:.1e}".for
 # distance of each point to the tree so far.
 
 # %%
-Code(inspect.getsource(persistence._prim), language="python")
+show_code(persistence._prim)
 
 # %% [markdown]
 # ## Where does the gradient act?
@@ -340,7 +304,7 @@ Code(inspect.getsource(persistence._prim), language="python")
 # again, with gradient.
 
 # %%
-Code(inspect.getsource(densification_loss) + "\n\n" + inspect.getsource(persistence._edge_lengths), language="python")
+show_code(densification_loss, persistence._edge_lengths)
 
 # %%
 generator = torch.Generator().manual_seed(8)
@@ -415,8 +379,7 @@ fig.add_scatter(x=x, y=slope.float().numpy(), mode="lines", name="slope", showle
                 line=dict(color="#222222", width=2, shape="hv"), row=2, col=1)
 for k in changes:
     fig.add_vline(x=float(x[k - 1] + x[k]) / 2, line=dict(color="#B5B5B5", width=1, dash="dot"))
-fig.update_layout(template=plots.TEMPLATE, width=760, height=540, margin=dict(t=108), title=dict(
-    text="One point walks past six others", subtitle_text="dotted lines: the minimum spanning tree changes"))
+plots.finish(fig, "One point walks past six others", "dotted lines: the minimum spanning tree changes", height=540)
 fig.update_xaxes(title="position of the walker", row=2, col=1).update_yaxes(title="death time", row=1, col=1)
 fig.update_yaxes(title="slope", row=2, col=1)
 fig
@@ -513,8 +476,8 @@ for col, (name, p) in enumerate(NORMS.items(), start=1):
     fig.update_xaxes(range=[-0.9, 4.9], title="z<sub>1</sub>", row=1, col=col)
     fig.update_yaxes(range=[-0.9, 4.9], scaleanchor=f"x{col if col > 1 else ''}", row=1, col=col)
 fig.update_yaxes(title="z<sub>2</sub>", row=1, col=1)
-fig.update_layout(template=plots.TEMPLATE, width=860, height=400, title_text="Three norms, three trees",
-                  legend=dict(orientation="h", x=0, y=-0.2, yanchor="top"), margin=dict(b=90))
+plots.finish(fig, "Three norms, three trees", width=860, height=400,
+             legend=dict(orientation="h", x=0, y=-0.2, yanchor="top"), margin=dict(b=90))
 shared = {f"{a} and {b}": len(edge_set(NINE, NORMS[a]) & edge_set(NINE, NORMS[b]))
           for a, b in [("L1", "L2"), ("L2", "maximum"), ("L1", "maximum")]}
 print(f"shared edges, of {len(NINE) - 1}:", shared)
@@ -554,16 +517,14 @@ assert touched["L1"][0] == 128 and touched["maximum"] == (1, 1.0) and touched["L
 print("in 128 dimensions, one edge moves")
 for name, (coordinates, length) in touched.items():
     print(f"  {name}: {coordinates} coordinates of its end, by {length} in all (L2 length of the gradient)")
-display(Markdown("Median death times of 200 Gaussian clouds of 16 points, as ratios between norms:"))
+say("Median death times of 200 Gaussian clouds of 16 points, as ratios between norms:")
 ratios
 
 # %%
 factor = float(ratios.loc[128, "L1 / L2"])
-display(Markdown(
-    f"So on 128 features the same β asks for clouds about {factor:.0f} times tighter in L1 than in L2. The starting "
+say(f"So on 128 features the same β asks for clouds about {factor:.0f} times tighter in L1 than in L2. The starting "
     f"values of that code, β = 1.1 in L1 for MNIST and β = 1.0 in L2 for SVHN, look alike and are not: converted in this "
-    f"rough way, 1.1 in L1 is about {1.1 / factor:.2f} in L2. A β is only meaningful together with its norm."
-))
+    f"rough way, 1.1 in L1 is about {1.1 / factor:.2f} in L2. A β is only meaningful together with its norm.")
 
 # %% [markdown]
 # ## The numerics of a collapsing cloud
@@ -619,8 +580,8 @@ for name, color, dash, values in (
 limit = NORM * math.sqrt(torch.finfo(torch.float32).eps)
 fig.add_vline(x=limit, line=dict(color="#666666", dash="dot", width=1))
 fig.add_annotation(x=math.log10(limit), y=-3, text="√ε ‖x‖", showarrow=False, xanchor="left", xshift=4)
-fig.update_layout(template=plots.TEMPLATE, width=820, height=420, title=dict(
-    text="One point more, and the distances are gone", subtitle_text="float32, 64 dimensions, points at norm 10"))
+plots.finish(fig, "One point more, and the distances are gone", "float32, 64 dimensions, points at norm 10", width=820,
+             height=420)
 fig.update_xaxes(type="log", title="distance between points", exponentformat="power", dtick=1)
 fig.update_yaxes(type="log", title="relative error", exponentformat="power", dtick=2)
 fig
@@ -695,24 +656,22 @@ for col, beta in enumerate(FREE_BETAS, start=1):
 def stage(k):
     change = {}
     for beta, path in PATHS.items():
-        tree, cloud = segments(path[k], spanning_tree(path[k])), path[k].float().numpy()
-        change[f"tree {beta}"] = dict(x=tree[:, 0], y=tree[:, 1])
-        change[f"points {beta}"] = dict(x=cloud[:, 0], y=cloud[:, 1])
+        change[f"tree {beta}"] = lines(path[k], spanning_tree(path[k]))
+        change[f"points {beta}"] = plots.xyz(path[k])
         change[f"deaths {beta}"] = dict(y=h0_death_times(path[k]).float().numpy())
     return change
 
 
-add_slider(fig, {str(k): stage(k) for k in shown}, "step ", active="600")
-fig.update_layout(template=plots.TEMPLATE, width=880, height=660, showlegend=False, margin=dict(t=108, b=150),
-                  title=dict(text="Points that follow the densification loss alone",
-                             subtitle_text="above: the cloud and its tree; below: its death times, sorted, and β"))
+plots.finish(fig, "Points that follow the densification loss alone",
+             "above: the cloud and its tree; below: its death times, sorted, and β", width=880, height=580,
+             showlegend=False)
 for col in (1, 2, 3):
     axis = "" if col == 1 else col
     fig.update_xaxes(range=[-3.4, 3.4], row=1, col=col)
     fig.update_yaxes(range=[-3.4, 3.4], scaleanchor=f"x{axis}", row=1, col=col)
     fig.update_xaxes(title="rank", row=2, col=col).update_yaxes(range=[0, 1.15], row=2, col=col)
 fig.update_yaxes(title="death time", row=2, col=1)
-fig
+plots.animate(fig, [str(k) for k in shown], [stage(k) for k in shown], prefix="step ", left=0.25)
 
 # %% [markdown]
 # All three start from the same 24 points; move the slider to 0 to see them. A small β draws the cloud together, a large
@@ -731,8 +690,8 @@ fig
 # %%
 def run(beta):
     schedule = None if beta is None else ConstantSchedule(beta, WEIGHT)
-    recipe = Recipe(dataset=SIZES["dataset"], train_size=TRAIN_SIZE, backbone=SIZES["backbone"], clouds=CLOUDS,
-                    schedule=schedule, p=SIZES["norm"], epochs=SIZES["epochs"], lr=0.1, seed=SEED)
+    recipe = Recipe(dataset=DATASET, train_size=TRAIN_SIZE, backbone=BACKBONE, clouds=CLOUDS, schedule=schedule, p=P,
+                    epochs=EPOCHS, lr=0.1, seed=SEED)
     trainer = Trainer(recipe)
     while not trainer.finished:
         trainer.step()
@@ -747,14 +706,13 @@ def features(trainer):
     return [torch.cat([trainer.backbone(x) for x in part.split(1000)]).cpu() for part in parts]
 
 
-LOW, HIGH = SIZES["betas"]
 RUNS = {"no densification": None, f"β = {LOW}": LOW, f"β = {HIGH}": HIGH}
 TRAINERS = {name: run(beta) for name, beta in RUNS.items()}
 FEATURES = {name: features(trainer) for name, trainer in TRAINERS.items()}
 
 data = TRAINERS["no densification"].data.to("cpu")
 sixteen = torch.stack([(data.train_targets == c).nonzero()[:16, 0] for c in range(data.num_classes)])
-CLASS_DEATHS = {name: h0_death_times(train[sixteen], SIZES["norm"]) for name, (train, _) in FEATURES.items()}
+CLASS_DEATHS = {name: h0_death_times(train[sixteen], P) for name, (train, _) in FEATURES.items()}
 CLASS = 3
 fig = make_subplots(1, 3, shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=list(RUNS))
 for col, (name, beta) in enumerate(RUNS.items(), start=1):
@@ -762,10 +720,9 @@ for col, (name, beta) in enumerate(RUNS.items(), start=1):
 fig.update_traces(marker_color="#8F8F8F", selector=dict(name="bars"))
 fig.for_each_trace(lambda t: t.update(showlegend=False))
 longest = float(max(deaths[CLASS].max() for deaths in CLASS_DEATHS.values()))
-fig.update_layout(template=plots.TEMPLATE, width=860, height=420, margin=dict(t=108), barmode="overlay", bargap=0.35)
-fig.update_layout(title=dict(
-    text=f"Barcodes of sixteen images of the digit {CLASS}",
-    subtitle_text="the same images after three trainings; dashed: β; blue bars are shorter, orange ones longer"))
+plots.finish(fig, f"Barcodes of sixteen images of the digit {CLASS}",
+             "the same images after three trainings; dashed: β; blue bars are shorter, orange ones longer", width=860,
+             height=420, barmode="overlay", bargap=0.35)
 fig.update_xaxes(range=[0, 1.06 * longest], title="distance").update_yaxes(title="bar", showgrid=False, row=1, col=1)
 fig
 
@@ -776,8 +733,8 @@ for name, beta in RUNS.items():
     if beta is not None:
         assert abs(medians[name] - beta) < abs(medians["no densification"] - beta)
         assert spread[name] < spread["no densification"]
-pd.DataFrame({"median death time": medians, "spread (std / mean)": spread,
-              "test accuracy": {name: t.snapshot().test["accuracy"] for name, t in TRAINERS.items()}}).round(3)
+table(["training", "median death time", "spread (std / mean)", "test accuracy, %"],
+      [[name, medians[name], spread[name], t.snapshot().row()["test_accuracy"]] for name, t in TRAINERS.items()])
 
 # %% [markdown]
 # Over all ten classes, the death times of the regularised runs sit close to their β and vary less than those of the
@@ -797,11 +754,9 @@ fig
 # %%
 floor, value = LOW * float((last == 0).float().sum(1).mean()), float((last - LOW).abs().sum(1).mean())
 assert floor <= value
-display(Markdown(
-    f"Of these {last.numel()} death times, {repeated:.0%} are exactly zero: repeated draws, which no training can "
+say(f"Of these {last.numel()} death times, {repeated:.0%} are exactly zero: repeated draws, which no training can "
     f"move. The others gather around β = {LOW}. The loss of this batch cannot be smaller than β times the average "
-    f"number of zeros a cloud, {floor:.2f}; it is {value:.2f}."
-))
+    f"number of zeros a cloud, {floor:.2f}; it is {value:.2f}.")
 
 # %% [markdown]
 # ## Why it is called densification
@@ -855,7 +810,7 @@ for l in (1, 2, 3):
 bound = pd.DataFrame({c: {l: smallest_mass(0.5, c, 16, l) for l in (1, 2, 3, 4)} for c in (0.5, 0.9, 0.99)}).round(3)
 bound = bound.rename_axis("ℓ").rename_axis("c", axis=1)
 assert (bound.diff().iloc[1:] > 0).all().all() and (bound.diff(axis=1).iloc[:, 1:] > 0).all().all()
-display(Markdown("Smallest mass $q$ within $\\ell\\beta$ of a set of mass $p = 0.5$, for $n = 16$:"))
+say("Smallest mass $q$ within $\\ell\\beta$ of a set of mass $p = 0.5$, for $n = 16$:")
 bound
 
 # %% [markdown]
@@ -870,7 +825,7 @@ bound
 # %%
 rows = {}
 for name, (train, test) in FEATURES.items():
-    distances = torch.cdist(test, train, p=float(SIZES["norm"]), compute_mode="donot_use_mm_for_euclid_dist")
+    distances = torch.cdist(test, train, p=float(P), compute_mode="donot_use_mm_for_euclid_dist")
     same = data.test_targets[:, None] == data.train_targets
     own = distances.masked_fill(~same, math.inf).amin(1)
     other = distances.masked_fill(same, math.inf).amin(1)

@@ -35,57 +35,46 @@
 
 # %%
 import functools
-import inspect
 import math
-import os
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import torch
 import torch.nn.functional as F
-from IPython.display import Code, Markdown, display
+from IPython.display import display
 from plotly.subplots import make_subplots
 
 from ncbook import (
     ConstantSchedule, Controls, DelayedSchedule, Recipe, SameClassSampler, SlidingSchedule, Trainer, densification_loss,
     plots,
 )
+from ncbook.book import profile, say, show_code
 
-PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
-DIGITS = dict(dataset="digits", backbone="small_cnn", beta0=1.1, weight=0.01, large_weight=0.03)
-MNIST = dict(dataset="mnist", backbone="mnist_cnn", beta0=1.1, weight=0.1, large_weight=0.3)
-PROFILES = {
-    "quick": dict(DIGITS, sweep=(0.01, 0.03), epochs=4, seeds=1),
-    "book": dict(DIGITS, sweep=(0.01, 0.03, 0.1), epochs=10, seeds=3),
-    "paper": dict(MNIST, sweep=(0.03, 0.1, 0.3, 1.0), epochs=310, seeds=10),
-}
-SIZES = PROFILES[PROFILE]
-EPOCHS, BETA0, WEIGHT, LARGE_WEIGHT = (SIZES[key] for key in ("epochs", "beta0", "weight", "large_weight"))
-SEEDS, SWEEP = range(SIZES["seeds"]), SIZES["sweep"]
+DIGITS = dict(DATASET="digits", BACKBONE="small_cnn", BETA0=1.1, WEIGHT=0.01, LARGE_WEIGHT=0.03)
+MNIST = dict(DATASET="mnist", BACKBONE="mnist_cnn", BETA0=1.1, WEIGHT=0.1, LARGE_WEIGHT=0.3)
+PROFILE, DATASET, BACKBONE, BETA0, WEIGHT, LARGE_WEIGHT, SWEEP, EPOCHS, SEEDS = profile(
+    quick=dict(DIGITS, SWEEP=(0.01, 0.03), EPOCHS=4, SEEDS=range(1)),
+    book=dict(DIGITS, SWEEP=(0.01, 0.03, 0.1), EPOCHS=10, SEEDS=range(3)),
+    paper=dict(MNIST, SWEEP=(0.03, 0.1, 0.3, 1.0), EPOCHS=310, SEEDS=range(10)),
+)
 CLOUDS, P, SCALE = (8, 16), 1, 5.0
 COMMON = dict(
-    dataset=SIZES["dataset"], backbone=SIZES["backbone"], train_size=250, clouds=CLOUDS, p=P, epochs=EPOCHS,
-    lr=0.1, momentum=0.9, weight_decay=0.01, scale=SCALE,
+    dataset=DATASET, backbone=BACKBONE, train_size=250, clouds=CLOUDS, p=P, epochs=EPOCHS, lr=0.1, momentum=0.9,
+    weight_decay=0.01, scale=SCALE,
 )
 STRICT = PROFILE == "book"  # most claims about trained networks need its epochs, and its data
 torch.manual_seed(0)
-pd.DataFrame(PROFILES).T.rename_axis("profile")
 
 # %% [markdown]
 # `book` trains on 250 of scikit-learn's digits and tests on all 360 images of its test part; a seed also chooses its
 # own 250 images. β0 and the weight $w_0$ were chosen for the sliding schedule with three other splits of the training
 # part, judged on the training images left over, so that the test images had no say; the other schedules run at the
-# same values, which need not be their best. `large_weight` is what section 2 needs. `paper` is the reference setting
+# same values, which need not be their best. `LARGE_WEIGHT` is what section 2 needs. `paper` is the reference setting
 # for MNIST with 250 images: L1 norm, learning rate 0.1, 310 epochs. The full tables of those runs are computed
 # separately.
 
 # %%
-def show_code(*objects):
-    display(Code("\n\n".join(inspect.getsource(o) for o in objects), language="python"))
-
-
 class OnSphere(torch.nn.Module):
     """Features scaled to norm `radius`."""
 
@@ -106,12 +95,11 @@ def fit(schedule=None, seed=0, on_sphere=False, **changes):
         trainer.backbone = torch.nn.Sequential(network, OnSphere(SCALE))
     shots = [trainer.snapshot()]
     while not trainer.finished:
-        for _ in range(trainer.steps_per_epoch):
-            trainer.step()
+        trainer.run_epoch()
         shots.append(trainer.snapshot())
     with torch.no_grad():
         norm = network.eval()(trainer.data.train_inputs).norm(dim=1).mean().item()
-    accuracy = 100 * shots[-1].test.get("accuracy", math.nan)
+    accuracy = shots[-1].row().get("test_accuracy", math.nan)
     return SimpleNamespace(shots=shots, last=shots[-1], norm=norm, accuracy=accuracy)
 
 
@@ -220,11 +208,9 @@ if STRICT:
     assert table["test accuracy %"].drop("too early").min() > 85
     assert abs(early.last.train["loss"] - math.log(classes)) < 0.1
 display(table.style.set_uuid("extreme").format("{:.3g}"))
-display(Markdown(
-    f"The too-early network ends at a test accuracy of {percent(early.accuracy)}; always naming one class would give "
+say(f"The too-early network ends at a test accuracy of {percent(early.accuracy)}; always naming one class would give "
     f"about {100 / classes:.0f}%. Its training loss is {early.last.train['loss']:.3f}, and "
-    f"$\\ln C = {math.log(classes):.3f}$ is the cross-entropy of a classifier that knows nothing."
-))
+    f"$\\ln C = {math.log(classes):.3f}$ is the cross-entropy of a classifier that knows nothing.")
 
 # %% [markdown]
 # The loss got what it asked for: every class is a point. It is the *same* point. Both schedules that wait escape, the
@@ -246,10 +232,8 @@ for column, name in enumerate(names, start=1):
                     marker=dict(size=6, color=colors[shot.targets], opacity=0.6),
                     text=[str(t) for t in shot.targets.tolist()], hovertemplate="class %{text}<extra></extra>")
 fig.update_xaxes(range=[-1.1 * reach, 1.1 * reach], title="direction 1").update_yaxes(range=[-1.1 * reach, 1.1 * reach])
-fig.update_layout(template=plots.TEMPLATE, width=860, height=420, margin_t=108, yaxis_title="direction 2",
-                  title=dict(text="Where the training features end up",
-                             subtitle_text="colour: class; raw units, one scale"))
-fig.update_annotations(font=dict(size=14))
+plots.finish(fig, "Where the training features end up", "colour: class; raw units, one scale", width=860, height=420,
+             yaxis_title="direction 2")
 means = {name: extreme[name].last.class_means for name in names}
 between = {name: (mu - mu.mean(0)).norm(dim=1).mean().item() for name, mu in means.items()}
 assert between["too early"] < 0.1 * min(between["delayed"], between["sliding"])
@@ -262,32 +246,19 @@ fig
 
 # %%
 shown = ("too early", "sliding", "vanilla")
-fig = make_subplots(1, 3, subplot_titles=shown, horizontal_spacing=0.06)
-for column, name in enumerate(shown, start=1):
-    heat = plots.cosine_heatmap(extreme[name].last.class_means).data[0]
-    heat.update(showscale=column == 3, texttemplate=None)
-    fig.add_trace(heat, row=1, col=column)
-fig.update_layout(template=plots.TEMPLATE, width=900, height=400, margin_t=108, plot_bgcolor="#E4E4E4",
-                  title=dict(text="Cosines between class means",
-                             subtitle_text=f"white is the simplex ETF's cosine, −1/{classes - 1}"))
-fig.update_annotations(font=dict(size=14))
-fig.update_xaxes(type="category", showgrid=False, showline=False)
-fig.update_yaxes(type="category", showgrid=False, showline=False, autorange="reversed")
-fig
+plots.cosine_heatmaps({name: extreme[name].last.class_means for name in shown})
 
 # %%
 scatter, off = ({name: extreme[name].last.train[key] for name in shown} for key in ("nc1_quotient", "etf_distance"))
 untrained = early.shots[0].train["etf_distance"]
 if PROFILE != "paper":
     assert scatter["too early"] > 5 * scatter["sliding"] and untrained < min(off.values())
-display(Markdown(
-    "Taken alone, these cosines mislead. The means are at a distance from the nearest simplex ETF of "
+say("Taken alone, these cosines mislead. The means are at a distance from the nearest simplex ETF of "
     + ", ".join(f"{value:.2f} (*{name}*)" for name, value in off.items())
     + f", and those of the *untrained* network at {untrained:.2f}: averages of noise in many dimensions point in "
     "different directions by themselves. NC2 says little without NC1. On the left the scatter within the classes is "
     f"{scatter['too early']:.2g} times the scatter between their means, so these are not {classes} places but much the "
-    f"same cloud, averaged {classes} times; with the sliding schedule the ratio is {scatter['sliding']:.1g}."
-))
+    f"same cloud, averaged {classes} times; with the sliding schedule the ratio is {scatter['sliding']:.1g}.")
 
 # %% [markdown]
 # And this is how the sliding schedule separates first and collapses later, on the same images (the slider needs no
@@ -382,10 +353,8 @@ for column, value in enumerate(panels.values(), start=1):
                         marker=dict(symbol=symbol, size=10), row=1, col=column)
 fig.update_xaxes(type="log", title="weight w<sub>0</sub>", tickvals=weights, ticktext=[f"{w:g}" for w in weights])
 fig.update_yaxes(type="log", exponentformat="e", dtick=1, col=2).update_yaxes(rangemode="tozero", col=1)
-fig.update_layout(template=plots.TEMPLATE, width=900, height=420, margin=dict(t=108, b=100),
-                  title=dict(text="How much weight does it take?", subtitle_text="one run per point, seed 0"),
-                  legend=dict(orientation="h", x=0, y=0, yref="container", yanchor="bottom"))
-fig.update_annotations(font=dict(size=14))
+plots.finish(fig, "How much weight does it take?", "one run per point, seed 0", width=900, height=420,
+             margin=dict(b=100), legend=dict(orientation="h", x=0, y=0, yref="container", yanchor="bottom"))
 fig
 
 # %%
@@ -398,13 +367,11 @@ if STRICT:
     lowest = min(sliding_by_weight[w].accuracy for w in broken)
     best = max(fine, key=lambda w: early_by_weight[w].accuracy)
     first, slid = early_by_weight[best].accuracy, sliding_by_weight[best].accuracy
-    display(Markdown(
-        f"Asked too early, the network still learns at a weight of {max(fine):g} and no longer at {min(broken):g}. At "
+    say(f"Asked too early, the network still learns at a weight of {max(fine):g} and no longer at {min(broken):g}. At "
         f"the weights that break it, the sliding schedule reaches {percent(lowest)} or more, though it pays for the "
         f"largest weight as well. At {best:g}, collapse from the first step gives {percent(first)} and the sliding "
         f"schedule {percent(slid)}, one run each. So the too-early collapse is a matter of weight and time together, "
-        "and what the schedule buys is room for a larger weight."
-    ))
+        "and what the schedule buys is room for a larger weight.")
 
 # %% [markdown]
 # ## 4. Four schedules, several seeds
@@ -436,11 +403,9 @@ def compare(methods, baseline, count):
     others = {name: values for name, values in methods.items() if name != baseline}
     means = {name: np.subtract(values, methods[baseline]).mean() for name, values in others.items()}
     largest = max(means, key=lambda name: abs(means[name]))
-    display(Markdown(
-        f"{len(methods[baseline])} run(s) per method and {count} test images: one image is {100 / count:.2f} "
+    say(f"{len(methods[baseline])} run(s) per method and {count} test images: one image is {100 / count:.2f} "
         f"percentage points, and the binomial standard error of one accuracy is about {error:.1f}. The largest mean "
-        f"difference to *{baseline}* is {means[largest]:+.2f} (*{largest}*)."
-    ))
+        f"difference to *{baseline}* is {means[largest]:+.2f} (*{largest}*).")
 
 
 TEST_SIZE = len(trainer.data.test_targets)
@@ -467,14 +432,14 @@ fig
 def summary(methods, keys, split="train"):
     """Median over seeds of the last snapshot's metrics."""
     return pd.DataFrame({
-        name: {plots.METRIC_LABELS[k]: np.median([getattr(run.last, split)[k] for run in of_seed]) for k in keys}
+        name: {plots.metric_label(k): np.median([getattr(run.last, split)[k] for run in of_seed]) for k in keys}
         for name, of_seed in methods.items()
     }).T
 
 
 final = summary(runs, KEYS)
 final["NC1 quotient, test images"] = summary(runs, ["nc1_quotient"], "test").iloc[:, 0]
-quotient, distance = final[plots.METRIC_LABELS["nc1_quotient"]], final[plots.METRIC_LABELS["etf_distance"]]
+quotient, distance = final[plots.metric_label("nc1_quotient")], final[plots.metric_label("etf_distance")]
 display(final.style.set_uuid("schedules").format("{:.2g}"))
 if STRICT:
     lasts = {name: [r.last.train for r in of_seed] for name, of_seed in runs.items()}
@@ -482,12 +447,10 @@ if STRICT:
     assert all(s["etf_distance"] > v["etf_distance"] for s, v in zip(lasts["sliding"], lasts["vanilla"]))
     assert quotient["sliding"] < quotient["constant"]
     assert final.loc["sliding", "NC1 quotient, test images"] < final.loc["vanilla", "NC1 quotient, test images"]
-display(Markdown(
-    "Within-class scatter relative to the scatter between the means: "
+say("Within-class scatter relative to the scatter between the means: "
     + ", ".join(f"*{name}* {value:.2g}" for name, value in quotient.items())
     + ". Distance of the means to the nearest simplex ETF: "
-    + ", ".join(f"*{name}* {value:.2f}" for name, value in distance.items()) + "."
-))
+    + ", ".join(f"*{name}* {value:.2f}" for name, value in distance.items()) + ".")
 
 # %% [markdown]
 # Two effects, and they point in opposite directions. Sliding densification brings NC1 forward by a large factor, and
@@ -502,14 +465,11 @@ display(Markdown(
 # %%
 fig = make_subplots(1, 2, subplot_titles=("constant", "sliding"), horizontal_spacing=0.09, shared_yaxes=True)
 for column, name in enumerate(("constant", "sliding"), start=1):
-    for trace in plots.death_times_over_epochs(runs[name][0].shots).data:
-        trace.update(showlegend=column == 1)
-        fig.add_trace(trace, row=1, col=column)
+    traces = plots.death_times_over_epochs(runs[name][0].shots).data
+    fig.add_traces([trace.update(showlegend=column == 1) for trace in traces], rows=1, cols=column)
 fig.update_xaxes(title="epoch").update_yaxes(rangemode="tozero")
-fig.update_layout(template=plots.TEMPLATE, width=860, height=420, margin_t=108, yaxis_title="death time (L1)",
-                  title=dict(text="Death times and their target",
-                             subtitle_text="quantiles over the clouds of an epoch's last batch, seed 0"))
-fig.update_annotations(font=dict(size=14))
+plots.finish(fig, "Death times and their target", "quantiles over the clouds of an epoch's last batch, seed 0",
+             width=860, height=420, yaxis_title="death time (L1)")
 fig
 
 # %%
@@ -555,19 +515,17 @@ final = summary(joint, ["nc1_quotient", "etf_distance", "nc3"])
 final["raw feature norm"] = [np.median([run.norm for run in of_seed]) for of_seed in joint.values()]
 final["NC1 quotient, test images"] = summary(joint, ["nc1_quotient"], "test").iloc[:, 0]
 display(final.style.set_uuid("unions").format("{:.2g}"))
-quotient, norm = final[plots.METRIC_LABELS["nc1_quotient"]], final["raw feature norm"]
-distance = final[plots.METRIC_LABELS["etf_distance"]]
+quotient, norm = final[plots.metric_label("nc1_quotient")], final["raw feature norm"]
+distance = final[plots.metric_label("etf_distance")]
 if STRICT:
     assert norm["union"] < norm["nearest"]
     assert distance[["nearest", "union", "union on sphere"]].max() < distance["sliding"] / 2
     assert quotient["union on sphere"] < quotient["union"] / 2 and distance["nearest"] < distance["union on sphere"]
-display(Markdown(
-    f"The plain union keeps the head's geometry (ETF distance {distance['union']:.2g}; nearest alone "
+say(f"The plain union keeps the head's geometry (ETF distance {distance['union']:.2g}; nearest alone "
     f"{distance['nearest']:.2g}, sliding alone {distance['sliding']:.2g}). But its NC1 quotient is "
     f"{quotient['union']:.2g} against {quotient['nearest']:.2g} without densification, while the norm of the "
     f"raw features has gone from {norm['nearest']:.2g} to {norm['union']:.2g}. On the sphere the quotient is "
-    f"{quotient['union on sphere']:.2g} at an ETF distance of {distance['union on sphere']:.2g}."
-))
+    f"{quotient['union on sphere']:.2g} at an ETF distance of {distance['union on sphere']:.2g}.")
 
 # %% [markdown]
 # The plain union gives way partly as foreseen: in the length of the features, where the classifier does not look. Put
@@ -599,10 +557,9 @@ controls = Controls(manual=True)
 trainer = Trainer(Recipe(**{**COMMON, "epochs": 3 * third}, lr_decay="constant"), controls=controls)
 shots = []
 for beta, weight in ((0.0, 0.0), (0.5 * BETA0, LARGE_WEIGHT), (3 * BETA0, LARGE_WEIGHT)):
-    controls.beta, controls.weight = beta, weight
+    controls.beta, controls.densify_weight = beta, weight
     for _ in range(third):
-        for _ in range(trainer.steps_per_epoch):
-            trainer.step()
+        trainer.run_epoch()
         shots.append(trainer.snapshot())
 fig = plots.death_times_over_epochs(shots, title="β and weight changed by hand")
 for act, name in enumerate(("w = 0", "tight β", "wide β")):

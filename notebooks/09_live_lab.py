@@ -31,32 +31,27 @@
 # ## Setup
 
 # %%
-import inspect
-import os
 import tempfile
 from pathlib import Path
 
 import torch
-from IPython.display import Code, Markdown, display
 
 from ncbook import Recipe, SlidingSchedule, Trainer
+from ncbook.book import profile, show_code, table
 from ncbook.live import LiveLab
 
-PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
-SIZES = {  # classes and epochs of the lab; training steps of the runs that are scripted below
-    "quick": dict(CLASSES=3, EPOCHS=40, STEPS=120),
-    "book": dict(CLASSES=3, EPOCHS=40, STEPS=160),
-    "paper": dict(CLASSES=10, EPOCHS=310, STEPS=2000),
-}[PROFILE]
 torch.set_num_threads(1)  # as the lab does: faster for a network this small
-CLASSES, EPOCHS, STEPS = SIZES["CLASSES"], SIZES["EPOCHS"], SIZES["STEPS"]
+# STEPS: training steps of the runs that are scripted below
+PROFILE, CLASSES, EPOCHS, STEPS = profile(
+    quick=dict(CLASSES=3, EPOCHS=40, STEPS=120), book=dict(CLASSES=3, EPOCHS=40, STEPS=160),
+    paper=dict(CLASSES=10, EPOCHS=310, STEPS=2000),
+)
 BETA, WEIGHT = 1.1, 0.1
 
 RECIPE = Recipe(
     dataset="digits", classes=CLASSES, head="nearest", clouds=(8, 16), epochs=EPOCHS, lr=0.05, seed=0,
     schedule=SlidingSchedule(BETA, WEIGHT, EPOCHS),
 )
-display(Markdown(f"Profile `{PROFILE}`: {CLASSES} classes, {EPOCHS} epochs, {STEPS} scripted steps a run."))
 
 # %% [markdown]
 # ## The lab
@@ -115,7 +110,7 @@ lab
 # This is what the thread does over and over, first the orders, then one turn:
 
 # %%
-display(Code(inspect.getsource(LiveLab._turn), language="python"))
+show_code(LiveLab._turn)
 
 # %% [markdown]
 # A new lab closes the one before it, so a cell that is run again leaves one thread and not two. Closing the notebook's
@@ -155,12 +150,9 @@ early = lab.runs[-1]
 early.label, early.frames[-1].step
 
 # %%
-rows = ["| run | training accuracy | test accuracy | longest bar | distance to the ETF |", "|---|---|---|---|---|"]
-for run in (sliding, early):
-    last = run.frames[-1]
-    rows.append(f"| {run.label} | {last.metrics['accuracy']:.2f} | {last.metrics['test_accuracy']:.2f} | "
-                f"{last.deaths[-1]:.3g} | {last.metrics['etf_distance']:.2g} |")
-display(Markdown("\n".join(rows)))
+table(["run", "training accuracy", "test accuracy", "longest bar", "distance to the ETF"],
+      [[run.label, last.metrics["accuracy"], last.metrics["test_accuracy"], f"{last.deaths[-1]:.3g}",
+        last.metrics["etf_distance"]] for run in (sliding, early) for last in run.frames[-1:]])
 chance = 1 / CLASSES
 assert sliding.frames[-1].metrics["accuracy"] > 0.9
 assert early.frames[-1].metrics["accuracy"] < chance + 0.2

@@ -49,7 +49,7 @@ from plotly.subplots import make_subplots
 from scipy.stats import spearmanr, ttest_1samp
 
 from ncbook import Recipe, SlidingSchedule, Trainer, joint_snapshot, load_dataset, plots, simplex_etf
-from ncbook.experiments import COLUMNS, GUIDED, TABLES, mnist250, run_table
+from ncbook.experiments import COLUMNS, GUIDED, TABLES, Unit, mnist250, run_table
 
 PROFILE = os.environ.get("NCBOOK_PROFILE", "book")
 PROFILES = {"quick": dict(iterations=54), "book": dict(iterations=205), "paper": dict(iterations=2000)}
@@ -101,8 +101,7 @@ display(Code(inspect.getsource(mnist250), language="python"))
 # (`--dask ADDRESS`), and shows what is done and how long the rest will take.
 
 # %%
-EXPECTED = {name: pd.DataFrame([(unit.name, unit.settings) for unit in make()], columns=["recipe", "settings"])
-            for name, make in TABLES.items()}
+EXPECTED = {name: make() for name, make in TABLES.items()}
 KEPT = {name: load(name) for name in TABLES}
 
 
@@ -114,15 +113,16 @@ def runs(name):
 table(["table", "what it is", "units run", "of", "command"],
       [[name, make.__doc__.splitlines()[0].rstrip("."), len(runs(name)), len(EXPECTED[name]), command(name)]
        for name, make in TABLES.items()])
-for name, expected in EXPECTED.items():
-    kept, defined = (set(zip(rows.recipe, rows.settings)) for rows in (runs(name), expected))
-    assert kept <= defined, f"{name} has rows of other settings"
+for name, units in EXPECTED.items():
+    kept = {Unit.from_settings(*row) for row in runs(name)[["recipe", "settings"]].values}
+    assert kept <= set(units), f"{name} has rows of other settings"
 
 # %% [markdown]
-# Each finished unit is kept at once, by replacing the file in one step, so that a run that is killed loses only the
-# units it was at, and the next call goes on with those that the file lacks. A row names the settings it was run
-# with, as far as they are not the defaults of `Recipe`, and rows of other settings than the table now has are refused.
-# The same function can be called from here. Free features (section 7) need no data and take seconds, so we make the beginning of three of their kept runs again,
+# Each finished unit is kept at once, by replacing the file in one step, and a long unit keeps a checkpoint besides, so
+# that a run that is killed loses no more than an epoch of each unit it was at, and the next call goes on from there. A
+# row names all settings it was run with, so that its unit can be made from it, and the version of the package; rows of
+# other settings than the table now has are refused. The same function can be called from here. Free features
+# (section 7) need no data and take seconds, so we make the beginning of three of their kept runs again,
 # in a file of our own. *Do they agree with what was kept?*
 
 # %%
@@ -591,14 +591,14 @@ assert all(r.statistic < 0 for *_, r in found)
 # $$ \left| a_{\rm linear} - a_{\rm means} \right| \;\le\; q = \text{NC4}. $$
 
 # %%
-SHARE = 100 * runs("mnist250").test_nc4 / (100 - runs("mnist250").test_accuracy)
+SHARE = runs("mnist250").test_nc4 / (100 - runs("mnist250").test_accuracy)
 table(["median over splits", "test error, %", "NC4 on test, %", "NC4 / error", "NC4 on train, %"],
-      [[name, f"{100 - medians.test_accuracy[name]:.2f}", f"{100 * medians.test_nc4[name]:.2f}",
+      [[name, f"{100 - medians.test_accuracy[name]:.2f}", f"{medians.test_nc4[name]:.2f}",
         f"{SHARE[runs('mnist250').recipe == name].median():.2f}",
-        f"{100 * medians.train_nc4[name]:.2f}"] for name in present])
+        f"{medians.train_nc4[name]:.2f}"] for name in present])
 if len(present):
     assert SHARE[runs("mnist250").recipe.isin(["vanilla", "sliding"])].max() < 0.5
-    display(Markdown(f"The two disagree on {middle(100 * runs('mnist250').test_nc4)} % of the test images: median and "
+    display(Markdown(f"The two disagree on {middle(runs('mnist250').test_nc4)} % of the test images: median and "
                      f"range over all {len(runs('mnist250'))} runs. As a share of the error that is "
                      f"{middle(SHARE)}."))
 
@@ -865,8 +865,8 @@ for classes, rows in FREE.groupby("classes"):
     table([f"{classes} classes, median (range)", *GUIDED],
           [[f"iterations to NC1 < {bound:g}", *(epochs_text(seen[bound][name]) for name in by_head.values())]
            for bound in BOUNDS]
-          + [[f"{plots.METRIC_LABELS[key]}, end", *(middle(end[f"train_{key}"][end.recipe == name], ".2g")
-                                                    for name in by_head.values())]
+          + [[f"{plots.METRIC_LABELS[key]}{', %' * (key == 'nc4')}, end",
+              *(middle(end[f"train_{key}"][end.recipe == name], ".2g") for name in by_head.values())]
              for key in ("nc1", "etf_distance", "nc2_equiangular", "nc3", "nc4")])
     assert (end.train_nc1 < 1e-4).all() and (end.train_nc4 == 0).all(), "every head and seed collapses"
 
@@ -968,7 +968,7 @@ for name, rows in SPEED.groupby("data", sort=False):
 # as published for larger networks and images, these two data sets neither show nor refute.
 
 # %%
-for name, rows in SPEED.groupby("data", sort=False):
+for _, rows in SPEED.groupby("data", sort=False):
     end = rows[rows.epoch == rows.epoch.max()].groupby("method").train_etf_distance
     assert max(end.max().get(head, 0) for head in ("fixed", "nearest")) < end.min().get("standard", np.inf)
 assert later == 0, "nearest reaches NC1 < 0.1 in no seed later than another head"

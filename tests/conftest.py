@@ -18,6 +18,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 def pytest_configure(config):
     os.environ["NCBOOK_PROFILE"] = "quick"
     os.environ["PLOTLY_RENDERER"] = "plotly_mimetype"
+    torch.set_num_threads(1)  # networks this small are faster so, and far faster beside other work
     # Downloads fail at once, in kernels and other subprocesses too; the loopback stays open.
     os.environ.update(http_proxy=CLOSED_PORT, https_proxy=CLOSED_PORT, no_proxy="localhost,127.0.0.1,::1")
 
@@ -30,14 +31,6 @@ def seeded():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
-
-
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

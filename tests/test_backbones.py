@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ncbook.training.data import load_dataset
 from ncbook.training.backbones import build_backbone
+from ncbook.training.data import load_dataset
 
 IMAGE_BACKBONES = [
     ("mlp", (2,), 64),

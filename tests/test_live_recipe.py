@@ -63,7 +63,7 @@ def test_any_recipe_is_the_one_that_is_trained(recipe):
     lab.close()
 
 
-def test_untouched_it_trains_as_the_trainer_does(lab, one_thread):
+def test_untouched_it_trains_as_the_trainer_does(lab):
     trainer = Trainer(RECIPE)
     lab.run(150, every=20)
     for _ in range(150):

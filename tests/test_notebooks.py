@@ -2,6 +2,8 @@
 
 import json
 import os
+import pkgutil
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from ncbook import book, simplex_etf_distance
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -68,6 +72,18 @@ def executed(source="1 + 1", **changes):
     return new_notebook(cells=[nbformat.from_dict(cell)], metadata={"kernelspec": kernel})
 
 
+def listing_faults(notebook):
+    """The cells that list code without naming it, or other code than the package now has."""
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        named = [output for output in cell.outputs if "ncbook" in output.get("metadata", {})]
+        if "getsource" in cell.source or len(named) != cell.source.count("show_code("):
+            yield f"a listing that names no source: {cell.source}"
+        for output in named:
+            names = output.metadata["ncbook"]["source"]
+            if output.data["text/plain"] != book.source(*map(pkgutil.resolve_name, names)):
+                yield f"not the present source of {names}"
+
+
 def run_build(path):
     environment = os.environ | {"NCBOOK_PROFILE": "quick"}
     command = [sys.executable, build_book.__file__, str(path)]
@@ -85,6 +101,19 @@ def test_notebook_is_its_text_executed(path):
     text = build_book.read_chapter(path.with_suffix(".py"))
     assert cells(notebook) == cells(text) and notebook.metadata == text.metadata
     assert build_book.problems(notebook, path.stat().st_size) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_listings_are_the_present_source(path):
+    assert list(listing_faults(nbformat.read(path, as_version=4))) == []
+
+
+def test_a_listing_that_has_drifted_or_names_nothing_is_found():
+    metadata = {"ncbook": {"source": ["ncbook.etf:simplex_etf_distance"]}}
+    for text, count in ((book.source(simplex_etf_distance), 0), ("def simplex_etf_distance(means): ...", 1)):
+        listing = new_output("display_data", data={"text/plain": text}, metadata=metadata)
+        assert len(list(listing_faults(executed("show_code(f)", outputs=[listing])))) == count
+    assert len(list(listing_faults(executed("show_code(f)")))) == len(list(listing_faults(executed("getsource(f)")))) == 1
 
 
 FIGURE = new_output("display_data", data={build_book.PLOTLY: {"data": [], "layout": {}}})
@@ -141,6 +170,16 @@ def test_a_built_notebook_keeps_figures_and_drops_widgets(tmp_path, chromium):
     assert cells(nbformat.reads(built, as_version=4)) == cells(jupytext.read(text))
     assert run_build(text).returncode == 0
     assert text.with_suffix(".ipynb").read_text() == built
+
+
+def test_a_chapter_made_from_the_template_is_built(tmp_path, chromium):
+    text = tmp_path / "99_template.py"
+    shutil.copy(ROOT / "notebooks" / "TEMPLATE.py", text)
+    result = run_build(text)
+    assert result.returncode == 0, result.stderr
+    built = nbformat.read(text.with_suffix(".ipynb"), as_version=4)
+    assert build_book.problems(built) == list(listing_faults(built)) == []
+    assert sum("show_code(" in cell.source for cell in built.cells) == 1
 
 
 @pytest.mark.parametrize("source", ["import warnings; warnings.warn('careful')", "raise ValueError('careful')"])

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
 EXTRAS = PROJECT["optional-dependencies"]
-EXTRA_OF = {"plots.py": "book", "live.py": "book", "experiments.py": "experiments"}
+EXTRA_OF = {"plots": "book", "live": "book", "book.py": "book", "experiments": "experiments"}
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow", "IPython": "ipython"}
 
 FAKE_PYTHON = """\
@@ -76,8 +76,9 @@ def test_conda_installs_the_test_extra_and_lists_nothing_itself():
 
 def test_core_dependencies_are_what_the_package_imports_beyond_its_extras():
     needed = set()
-    for path in (ROOT / "ncbook").glob("*.py"):
-        needed |= imported_distributions([path]) - names(EXTRAS.get(EXTRA_OF.get(path.name), []))
+    for path in (ROOT / "ncbook").rglob("*.py"):
+        wing = path.relative_to(ROOT / "ncbook").parts[0]
+        needed |= imported_distributions([path]) - names(EXTRAS.get(EXTRA_OF.get(wing), []))
     assert needed == names(PROJECT["dependencies"])
 
 
@@ -91,7 +92,7 @@ def test_the_book_extra_covers_what_the_chapters_import():
 
 def test_the_test_extra_has_the_other_extras_and_covers_the_tests():
     (ours,) = [Requirement(line) for line in EXTRAS["test"] if line.startswith("ncbook")]
-    assert ours.extras == EXTRAS.keys() - {"test"}
+    assert ours.extras == EXTRAS.keys() - {"test", "bench"}
     assert names(EXTRAS["test"]).isdisjoint(names(EXTRAS["book"]) | names(EXTRAS["experiments"]))
     declared = names(PROJECT["dependencies"]).union(*map(names, EXTRAS.values()))
     assert imported_distributions((ROOT / "tests").rglob("*.py")) <= declared

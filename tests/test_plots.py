@@ -5,6 +5,7 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 import scipy.linalg
@@ -12,8 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ncbook import plots
+from ncbook import Snapshot, plots
 from ncbook.etf import simplex_etf
+from ncbook.heads import HEADS
+from ncbook.metrics import METRICS
 
 
 def trace(fig, name, meta=None):
@@ -35,9 +38,10 @@ def snapshot(epoch, classes=3, dim=6, points=250, seed=0, deaths=True, **metrics
     noise = torch.randn(classes, dim, generator=generator)
     means = simplex_etf(classes, dim) + noise / (1 + epoch)
     features = means[targets] + 0.1 * torch.randn(points, dim, generator=generator)
-    return SimpleNamespace(
-        epoch=epoch, step=10 * epoch, train=metrics, test={}, class_means=means, weight=means + 0.1, features=features,
-        targets=targets, deaths=torch.rand(4, 7, generator=generator) if deaths else None, beta=1.0 - epoch / 100,
+    return Snapshot(
+        train=metrics, test={}, class_means=means, weight=means + 0.1, bias=torch.zeros(classes), features=features,
+        targets=targets, train_spectrum=torch.ones(2), test_spectrum=None, epoch=epoch, step=10 * epoch,
+        deaths=torch.rand(4, 7, generator=generator) if deaths else None, dials={"beta": 1.0 - epoch / 100},
     )
 
 
@@ -99,7 +103,7 @@ def test_coordinates_ignore_rotation_shift_and_scale(classes):
         (torch.zeros(3, 5), torch.eye(4), None, "points"),
         (torch.zeros(4), torch.eye(4), None, "points"),
         (torch.eye(4), torch.ones(3, 4), None, "coincide"),
-        (torch.eye(4), torch.eye(4) * float("nan"), None, "class_means holds NaN"),
+        (torch.eye(4), torch.eye(4) * float("nan"), None, "class_means must be finite"),
         (torch.eye(4), torch.ones(1, 4), None, "at least 2"),
         (torch.eye(4), torch.eye(4), 4, "dims"),
     ],
@@ -121,7 +125,8 @@ def test_geometry_traces_keep_their_names_and_order(classes, kind):
         for name, coordinates in plots.geometry_coordinates(shot.class_means, **parts).items():
             np.testing.assert_allclose(xy(trace(fig, name)).reshape(coordinates.shape), coordinates, atol=1e-6)
         assert list(fig.data[4].marker.color) == plots.class_colors(classes)
-        assert {t.name for t in fig.data[6:]} <= set(names)
+        key = ["class means", "nearest ETF", *(["weights", "features"] if parts else [])]
+        assert [(t.name, t.meta) for t in fig.data[6:]] == [(name, "legend") for name in key]
 
 
 def test_weights_equal_to_the_means_up_to_scale_sit_on_them():
@@ -166,6 +171,25 @@ def test_animation_has_a_frame_per_slider_stop_and_opens_on_the_last(classes, to
     first = xy(fig.frames[0].data[-1])
     assert np.abs(first - xy(trace(fig, "class means"))).max() > 0.05
     assert len(fig.to_json()) < 400_000
+    with pytest.raises(ValueError, match="snapshots is empty"):
+        plots.geometry_animation([])
+
+
+def test_a_player_has_a_stop_for_each_frame_and_leaves_the_plot_its_size():
+    fig = plots.finish(go.Figure([go.Scatter(y=[0, 1], name="moves"), go.Scatter(y=[1], name="stays")]), "Title")
+    before = fig.layout.height - plots.TEMPLATE.layout.margin.b
+    changes = [{"moves": dict(y=[0, k])} for k in range(3)]
+    plots.animate(fig, ["0", "1", "2"], changes, milliseconds=70, redraw=True, transition=20, prefix="k = ", active=1)
+    (slider,), (menu,) = fig.layout.sliders, fig.layout.updatemenus
+    assert list(fig.data[0].y) == [0, 1] == list(fig.frames[1].data[0].y) and fig.frames[1].traces == (0,)
+    assert [step.label for step in slider.steps] == ["0", "1", "2"] and slider.active == 1
+    assert slider.currentvalue.prefix == "k = " and fig.layout.height - fig.layout.margin.b == before
+    which, options = menu.buttons[0].args
+    assert which is None and options["frame"] == dict(duration=70, redraw=True)
+    assert options["transition"]["duration"] == 20
+    assert slider.steps[2].args[0] == ("2",) and slider.steps[2].args[1]["frame"]["duration"] == 0
+    with pytest.raises(ValueError, match="one per frame"):
+        plots.add_player(fig, ["0", "1"])
 
 
 def test_cosines_agree_with_numpy_and_leave_the_diagonal_out():
@@ -179,6 +203,25 @@ def test_cosines_agree_with_numpy_and_leave_the_diagonal_out():
     assert heat.zmid == (heat.zmin + heat.zmax) / 2 == -1 / 4
     etf = plots.cosine_heatmap(simplex_etf(4, 9)).data[0]
     np.testing.assert_allclose(etf.z[~np.eye(4, dtype=bool)], -1 / 3, atol=1e-6)
+    np.testing.assert_array_equal(plots.centred_cosines(vectors), heat.z)
+
+
+def test_a_row_at_the_mean_has_no_cosines():
+    cosines = plots.centred_cosines(torch.tensor([[1.0, 0], [-1, 0], [0, 0]]))
+    assert cosines[2].isnan().all() and cosines[0, 1] == -1 and cosines.dtype == torch.float64
+    with pytest.raises(ValueError, match="rows"):
+        plots.centred_cosines(torch.zeros(3))
+
+
+def test_heat_maps_side_by_side_share_one_scale():
+    sets = {"a": simplex_etf(4, 5), "b": torch.randn(4, 7, generator=torch.Generator().manual_seed(0))}
+    fig = plots.cosine_heatmaps(sets, class_names=list("wxyz"))
+    assert [note.text for note in fig.layout.annotations] == ["a", "b"]
+    assert [heat.showscale for heat in fig.data] == [False, True]
+    for heat, rows in zip(fig.data, sets.values()):
+        np.testing.assert_array_equal(heat.z, plots.centred_cosines(rows))
+        assert (list(heat.x), heat.zmid) == (list("wxyz"), -1 / 3)
+    assert fig.layout.yaxis2.scaleanchor == "x2"
 
 
 @pytest.mark.parametrize("vectors", [torch.zeros(3), torch.ones(1, 3), torch.ones(3, 3), torch.full((3, 3), math.inf)])
@@ -197,13 +240,52 @@ def test_curves_are_the_median_and_the_range_over_seeds():
     assert [(t.name, t.meta) for t in fig.data] == [
         (name, key) for key in ("nc1", "accuracy") for name in ("nearest range", "nearest", "mine")
     ]
-    line = trace(fig, "nearest", "nc1")
-    band = trace(fig, "nearest range", "nc1")
-    np.testing.assert_allclose(line.y, np.median(values, axis=0))
+    for key, scale in (("nc1", 1), ("accuracy", 100)):
+        np.testing.assert_allclose(trace(fig, "nearest", key).y, scale * np.median(values, axis=0))
+    line, band = trace(fig, "nearest", "nc1"), trace(fig, "nearest range", "nc1")
     np.testing.assert_allclose(band.y, np.concatenate((values.max(0), values.min(0)[::-1])))
     assert line.line.color == plots.METHOD_STYLES["nearest"][0]
     assert (fig.layout.yaxis.type, fig.layout.yaxis2.type) == ("log", None)
     assert sorted(t.name for t in fig.data if t.showlegend) == ["mine", "nearest"]
+    assert [note.text for note in fig.layout.annotations] == [METRICS["nc1"].label, "accuracy, %"]
+
+
+def test_curves_take_rows_and_the_records_of_a_table():
+    shots = seeded_runs([[1.0, 0.5, 0.25]])
+    table = pd.DataFrame([shot.row() for shot in shots[0]])
+    for seed in ([shot.row() for shot in shots[0]], table.to_dict("records")):
+        fig = plots.metric_curves({"nearest": [seed]}, ["nc1", "accuracy"])
+        np.testing.assert_allclose([t.y for t in fig.data], [[1, 0.5, 0.25], [100, 50, 25]])
+    rows = [{"epoch": 0, "train_gap": 0.1, "test_gap": 0.2}]
+    fig = plots.metric_curves({"a": [rows], "b": [rows]}, ["gap"], split={"a": "train", "b": "test"})
+    assert [list(t.y) for t in fig.data] == [[0.1], [0.2]] and fig.layout.yaxis.type == "log"
+    with pytest.raises(TypeError, match="mappings or snapshots"):
+        plots.metric_curves({"a": [[SimpleNamespace(epoch=0, train={})]]}, ["nc1"])
+
+
+@pytest.mark.parametrize(
+    "counts, said", [((1, 1), "one seed"), ((3, 3), "of 3 seeds,"), ((5, 3, 4), "of 3 to 5 seeds,")]
+)
+def test_the_number_of_seeds_is_said_as_it_is(counts, said):
+    runs = {str(k): seeded_runs([[1.0, 0.5]] * count) for k, count in enumerate(counts)}
+    assert said in plots.metric_curves(runs, ["nc1"]).layout.title.subtitle.text
+    points = plots.seed_summary({name: [seed[-1] for seed in seeds] for name, seeds in runs.items()}, "train_nc1")
+    assert said.removeprefix("of ").replace("one", "1") in points.layout.title.subtitle.text
+
+
+def test_every_metric_has_its_label_and_axis_from_the_one_vocabulary():
+    row = {"epoch": 0} | {f"train_{key}": 1.0 for key in METRICS}
+    fig = plots.metric_curves({"standard": [[row]]}, list(METRICS))
+    axes = [getattr(fig.layout, f"yaxis{k or ''}").type for k in (None, *range(2, len(METRICS) + 1))]
+    assert axes == ["log" if metric.axis == "log" else None for metric in METRICS.values()]
+    for note, metric in zip(fig.layout.annotations, METRICS.values(), strict=True):
+        assert note.text.startswith(metric.label)
+
+
+def test_every_head_has_a_style_and_other_names_get_spare_ones():
+    styles = [plots.METHOD_STYLES[kind.method] for kind in HEADS.values()]
+    assert len({(color, dash) for color, dash, _ in styles}) == len(HEADS)
+    assert plots.method_style("mine", 0) != plots.method_style("mine", 1)
 
 
 @pytest.mark.parametrize("values, floor", [([0.2, 0.003, 0.0], 1e-3), ([1.0, 0.01, -1e-9], 1e-3), ([0.0, 0.0], 1e-16)])
@@ -220,8 +302,9 @@ def test_values_of_zero_or_less_stay_on_a_log_axis(values, floor):
         ({}, ["nc1"], "train", "runs and keys"),
         ({"a": seeded_runs([[1.0]])}, [], "train", "runs and keys"),
         ({"a": seeded_runs([[1.0]])}, ["nc9"], "train", "nc9"),
-        ({"a": seeded_runs([[1.0]])}, ["nc1"], "test", "Snapshot.test"),
+        ({"a": seeded_runs([[1.0]])}, ["nc1"], "test", "'test_nc1' is not a column"),
         ({"a": seeded_runs([[1.0]])}, ["nc1"], "valid", "split"),
+        ({"a": seeded_runs([[1.0]])}, ["nc1"], {"b": "test"}, "split"),
         ({"a": []}, ["nc1"], "train", "at least one seed"),
         ({"a": seeded_runs([[1.0, 2.0], [1.0]])}, ["nc1"], "train", "same epochs"),
     ],
@@ -304,7 +387,7 @@ def test_tree_refuses_what_it_cannot_draw():
     ):
         with pytest.raises(ValueError):
             plots.spanning_tree_figure(points, **options)
-    with pytest.raises(TypeError, match="torch tensor"):
+    with pytest.raises(TypeError, match="points must be a floating-point tensor"):
         plots.spanning_tree_figure([[0.0, 1.0]])
 
 
@@ -317,10 +400,11 @@ def test_death_bands_are_quantiles_and_skip_snapshots_without_clouds():
     expected = [np.quantile(d, 0.95) for d in deaths] + [np.quantile(d, 0.05) for d in deaths[::-1]]
     np.testing.assert_allclose(fig.data[0].y, expected, rtol=1e-6)
     np.testing.assert_allclose(fig.data[3].y, [0.99, 0.98])
-    with pytest.raises(ValueError, match="clouds"):
-        plots.death_times_over_epochs(shots[:1])
-    with pytest.raises(ValueError, match="snapshots is empty"):
-        plots.death_times_over_epochs([])
+    rows = [{"epoch": s.epoch, "beta": s.beta, "deaths": s.deaths.flatten().tolist()} for s in shots[1:]]
+    np.testing.assert_allclose(plots.death_times_over_epochs(rows).data[2].y, fig.data[2].y, rtol=1e-6)
+    for none in (shots[:1], []):
+        with pytest.raises(ValueError, match="clouds"):
+            plots.death_times_over_epochs(none)
 
 
 def test_schedule_panels_hold_beta_and_weight():
@@ -339,9 +423,15 @@ def test_seed_summary_draws_every_value_and_the_median():
     assert [t.name for t in fig.data] == ["fixed", "fixed median", "mine", "mine median"]
     assert list(fig.data[0].y) == [0.9, 0.8, 0.95]
     assert fig.data[1].y == (0.9, 0.9)
+    shots = [snapshot(1, accuracy=0.9), snapshot(1, accuracy=0.7)]
+    by_row = plots.seed_summary({"fixed": shots}, "train_accuracy")
+    np.testing.assert_allclose(by_row.data[0].y, [90, 70])
+    assert (fig.layout.yaxis.title.text, by_row.layout.yaxis.title.text) == ("test accuracy", "train accuracy, %")
     for bad in ({}, {"fixed": []}, {"fixed": [math.nan]}):
         with pytest.raises(ValueError, match="values"):
             plots.seed_summary(bad, "test accuracy")
+    with pytest.raises(ValueError, match="test_accuracy"):
+        plots.seed_summary({"fixed": shots}, "test_accuracy")
 
 
 @pytest.mark.parametrize("count", [2, 10, 11, 100])
@@ -360,7 +450,8 @@ def test_every_figure_serialises_in_the_house_style_without_a_global_effect():
     figures = [
         plots.geometry(shots[0].class_means), plots.geometry_animation(shots), plots.cosine_heatmap(shots[0].weight),
         plots.metric_curves({"sliding": [shots, shots]}, ["nc1", "accuracy"]),
-        plots.solver_trace(dict(cost=[1.0, 0.5], gradient_norm=[1.0, 0.1]), optimum=0.5), plots.barcode(shots[0].deaths, 0.5),
+        plots.solver_trace(dict(cost=[1.0, 0.5], gradient_norm=[1.0, 0.1]), optimum=0.5),
+        plots.barcode(shots[0].deaths, 0.5), plots.cosine_heatmaps({"a": shots[0].weight, "b": shots[1].weight}),
         plots.death_histogram(shots[0].deaths), plots.spanning_tree_figure(shots[0].features[:20, :2]),
         plots.death_times_over_epochs(shots), plots.schedule_curves({"constant": schedule}, 5),
         plots.seed_summary({"fixed": [0.5, 0.6]}, "accuracy"),
@@ -368,5 +459,5 @@ def test_every_figure_serialises_in_the_house_style_without_a_global_effect():
     for fig in figures:
         loaded = json.loads(fig.to_json())
         assert loaded["data"] and loaded["layout"]["template"]["layout"]["paper_bgcolor"] == "white"
-        assert 400 <= fig.layout.width <= 860 and fig.layout.height >= 320
+        assert 400 <= fig.layout.width <= 900 and fig.layout.height >= 320
     assert pio.templates.default == before

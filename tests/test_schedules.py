@@ -87,7 +87,7 @@ def test_bad_epoch_counts():
 
 
 def test_dicts_that_describe_no_schedule():
-    with pytest.raises(ValueError, match="one of 'ConstantSchedule', 'DelayedSchedule', 'SlidingSchedule', got 'Cosine'"):
+    with pytest.raises(ValueError, match="one of 'ConstantSchedule', .*'SlidingSchedule', got 'Cosine'"):
         schedule_from_dict({"schedule": "Cosine", "beta0": 1.0})
     for settings in ({"beta0": 1.0}, {"beta0": 1.0, "weight": 0.1, "epochs": 3}):
         with pytest.raises(ValueError, match="settings do not fit ConstantSchedule"):

@@ -132,7 +132,7 @@ def test_interrupted_run_continues_to_the_same_result(tmp_path):
     assert [s.epoch for s in run(recipe, checkpoint=tmp_path / "run.pt")] == [5]
 
 
-def test_killed_run_continues_to_the_same_result(tmp_path, one_thread):
+def test_killed_run_continues_to_the_same_result(tmp_path):
     script = textwrap.dedent("""
         import os, signal, sys
         import test_training, torch

@@ -1,2 +1,7 @@
-from ncbook.experiments.runner import *
-from ncbook.experiments.runner import COLUMNS, GUIDED, TABLES, Unit, main, mnist250, read_rows, run_table, run_unit, write_rows
+"""The long runs behind the book's tables: what is run (`tables`) and how (`runner`, `python -m ncbook.experiments`)."""
+
+from ncbook.experiments.runner import COLUMNS, git_commit, read_rows, run_table, run_unit, write_rows
+from ncbook.experiments.tables import GUIDED, TABLES, Unit, mnist250, published_splits
+
+__all__ = ["COLUMNS", "GUIDED", "TABLES", "Unit", "git_commit", "mnist250", "published_splits", "read_rows",
+           "run_table", "run_unit", "write_rows"]

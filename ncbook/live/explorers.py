@@ -53,9 +53,7 @@ def _scrubbed(rows: torch.Tensor) -> go.Figure:
     fig.update_yaxes(autorange="reversed")
     rows = rows - rows.mean(0)
     norms = torch.linalg.vector_norm(rows, dim=1)
-    first, second = torch.triu_indices(classes, classes, 1)
-    cosines = ((rows[first] * rows[second]).sum(1) / norms[first] / norms[second]).clamp(-1, 1)
-    angles = torch.rad2deg(torch.acos(cosines))
+    angles = torch.rad2deg(torch.acos(plots.centred_cosines(rows)[~torch.eye(classes, dtype=torch.bool)]))
     ideal = math.degrees(math.acos(-1 / (classes - 1)))
     fig.update_layout(title=dict(
         text=f"{classes} classes in {dim} dimensions" + (", the first three shown" if dim > 3 else ""),

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
-import torch
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
@@ -172,25 +171,8 @@ def animation(*runs: Run) -> go.Figure:
     for name, values in moves.items():
         if name in at:
             fig.data[at[name]].update(values)
-    _add_player(fig, [f"{stop.epoch:.1f}" for stop in stops])
-    return fig
-
-
-def _add_player(fig: go.Figure, labels: Sequence[str]) -> None:
-    def play(which, milliseconds: int) -> list:
-        return [which, dict(mode="immediate", fromcurrent=True, frame=dict(duration=milliseconds, redraw=True),
-                            transition=dict(duration=0))]
-
-    steps = [dict(label=label, method="animate", args=play([str(k)], 0)) for k, label in enumerate(labels)]
-    buttons = [dict(label=label, method="animate", args=play(*args))
-               for label, args in (("▶ Play", (None, 80)), ("❚❚ Pause", ([None], 0)))]
-    foot = dict(x=0, xanchor="left", y=-0.02, yanchor="top")
-    fig.update_layout(
-        height=fig.layout.height + 90, margin_b=fig.layout.margin.b + 90,
-        sliders=[foot | dict(steps=steps, active=len(steps) - 1, x=0.25, len=0.75, pad=dict(t=40),
-                             currentvalue=dict(prefix="epoch "))],
-        updatemenus=[foot | dict(type="buttons", direction="left", buttons=buttons, pad=dict(t=56), showactive=False)],
-    )
+    return plots.add_player(fig, [f"{stop.epoch:.1f}" for stop in stops], milliseconds=80, redraw=True, prefix="epoch ",
+                            left=0.25)
 
 
 def _add_geometry(cell: Cell, run: Run) -> None:
@@ -212,7 +194,7 @@ def _take_geometry(shot: Snapshot) -> dict[str, np.ndarray]:
 
 
 def _move_geometry(run: Run, frame: Frame) -> Moves:
-    return {name: dict(zip("xyz", part.T)) for name, part in frame.parts["geometry"].items()}
+    return {name: plots.xyz(part) for name, part in frame.parts["geometry"].items()}
 
 
 def _curves(run: Run, axis: str) -> dict[str, tuple[str, tuple[str, str]]]:
@@ -292,12 +274,6 @@ def _bars_title(run: Run) -> str:
     return "H<sub>0</sub> bars of the clouds, and β" if run.recipe.clouds else "no clouds in this recipe: no bars"
 
 
-def centred_cosines(rows: torch.Tensor) -> torch.Tensor:
-    """Cosines between rows (C, d) less their mean: (C, C), NaN on the diagonal."""
-    rows = torch.nn.functional.normalize(rows - rows.mean(0), dim=1)
-    return (rows @ rows.T).fill_diagonal_(math.nan)
-
-
 def _add_cosines(cell: Cell, run: Run) -> None:
     names, layout = np.array(run.class_names), cell.fig.layout
     count, ideal = len(names), -1 / (len(names) - 1)
@@ -360,8 +336,8 @@ PANELS: dict[str, Panel] = {
     "decaying": _curve_panel("log", 0.2),
     "shares": _curve_panel("linear", 0.14),
     "bars": Panel(_add_bars, _move_bars, title=_bars_title, beside=0.22),
-    "cosines": Panel(_add_cosines, _move_cosines, take=lambda shot: centred_cosines(shot.class_means).numpy(),
-                     title=lambda run: "cosines of class means", beside=0),
+    "cosines": Panel(_add_cosines, _move_cosines, title=lambda run: "cosines of class means", beside=0,
+                     take=lambda shot: plots.centred_cosines(shot.class_means).float().numpy()),
     "schedule": Panel(_add_schedule, _move_schedule, title=_schedule_title, beside=0,
                       spec=lambda run: {"secondary_y": len(REGULARISERS[run.recipe.regulariser].dials) > 1}),
 }

@@ -1,1 +1,20 @@
-from ncbook.plots.geometry import *
+"""Plotly figures of the geometry, the curves and the persistence: plain functions that return complete figures."""
+
+from ncbook.plots.clouds import barcode, death_histogram, death_times_over_epochs, spanning_tree_figure
+from ncbook.plots.curves import metric_curves, schedule_curves, seed_summary, solver_trace
+from ncbook.plots.geometry import (
+    centred_cosines, cosine_heatmap, cosine_heatmaps, geometry, geometry_animation, geometry_coordinates,
+    simplex_coordinates, simplex_vertices,
+)
+from ncbook.plots.player import add_player, animate
+from ncbook.plots.style import (
+    CLASS_COLORS, METHOD_STYLES, TEMPLATE, band, class_colors, finish, method_style, metric_label, segments, xyz,
+)
+
+__all__ = [
+    "CLASS_COLORS", "METHOD_STYLES", "TEMPLATE", "add_player", "animate", "band", "barcode", "centred_cosines",
+    "class_colors", "cosine_heatmap", "cosine_heatmaps", "death_histogram", "death_times_over_epochs", "finish",
+    "geometry", "geometry_animation", "geometry_coordinates", "method_style", "metric_curves", "metric_label",
+    "schedule_curves", "seed_summary", "segments", "simplex_coordinates", "simplex_vertices", "solver_trace",
+    "spanning_tree_figure", "xyz",
+]

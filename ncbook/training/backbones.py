@@ -1,10 +1,10 @@
-"""Backbones: networks from a batch of inputs to features (N, feature_dim), which a head of `ncbook.heads` classifies."""
+"""Backbones: networks from a batch of inputs to features (N, feature_dim), for a head of `ncbook.heads`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -39,7 +39,7 @@ def build_backbone(name: str, input_shape: Sequence[int], *, feature_dim: int | 
     width = kind.feature_dim if feature_dim is None else check_integer("feature_dim", feature_dim, least=1)
     if kind.per_sample:
         layers, own_dim = kind.build(check_integer("num_samples", num_samples, least=1), width)
-        backbone = layers[0]
+        backbone: Any = layers[0]
     else:
         layers, own_dim = kind.build(input_shape)
         if width is not None:
@@ -51,7 +51,7 @@ def build_backbone(name: str, input_shape: Sequence[int], *, feature_dim: int | 
 
 
 def _mlp(input_shape: tuple[int, ...], width: int = 128) -> tuple[list[nn.Module], int]:
-    layers = [nn.Flatten()]
+    layers: list[nn.Module] = [nn.Flatten()]
     for fan_in in (math.prod(input_shape), width, width):
         layers += [nn.Linear(fan_in, width), nn.BatchNorm1d(width), nn.ReLU()]
     return layers, width

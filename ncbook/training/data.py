@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ncbook.checks import check_choice, check_integer
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -41,7 +42,7 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> Dataset:
         """The data set with its tensors on `device`."""
-        moved = {key: value.to(device) for key, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: Any = {key: value.to(device) for key, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 
     def subset(self, indices: Sequence[int] | Tensor) -> Dataset:
@@ -77,7 +78,8 @@ def load_dataset(name: str, *, classes: int | Sequence[int] | None = None, train
         data = _select_classes(data, classes)
     if train_size is not None and "train_size" not in source.takes:
         data = data.subset(_stratified(data.train_targets, data.num_classes, train_size, split))
-    return replace(data, train_inputs=_unit_range(data.train_inputs), test_inputs=_unit_range(data.test_inputs))
+    test_inputs = None if data.test_inputs is None else _unit_range(data.test_inputs)
+    return replace(data, train_inputs=_unit_range(data.train_inputs), test_inputs=test_inputs)
 
 
 class SameClassSampler:
@@ -145,7 +147,8 @@ def _gaussians(classes: int | None = None) -> Dataset:
         centres = (1 + outer).unsqueeze(1) * torch.stack([angles.cos(), angles.sin()], dim=1)
         return centres + spread * torch.randn(centres.shape, generator=generator), targets
 
-    return Dataset("gaussians", *sample(200), *sample(100), tuple(map(str, range(num_classes))))
+    (inputs, targets), (test_inputs, test_targets) = sample(200), sample(100)
+    return Dataset("gaussians", inputs, targets, test_inputs, test_targets, tuple(map(str, range(num_classes))))
 
 
 def _unconstrained(classes: int | None = None, train_size: int | None = None) -> Dataset:
@@ -197,8 +200,8 @@ def data_folder() -> Path:
     return Path(cache).expanduser() / "ncbook"
 
 
-def _unit_range(inputs: Tensor | None) -> Tensor | None:
-    return inputs.float().div_(255).contiguous() if inputs is not None and inputs.dtype == torch.uint8 else inputs
+def _unit_range(inputs: Tensor) -> Tensor:
+    return inputs.float().div_(255).contiguous() if inputs.dtype == torch.uint8 else inputs
 
 
 def _select_classes(data: Dataset, classes: int | Sequence[int]) -> Dataset:
@@ -212,16 +215,12 @@ def _select_classes(data: Dataset, classes: int | Sequence[int]) -> Dataset:
     new_label = torch.full((data.num_classes,), -1)
     new_label[labels] = torch.arange(len(labels))
 
-    def select(inputs, targets):
-        targets = new_label[targets]
-        return inputs[targets >= 0], targets[targets >= 0]
+    def select(inputs: Any, targets: Any) -> tuple[Any, Any]:
+        targets = None if targets is None else new_label[targets]
+        return (None, None) if targets is None else (inputs[targets >= 0], targets[targets >= 0])
 
-    return Dataset(
-        data.name,
-        *select(data.train_inputs, data.train_targets),
-        *select(data.test_inputs, data.test_targets),
-        tuple(data.class_names[label] for label in labels),
-    )
+    train, test = select(data.train_inputs, data.train_targets), select(data.test_inputs, data.test_targets)
+    return Dataset(data.name, train[0], train[1], test[0], test[1], tuple(data.class_names[label] for label in labels))
 
 
 def _stratified(targets: Tensor, num_classes: int, train_size: int, split: int) -> Tensor:

@@ -24,10 +24,10 @@ class Recipe:
 
     dataset, classes, train_size, split: as in `load_dataset`. backbone, feature_dim: as in `build_backbone`.
     head: a key of `HEADS`: "learned" (plain linear), "cosine" (learned, unit rows), "fixed", "nearest"; scale: feature
-    norm of the last three; loss: a key of `LOSSES`. batch_size: images a step, without clouds. clouds (b, n): a step takes
-    b anchors and n-1 more draws of the class of each, b*n images, on which the regulariser (a key of `REGULARISERS`)
-    acts; `schedule` moves its dials (None: they stay at their defaults, for "densification" off), p (1, 2, inf) is its
-    norm. An epoch is N // batch_size (N // b with clouds) steps, at least one. lr_decay: "cosine" to 0 by epochs, or
+    norm of the last three; loss: a key of `LOSSES`. batch_size: images a step, without clouds. clouds (b, n): a step
+    takes b anchors and n-1 more draws of the class of each, b*n images, on which the regulariser (a key of
+    `REGULARISERS`) acts; `schedule` moves its dials (None: they stay at their defaults, for "densification" off),
+    p (1, 2, inf) is its norm. An epoch is N // batch_size (N // b with clouds) steps, at least one. lr_decay: "cosine" to 0 by epochs, or
     "constant". Raises ValueError and TypeError for a value that is not accepted.
     """
 
@@ -62,8 +62,8 @@ class Recipe:
             check_choice(name, getattr(self, name), accepted)
         if self.loss == "dot_regression" and HEADS[self.head].learned:
             prescribed = " or ".join(repr(name) for name, kind in HEADS.items() if not kind.learned)
-            raise ValueError(f"loss 'dot_regression' needs head {prescribed}, got {self.head!r}: rows that may move reach "
-                             "loss 0 by all being the same")
+            raise ValueError(f"loss 'dot_regression' needs head {prescribed}, got {self.head!r}: rows that may move "
+                             "reach loss 0 by all being the same")
         for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("split", 0)):
             check_integer(name, getattr(self, name), least)
         for name in ("train_size", "feature_dim"):
@@ -87,8 +87,8 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """The recipe as a dict of plain values, which `from_dict` reads.
 
-        Raises TypeError for a schedule that could not be read back: its class must stand in `ncbook.schedules.SCHEDULES`
-        under its name.
+        Raises TypeError for a schedule that could not be read back: its class must stand in
+        `ncbook.schedules.SCHEDULES` under its name.
         """
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         if self.schedule is not None:
@@ -123,7 +123,9 @@ class Controls(SimpleNamespace):
     decay; None stands for the recipe's value. Raises AttributeError where something else is set.
     """
 
-    p: float | None
+    beta: float
+    densify_weight: float
+    p: Any
     lr: float | None
     manual: bool
 

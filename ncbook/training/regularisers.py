@@ -1,13 +1,13 @@
 """Regularisers on same-class clouds, and the dials by which a schedule, a slider or a hand moves them.
 
-A regulariser is a callable `loss(clouds, controls)` with an attribute `dials`: clouds (b, n, d) of features, b clouds of n
+A regulariser is a callable `loss(clouds, controls)` with an attribute `dials`. It takes b clouds (b, n, d) of features, n
 samples of one class each, and `Controls`, on which each dial is an attribute, to a scalar that is added to the loss.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Dial(NamedTuple):
     """A number of a regulariser that may move while training runs.
 
-    low, high: the range of a slider; default: its value where no schedule sets it; schedule: the method of a schedule that
-    gives its value at an epoch; label: its name on a page.
+    low, high: the range of a slider; default: its value where no schedule sets it; schedule: the method of a schedule
+    that gives its value at an epoch; label: its name on a page.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Regulariser(Protocol):
 def regulariser(*dials: Dial) -> Callable[[Callable], Regulariser]:
     """Decorator: declares the dials of a function of clouds and controls."""
 
-    def declare(function: Callable) -> Regulariser:
+    def declare(function: Any) -> Regulariser:
         function.dials = dials
         return function
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,19 @@ from ncbook.metrics import NeuralCollapse
 from ncbook.training.data import Dataset
 
 PER_CENT = ("accuracy", "nc4")
+
+
+class Classifier(Protocol):
+    """What is asked of a head: the weight (C, d) and bias (C,), or None, that its logits are computed with from what
+    `embed` makes of the features."""
+
+    @property
+    def weight(self) -> Tensor: ...
+    @property
+    def bias(self) -> Tensor | None: ...
+    def embed(self, features: Tensor) -> Tensor: ...
+    def eval(self) -> object: ...
+    def __call__(self, features: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -52,10 +66,10 @@ class Snapshot:
         """The weight of the densification loss."""
         return self.dials.get("densify_weight", 0.0)
 
-    def row(self) -> dict[str, float | tuple[float, ...]]:
-        """One tidy row: epoch, step, dials, lr, then train_ and test_ with each metric, accuracy and NC4 in per cent, and
-        with the spectrum, a tuple."""
-        row: dict[str, float | tuple[float, ...]] = {"epoch": self.epoch, "step": self.step, **self.dials, "lr": self.lr}
+    def row(self) -> dict[str, Any]:
+        """One tidy row: epoch, step, dials, lr, then train_ and test_ with each metric, accuracy and NC4 in per cent,
+        and with the spectrum, a tuple."""
+        row: dict[str, Any] = {"epoch": self.epoch, "step": self.step, **self.dials, "lr": self.lr}
         for part in ("train", "test"):
             for key, value in getattr(self, part).items():
                 row[f"{part}_{key}"] = 100 * value if key in PER_CENT else value
@@ -65,22 +79,23 @@ class Snapshot:
         return row
 
 
-def measure(backbone: nn.Module, head: nn.Module, data: Dataset, *, loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
-            sample: Tensor | None = None, keys: Sequence[str] | None = None,
-            test_keys: Sequence[str] | None = None) -> Snapshot:
+def measure(backbone: nn.Module, head: Classifier, data: Dataset, *,
+            loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy, sample: Tensor | None = None,
+            keys: Sequence[str] | None = None, test_keys: Sequence[str] | None = None) -> Snapshot:
     """A trained network on all training and test data, in evaluation mode; no trainer is needed.
 
     backbone: inputs -> features (N, d'); head: features -> logits (N, C), with `weight`, `bias` and `embed` as those of
-    `ncbook.heads`. sample (k,): the training samples whose features are kept, None for all. keys, test_keys: the metrics
-    that are wanted of either set, with "loss" for the loss; None for all, () for none. Both parts are left in evaluation
-    mode. Raises as `neural_collapse`.
+    `ncbook.heads`. sample (k,): the training samples whose features are kept, None for all. keys, test_keys: the
+    metrics that are wanted of either set, with "loss" for the loss; None for all, () for none. Both parts are left in
+    evaluation mode. Raises as `neural_collapse`.
     """
     bias = torch.zeros_like(head.weight[:, 0]) if head.bias is None else head.bias
     backbone.eval()
     head.eval()
     embedded, train, state = _evaluate(backbone, head, bias, data.train_inputs, data.train_targets, loss, keys)
-    test, spectrum = {}, None
-    if data.test_inputs is not None and (test_keys is None or test_keys):
+    test: dict[str, float] = {}
+    spectrum = None
+    if data.test_inputs is not None and data.test_targets is not None and (test_keys is None or test_keys):
         _, test, tested = _evaluate(backbone, head, bias, data.test_inputs, data.test_targets, loss, test_keys)
         spectrum = keep(tested.spectrum())
     kept = slice(None) if sample is None else sample
@@ -94,11 +109,12 @@ def keep(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _evaluate(backbone: nn.Module, head: nn.Module, bias: Tensor, inputs: Tensor, targets: Tensor, loss: Callable,
+def _evaluate(backbone: nn.Module, head: Classifier, bias: Tensor, inputs: Tensor, targets: Tensor, loss: Callable,
               keys: Sequence[str] | None) -> tuple[Tensor, dict[str, float], NeuralCollapse]:
     features = torch.cat([backbone(x) for x in inputs.split(1000)])
     embedded = head.embed(features)
-    state = NeuralCollapse(*head.weight.shape).update(embedded, targets)
+    num_classes, dim = head.weight.shape
+    state = NeuralCollapse(num_classes, dim).update(embedded, targets)
     metrics = state.compute(head.weight, bias, keys=None if keys is None else [key for key in keys if key != "loss"])
     if keys is None or "loss" in keys:
         metrics["loss"] = float(loss(head(features), targets))
@@ -112,17 +128,18 @@ class SideBySide(nn.ModuleList):
         return torch.cat([network(inputs) for network in self], dim=1)
 
 
-def average_head(heads: Sequence[LearnedHead]) -> LearnedHead:
+def average_head(heads: Sequence[nn.Module]) -> LearnedHead:
     """The linear head on concatenated features whose logits are the average of those of M linear heads.
 
     Raises ValueError for other heads, whose logits are not linear in the features.
     """
-    if not heads or any(not isinstance(head, LearnedHead) or head.scale is not None for head in heads):
+    linear = [head for head in heads if isinstance(head, LearnedHead) and head.scale is None]
+    if not heads or len(linear) < len(heads):
         raise ValueError("runs are put side by side by their learned heads, got heads "
                          f"{[type(head).__name__ for head in heads]}")
-    weight = torch.cat([head.weight for head in heads], dim=1).detach() / len(heads)
+    weight = torch.cat([head.weight for head in linear], dim=1).detach() / len(heads)
     with torch.random.fork_rng(devices=[]):  # measuring draws no random numbers
         joint = LearnedHead(weight.shape[1], len(weight)).to(weight)
     joint.weight = nn.Parameter(weight)
-    joint.bias = nn.Parameter(torch.stack([head.bias for head in heads]).mean(0).detach())
+    joint.bias = nn.Parameter(torch.stack([head.bias for head in linear]).mean(0).detach())
     return joint

@@ -9,10 +9,11 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ncbook.checks import check_integer, check_number
 from ncbook.heads import HEADS
@@ -66,7 +67,7 @@ class Trainer:
                                            num_samples=len(data.train_targets)).to(self.device)
             kind = HEADS[recipe.head]
             options = {name: getattr(recipe, name) for name in kind.options}
-            self.head = kind.build(self.backbone.feature_dim, data.num_classes, **options).to(self.device)
+            self.head: Any = kind.build(self.backbone.feature_dim, data.num_classes, **options).to(self.device)
         parameters = [*self.backbone.parameters(), *self.head.parameters()]
         self.optimizer = torch.optim.SGD(parameters, lr=self.lr, momentum=recipe.momentum,
                                          weight_decay=recipe.weight_decay)
@@ -132,8 +133,8 @@ class Trainer:
                  test_keys: Sequence[str] | None = None) -> Snapshot:
         """The run as it stands, on all training data and, with `test`, all test data: see `measure`.
 
-        With `data`, a part of the run's data set that holds every class, that stands for it, and all its training samples
-        are the snapshot's features: quick enough for live display.
+        With `data`, a part of the run's data set that holds every class, that stands for it, and all its training
+        samples are the snapshot's features: quick enough for live display.
         """
         shot = measure(self.backbone, self.head, data or self.data, loss=LOSSES[self.recipe.loss], keys=keys,
                        sample=self._sample if data is None else None, test_keys=test_keys if test else ())

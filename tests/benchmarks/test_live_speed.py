@@ -84,7 +84,7 @@ def lab_rates(trainer, lab):
                 frames_per_second=statistics.median(frames))
 
 
-def test_training_in_the_lab_and_alone(benchmark, one_thread):
+def test_training_in_the_lab_and_alone(benchmark):
     trainer, lab = Trainer(RECIPE), LiveLab(RECIPE)
     figures = benchmark.pedantic(lab_rates, (trainer, lab), rounds=1)
     assert lab.error is None and lab.trainer.steps > 0 and trainer.steps > 0

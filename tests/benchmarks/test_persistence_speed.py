@@ -65,7 +65,7 @@ def torch_topological_loss():
 @pytest.mark.benchmark(timer=time.process_time)
 @pytest.mark.parametrize("make_loss", [ncbook_loss, gudhi_loss, ripser_loss, torch_topological_loss])
 @pytest.mark.parametrize("shape", ROUNDS, ids=str)
-def test_densification_loss_speed(benchmark, one_thread, shape, make_loss):
+def test_densification_loss_speed(benchmark, shape, make_loss):
     benchmark.group = f"(b, n, d) = {shape}"
     loss = make_loss()
     clouds = torch.randn(shape, generator=torch.Generator().manual_seed(0), requires_grad=True)

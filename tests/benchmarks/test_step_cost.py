@@ -17,7 +17,7 @@ RECIPES = {"without": VANILLA, "with": dataclasses.replace(VANILLA, schedule=Sli
 
 @pytest.mark.benchmark(group="MNIST-250 step, densification loss", timer=time.process_time)
 @pytest.mark.parametrize("loss", RECIPES)
-def test_step(benchmark, one_thread, loss):
+def test_step(benchmark, loss):
     digits = load_dataset("digits", train_size=250)
     data = dataclasses.replace(digits, train_inputs=F.interpolate(digits.train_inputs, 28))
     trainer = Trainer(RECIPES[loss], data=data)

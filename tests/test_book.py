@@ -1,0 +1,59 @@
+"""What chapters stand on: the profile that the environment asks for, tables, ranges, listings that name their source."""
+
+import pkgutil
+
+import pytest
+
+import ncbook
+from ncbook import book
+
+SIZES = dict(quick=dict(EPOCHS=1, NAMES=("a",)), book=dict(EPOCHS=2, NAMES=("b",)), paper=dict(EPOCHS=3, NAMES=None))
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What is shown in a cell: pairs (object, metadata)."""
+    outputs = []
+    monkeypatch.setattr(book, "display", lambda each, metadata=None: outputs.append((each, metadata)))
+    return outputs
+
+
+@pytest.mark.parametrize("name, values", [("quick", (1, ("a",))), ("paper", (3, None)), (None, (2, ("b",)))])
+def test_the_environment_chooses_the_profile(monkeypatch, shown, name, values):
+    monkeypatch.delenv("NCBOOK_PROFILE")
+    if name:
+        monkeypatch.setenv("NCBOOK_PROFILE", name)
+    assert book.profile(**SIZES) == (name or "book", *values)
+    text = shown[0][0].data
+    assert f"**{name or 'book'}**" in text and text.count("**") == 2 and "| `EPOCHS` | 1 | 2 | 3 |" in text
+
+
+def test_profiles_that_do_not_exist_or_do_not_match_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="same keys"):
+        book.profile(**SIZES | dict(paper=dict(EPOCHS=3)))
+    monkeypatch.setenv("NCBOOK_PROFILE", "bok")
+    with pytest.raises(ValueError, match="NCBOOK_PROFILE must be one of 'quick', 'book', 'paper', got 'bok'"):
+        book.profile(**SIZES)
+
+
+def test_a_table_is_markdown_with_numbers_to_the_right(shown):
+    book.table(["name", "what", "value"], [["a|b", "text", 0.123456], ["c", 2, "1.50"]], text=2)
+    assert shown[0][0].data.splitlines() == [
+        "| name | what | value |", "| --- | --- | ---: |", r"| a\|b | text | 0.123 |", "| c | 2 | 1.50 |"]
+    with pytest.raises(ValueError, match="rows must have 2 cells"):
+        book.table(["a", "b"], [[1]])
+
+
+def test_medians_come_with_their_range():
+    assert book.median_range([3.0, 1.0, 2.0]) == "2 (1 to 3)"
+    assert book.median_range(iter([0.5, 0.25]), ".1%") == "37.5% (25.0% to 50.0%)"
+    assert book.median_range([2.0, 2.0], ".2f") == "2.00"
+
+
+def test_a_listing_is_the_source_and_names_it(shown):
+    book.show_code(ncbook.polar_factor, ncbook.NearestETFHead.forward)
+    (code, metadata), = shown
+    assert metadata == {"ncbook": {"source": ["ncbook.etf:polar_factor", "ncbook.heads:NearestETFHead.forward"]}}
+    assert repr(code) == book.source(*map(pkgutil.resolve_name, metadata["ncbook"]["source"]))
+    first, second = repr(code).split("\n\ndef forward(self")
+    assert first.startswith("def polar_factor(") and second
