@@ -34,10 +34,13 @@
 import tempfile
 from pathlib import Path
 
+import torch
+
 from ncbook import Recipe, SlidingSchedule, Trainer
 from ncbook.book import profile, show_code, table
 from ncbook.live import LiveLab
 
+torch.set_num_threads(1)  # as the lab does: faster for a network this small
 # STEPS: training steps of the runs that are scripted below
 PROFILE, CLASSES, EPOCHS, STEPS = profile(
     quick=dict(CLASSES=3, EPOCHS=40, STEPS=120), book=dict(CLASSES=3, EPOCHS=40, STEPS=160),

@@ -23,7 +23,8 @@ SHOW_LAB = f"""() => {{
     notebook.activeCellIndex = notebook.widgets.findIndex(made);
     return notebook.scrollToItem(notebook.activeCellIndex, "start");
 }}"""
-OUTPUTS = f"() => {NOTEBOOK}.content.widgets.map((c) => JSON.stringify(c.model.sharedModel.outputs ?? '').slice(0, 500))"
+OUTPUTS = f"""() => {NOTEBOOK}.content.widgets.map(
+    (cell) => JSON.stringify(cell.model.sharedModel.outputs ?? '').slice(0, 500))"""
 PATIENCE = 120_000  # ms
 
 

@@ -11,6 +11,7 @@ import time
 
 import pytest
 from jupyter_page import open_lab
+from live_hands import plot_of, wait_until
 from nbformat.v4 import new_code_cell, new_notebook
 
 from ncbook.live import LiveLab
@@ -71,14 +72,14 @@ def lab_rates(trainer, lab):
     alone, shares, frames = [], [], []
     for _ in range(3):
         alone.append(1 / step_seconds(trainer.step, SECONDS / 4))
-        steps, sent, start = lab.trainer.steps, lab._plot._sent, time.perf_counter()
+        steps, sent, start = lab.trainer.steps, plot_of(lab).sent, time.perf_counter()
         lab.start()
         time.sleep(SECONDS / 2)
         lab.pause()
-        with lab._training:
-            seconds = time.perf_counter() - start
-            shares.append((lab.trainer.steps - steps) / seconds / alone[-1])
-            frames.append((lab._plot._sent - sent) / seconds)
+        wait_until(lambda: "paused" in lab.status)
+        seconds = time.perf_counter() - start
+        shares.append((lab.trainer.steps - steps) / seconds / alone[-1])
+        frames.append((plot_of(lab).sent - sent) / seconds)
     return dict(steps_per_second_alone=statistics.median(alone), lab_over_alone=statistics.median(shares),
                 frames_per_second=statistics.median(frames))
 
@@ -121,7 +122,8 @@ def test_keys_and_frames_in_the_browser(tmp_path, chromium, benchmark):
         frames, pressed, used = benchmark.pedantic(keys_and_frames, (lab,), rounds=1)
         assert lab.kernel("lab.error is None")
     # Each press is one step of the slider further, and each was used.
-    assert len(used) == PRESSES and all(high - low == pytest.approx(1 / 64) for (low, _), (high, _) in zip(used, used[1:]))
+    assert len(used) == PRESSES
+    assert all(high - low == pytest.approx(1 / 64) for (low, _), (high, _) in zip(used, used[1:]))
     delays = [when - key for key, (_, when) in zip(pressed, used, strict=True)]
     assert min(delays) > -0.02
     report(benchmark, dict(frames, key_to_step_median=statistics.median(delays),

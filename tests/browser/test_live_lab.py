@@ -23,14 +23,14 @@ def reader(tmp_path_factory, chromium):
 
 def test_start_moves_the_figures(reader):
     assert reader.kernel("[lab.trainer.steps, lab.error is None]") == [0, True]
-    before = reader.trace("features", "x")
+    before = reader.trace("geometry features", "x")
     reader.click("Start")
     reader.wait_for(lambda: "training" in reader.status(), "training")
-    reader.wait_for(lambda: reader.trace("features", "x") != before, "a new picture")
-    assert len(reader.trace("features", "x")) == len(before) > 100
+    reader.wait_for(lambda: reader.trace("geometry features", "x") != before, "a new picture")
+    assert len(reader.trace("geometry features", "x")) == len(before) > 100
 
 
-@pytest.mark.parametrize(("label", "name"), [("β", "beta"), ("weight", "weight")])
+@pytest.mark.parametrize(("label", "name"), [("β", "beta"), ("weight", "densify_weight")])
 def test_an_arrow_key_acts_on_the_next_steps(reader, label, name):
     reader.click("Follow schedule")
     reader.wait_for(lambda: not reader.kernel("lab.trainer.controls.manual"), "giving control back")
@@ -41,11 +41,11 @@ def test_an_arrow_key_acts_on_the_next_steps(reader, label, name):
     reader.wait_for(lambda: reader.kernel("lab.trainer.controls.manual"), "taking over")
     reader.wait_for(lambda: "by hand" in reader.status(), "saying so")
     handle.press("End")
-    most = {"beta": 4, "weight": 1}[name]
+    most = {"beta": 4, "densify_weight": 1}[name]
     reader.wait_for(lambda: reader.kernel(f"lab.trainer.controls.{name}") == most, "the end of the scale")
-    reader.wait_for(lambda: reader.trace(f"now {name}", "y") == [most], "the dot on the schedule")
+    reader.wait_for(lambda: reader.trace(f"schedule now {name}", "y") == [most], "the dot on the schedule")
     if name == "beta":
-        reader.wait_for(lambda: reader.trace("β", "x") == [most, most], "the line in the barcode")
+        reader.wait_for(lambda: reader.trace("bars β", "x") == [most, most], "the line in the barcode")
     handle.press("Home")
     reader.wait_for(lambda: reader.kernel(f"lab.trainer.controls.{name}") == 0, "the other end")
 
@@ -104,9 +104,9 @@ def test_it_looks_as_in_the_readme(reader):
 def test_pause_freezes_and_start_goes_on(reader):
     reader.click("Pause")
     reader.wait_for(lambda: "paused" in reader.status(), "pausing")
-    steps, picture = reader.kernel("lab.trainer.steps"), reader.trace("features", "x")
+    steps, picture = reader.kernel("lab.trainer.steps"), reader.trace("geometry features", "x")
     time.sleep(1)
-    assert reader.kernel("lab.trainer.steps") == steps and reader.trace("features", "x") == picture
+    assert reader.kernel("lab.trainer.steps") == steps and reader.trace("geometry features", "x") == picture
     reader.click("Start")
     reader.wait_for(lambda: reader.kernel("lab.trainer.steps") > steps, "going on")
 
@@ -116,10 +116,10 @@ def test_the_scrubber_replays(reader):
     handle.focus()
     handle.press("Home")
     reader.wait_for(lambda: "replay: epoch 0.00" in reader.status(), "the first frame")
-    first = reader.trace("features", "x")
-    assert reader.trace("now beta", "x") == [0]
+    first = reader.trace("geometry features", "x")
+    assert reader.trace("schedule now beta", "x") == [0]
     handle.press("End")
-    reader.wait_for(lambda: reader.trace("features", "x") != first, "the last frame")
+    reader.wait_for(lambda: reader.trace("geometry features", "x") != first, "the last frame")
 
 
 def test_the_export_plays_by_itself(reader):
@@ -140,9 +140,9 @@ def test_the_export_plays_by_itself(reader):
 
 
 def test_axes_fit_after_another_number_of_classes(reader):
-    for classes in (4, 3):
-        reader.kernel(f"lab.set(classes={classes})")
-        reader.wait_for(lambda: reader.kernel("len(lab.runs[-1].class_names)") == classes, "another number of classes")
+    for k in (4, 3):
+        reader.kernel(f"lab.set(classes={k})")
+        reader.wait_for(lambda k=k: reader.kernel("len(lab.runs[-1].class_names)") == k, "another number of classes")
     reader.click("Step")
     reader.wait_for(lambda: "step 1;" in reader.status(), "a step")
     reader.page.wait_for_function("() => document.querySelector('.js-plotly-plot').layout.yaxis2.autorange === true")
