@@ -10,9 +10,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ncbook.checks import check_finite, check_floating, check_integer, check_number
+from ncbook.buffers import working_dtype
+from ncbook.checks import check_finite, check_floating, check_integer, check_number, may_look
 
 # The published pull delta = 1e-3 at C = 10, relative to the unit singular values of an exact ETF: delta (C-1)/2.
 PROXIMAL = 4.5e-3
@@ -52,22 +52,43 @@ def simplex_etf(num_classes: int, dim: int, *, generator: torch.Generator | None
 
 
 class _PolarFactor(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, a: Tensor) -> Tensor:
-        u, s, vh = torch.linalg.svd(a, full_matrices=False)
-        ctx.save_for_backward(u, s, vh)
-        return u @ vh
+    generate_vmap_rule = True
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
-        u, s, vh = ctx.saved_tensors
+    def forward(a: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        u, s, vh = torch.linalg.svd(a, full_matrices=False)
+        return u @ vh, u, s, vh
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*output[1:])
+
+    @staticmethod
+    def backward(ctx, grad: Tensor, *unused):
+        return None if grad is None else _PolarGradient.apply(grad, *ctx.saved_tensors)
+
+
+class _PolarGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> Tensor:
         cutoff = s[..., :1] * torch.finfo(s.dtype).eps * u.shape[-2]
         gv = grad @ vh.mT
         x = u.mT @ gv
         b = (x - x.mT) * _safe_reciprocal(s.unsqueeze(-1) + s.unsqueeze(-2), cutoff.unsqueeze(-1))
         outside = (gv - u @ x) * _safe_reciprocal(s, cutoff).unsqueeze(-2)
         return (u @ b + outside) @ vh
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        raise NotImplementedError("polar_factor and nearest_simplex_etf can be differentiated once, not twice")
 
 
 def _safe_reciprocal(x: Tensor, cutoff: Tensor) -> Tensor:
@@ -80,15 +101,16 @@ def polar_factor(a: Tensor) -> Tensor:
     a and result (..., d, k) with d >= k. The gradient is the implicit-differentiation gradient of the Procrustes
     problem, dA = [U B + (I - U U^T) G V S^-1] V^T with B_ij = (X_ij - X_ji)/(s_i + s_j), X = U^T G V: finite for
     repeated singular values, where autograd through the SVD is not. Directions whose singular value is zero to
-    rounding get no gradient. Half precision is computed in float32. O(d k^2) time, O(d k) memory.
-    Raises TypeError for integers, ValueError for d < k or NaN or inf.
+    rounding get no gradient, and a second derivative is refused with NotImplementedError. Half precision is computed in
+    float32. O(d k^2) time, O(d k) memory. Raises TypeError for integers, ValueError for d < k, and for NaN or inf
+    where asking costs no wait: on the CPU, neither compiled nor under torch.func.vmap.
     Source: Gould, Hartley, Campbell 2019, arXiv 1909.04866 (equality-constrained nodes), for X^T X = I.
     """
     check_finite("a", check_floating("a", a))
     if a.ndim < 2 or a.shape[-2] < a.shape[-1] or a.shape[-1] == 0:
         raise ValueError(f"a must have shape (..., d, k) with d >= k >= 1, got {tuple(a.shape)}")
     with torch.autocast(a.device.type, enabled=False):
-        return _PolarFactor.apply(a.to(_working_dtype(a))).to(a.dtype)
+        return _PolarFactor.apply(a.to(working_dtype(a.dtype)))[0].to(a.dtype)
 
 
 def nearest_simplex_etf(class_means: Tensor, *, previous: Tensor | None = None, proximal: float = PROXIMAL) -> Tensor:
@@ -104,15 +126,27 @@ def nearest_simplex_etf(class_means: Tensor, *, previous: Tensor | None = None, 
     Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248: their proximal problem, in closed form.
     """
     aligned, basis = aligned_means(class_means)
+    if previous is not None:
+        check_previous(previous, class_means)
+        previous = previous.to(aligned.dtype)
+    if previous is None or check_number("proximal", proximal) == 0:
+        resolved = aligned.any()
+        if may_look(resolved) and not resolved:
+            raise ValueError("class_means are all identical, so every simplex ETF is equally near: give `previous` "
+                             "and a positive proximal")
+    return nearest_frame(aligned, basis, previous, proximal).to(class_means.dtype)
+
+
+def nearest_frame(aligned: Tensor, basis: Tensor, previous: Tensor | None, proximal: float) -> Tensor:
+    """`nearest_simplex_etf` of what `align` gives, without checks. Where that is zero, previous stays."""
     scale = math.sqrt(len(basis) / (len(basis) - 1))
-    if (previous is None or check_number("proximal", proximal) == 0) and not aligned.any():
-        raise ValueError("class_means are all identical, so every simplex ETF is equally near: give `previous` "
-                         "and a positive proximal")
     with torch.autocast(aligned.device.type, enabled=False):
         if previous is not None:
-            check_previous(previous, class_means)
-            aligned = aligned + proximal / scale * previous.to(aligned).T @ basis
-        return (scale * basis @ _PolarFactor.apply(aligned).T).to(class_means.dtype)
+            if proximal == 0:
+                aligned = torch.where(aligned.any(), aligned, previous.T @ basis)
+            else:
+                aligned = aligned + proximal / scale * previous.T @ basis
+        return scale * basis @ _PolarFactor.apply(aligned)[0].T
 
 
 def simplex_etf_distance(class_means: Tensor) -> Tensor:
@@ -125,11 +159,10 @@ def simplex_etf_distance(class_means: Tensor) -> Tensor:
     """
     aligned, basis = aligned_means(class_means, any_dim=True)
     rank = len(basis) - 1
-    if not aligned.any():
-        return aligned.new_full((), 2.0).to(class_means.dtype)
-    s = torch.linalg.svdvals(aligned) / math.sqrt(rank)
-    distance = (s - 1 / math.sqrt(rank)).square().sum() + max(rank - len(s), 0) / rank
-    return distance.to(class_means.dtype)
+    with torch.autocast(aligned.device.type, enabled=False):
+        s = torch.linalg.svdvals(aligned) / math.sqrt(rank)
+        distance = (s - 1 / math.sqrt(rank)).square().sum() + max(rank - len(s), 0) / rank
+        return torch.where(aligned.any(), distance, 2.0).to(class_means.dtype)
 
 
 def aligned_means(class_means: Tensor, *, any_dim: bool = False) -> tuple[Tensor, Tensor]:
@@ -140,8 +173,13 @@ def aligned_means(class_means: Tensor, *, any_dim: bool = False) -> tuple[Tensor
     num_classes, dim = class_means.shape
     if not any_dim and dim < num_classes - 1:
         raise ValueError(f"class_means must have d >= C - 1 = {num_classes - 1} for a simplex ETF, got d = {dim}")
-    means = class_means.to(_working_dtype(class_means))
+    means = class_means.to(working_dtype(class_means.dtype))
     basis = helmert_basis(num_classes, dtype=means.dtype, device=means.device)
+    return align(means, basis), basis
+
+
+def align(means: Tensor, basis: Tensor) -> Tensor:
+    """What `aligned_means` gives, without checks: means (C, d), Helmert basis (C, C-1) -> (d, C-1)."""
     with torch.autocast(means.device.type, enabled=False):
         # Centring first keeps the digits of means that lie far from the origin, the scale avoids under- and overflow.
         centred = means - means.mean(0)
@@ -151,11 +189,7 @@ def aligned_means(class_means: Tensor, *, any_dim: bool = False) -> tuple[Tensor
         norm = torch.linalg.vector_norm(aligned)
         # Identical means leave rounding, which is no direction.
         resolved = norm > torch.finfo(means.dtype).eps * means.detach().abs().amax() / scale
-        return math.sqrt(num_classes - 1) * aligned * resolved / torch.where(resolved, norm, 1.0), basis
-
-
-def _working_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
+        return math.sqrt(len(means) - 1) * aligned * resolved / torch.where(resolved, norm, 1.0)
 
 
 def _check_dim(num_classes: int, dim: int) -> None:

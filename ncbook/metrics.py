@@ -242,7 +242,7 @@ class NeuralCollapse:
         for name, value, shape in zip(("weight", "bias"), (weight, bias), shapes, strict=True):
             if value.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
-            check_finite(name, value)
+            check_finite(name, value, wait=True)
         device = self._mean.device
         return weight.to(device).to(torch.float64), bias.to(device).to(torch.float64)
 
