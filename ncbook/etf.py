@@ -63,7 +63,7 @@ class _PolarFactor(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*output[1:])
+        ctx.save_for_backward(*inputs, *output[1:])
 
     @staticmethod
     def backward(ctx, grad: Tensor, *unused):
@@ -74,7 +74,7 @@ class _PolarGradient(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(grad: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> Tensor:
+    def forward(grad: Tensor, a: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> Tensor:
         cutoff = s[..., :1] * torch.finfo(s.dtype).eps * u.shape[-2]
         gv = grad @ vh.mT
         x = u.mT @ gv
@@ -88,6 +88,7 @@ class _PolarGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
+        # It depends on `a` too; forward is given it so that a second derivative cannot pass for zero.
         raise NotImplementedError("polar_factor and nearest_simplex_etf can be differentiated once, not twice")
 
 
