@@ -94,7 +94,7 @@ class ClassMeanAverage(SingleOrBetter):
 
     def restore(self) -> None:
         """Take the last update back, once."""
-        if self._last is not None and not self._still:
+        if self._last is not None and not self.still:
             mean, count, *_ = self._last
             self.mean.copy_(mean)
             self.count.copy_(count)

@@ -292,13 +292,13 @@ class NearestETFHead(_ETFHead):
         means = self.averages(embedded, targets)
         try:
             weight, bias = self._fit(means, previous)
-        except Exception:
+        except BaseException:
             self.averages.restore()
             raise
         if not self.averages.still:
             self._write(weight, bias)
-            if not torch.compiler.is_compiling():
-                self._last, self._taught = (previous, targets), True
+        if not torch.compiler.is_compiling() and not again:
+            self._last, self._taught = (previous, targets), True
         return self._logits(embedded, features, weight, bias)
 
     def _fit(self, means: Tensor, previous: Tensor) -> tuple[Tensor, Tensor | None]:

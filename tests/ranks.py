@@ -31,7 +31,9 @@ class Network(torch.nn.Module):
     def __init__(self, head):
         super().__init__()
         torch.manual_seed(0)
-        self.body, self.head = torch.nn.Sequential(torch.nn.Linear(8, DIM), torch.nn.ReLU()), head
+        sizes = (8, 600, 300, DIM)  # more than one of DistributedDataParallel's buckets
+        layers = [layer for pair in zip(sizes, sizes[1:], strict=False) for layer in (torch.nn.Linear(*pair), torch.nn.ReLU())]
+        self.body, self.head = torch.nn.Sequential(*layers), head
 
     def forward(self, x, targets=None):
         return self.head(self.body(x), targets)
@@ -57,7 +59,7 @@ def assert_same_training(make_head=NearestETFHead, cuts=(10,), network=Network, 
                          wrap_ddp=lambda ddp: ddp, sort=False, micro=1):
     """Steps under DistributedDataParallel against steps of one process: gradients, buffers, evaluation."""
     alone, ours = (network(make_head(DIM, CLASSES, process_group=group)).to(DEVICE, DTYPE) for group in (False, None))
-    ddp = DistributedDataParallel(wrap(ours), bucket_cap_mb=1e-4)
+    ddp = DistributedDataParallel(wrap(ours), bucket_cap_mb=1)
     model = wrap_ddp(ddp)
     for step in range(4):
         alone.zero_grad(), ours.zero_grad()
