@@ -27,9 +27,9 @@ def unit_rows(x: Tensor) -> Tensor:
     """z/|z| for each row of (..., d), zero for a row of zeros, as exact for rows of 1e-30 or 1e30 as for any."""
     largest = torch.linalg.vector_norm(x.detach(), math.inf, dim=-1, keepdim=True)
     # Division by a power of two changes no digit, and keeps the squares from over- and underflow.
-    power = largest / (2 * torch.frexp(largest).mantissa)
-    x = x / torch.where(largest == 0, torch.inf, power)
-    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    power = torch.where(largest == 0, 1, largest / (2 * torch.frexp(largest).mantissa))
+    norm = power * torch.linalg.vector_norm(x / power, dim=-1, keepdim=True)
+    return x / torch.where(largest == 0, torch.inf, norm)
 
 
 class _UnitRows(nn.Module):

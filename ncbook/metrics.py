@@ -100,7 +100,12 @@ def neural_collapse(features: Tensor, targets: Tensor, weight: Tensor | None = N
     (cdnv); Xu, Liu 2023, arXiv 2306.03440 (vci).
     """
     _check_batch(features, targets)
-    num_classes = _count_classes(targets) if weight is None else len(check_floating("weight", weight, 2))
+    if weight is None:
+        num_classes = _count_classes(targets)
+    elif check_floating("weight", weight, 2).shape[1] != features.shape[1]:
+        raise ValueError(f"weight must have shape ({len(weight)}, {features.shape[1]}), got {tuple(weight.shape)}")
+    else:
+        num_classes = len(weight)
     return NeuralCollapse(num_classes, features.shape[1]).update(features, targets).compute(weight, bias, keys=keys)
 
 
