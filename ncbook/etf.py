@@ -67,7 +67,11 @@ class _PolarFactor(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor, *unused):
-        return None if grad is None else _PolarGradient.apply(grad, *ctx.saved_tensors)
+        if grad is None:
+            return None
+        # Only a backward that is to be differentiated itself needs a node to refuse that.
+        gradient = _PolarGradient.apply if torch.is_grad_enabled() else _PolarGradient.forward
+        return gradient(grad, *ctx.saved_tensors)
 
 
 class _PolarGradient(torch.autograd.Function):

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from ncbook.averages import IGNORE, BatchMeanAverage, ClassMeanAverage
 from ncbook.buffers import Group, SingleOrBetter, held, in_backward, working_dtype
-from ncbook.checks import check_choice, check_floating, check_integer, check_number
+from ncbook.checks import check_choice, check_floating, check_integer, check_number, may_look
 from ncbook.etf import PROXIMAL, align, helmert_basis, nearest_frame, simplex_etf
 
 SCALE = 5.0  # the published feature norm tau
@@ -25,6 +25,10 @@ FRAMES = ("nonnegative", "canonical")
 
 def unit_rows(x: Tensor) -> Tensor:
     """z/|z| for each row of (..., d), zero for a row of zeros, as exact for rows of 1e-30 or 1e30 as for any."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    ordinary = ((norm > 1e-12) & (norm < 1e15)).all()
+    if may_look(ordinary) and ordinary:
+        return x / norm
     largest = torch.linalg.vector_norm(x.detach(), math.inf, dim=-1, keepdim=True)
     # Division by a power of two changes no digit, and keeps the squares from over- and underflow.
     power = torch.where(largest == 0, 1, largest / (2 * torch.frexp(largest).mantissa))
