@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ncbook.buffers import Group, SingleOrBetter, held, in_backward, spread, sum_over_ranks, working_dtype
+from ncbook.buffers import Group, SingleOrBetter, full_precision, held, in_backward, spread, sum_over_ranks, working_dtype
 from ncbook.checks import check_choice, check_floating, check_integer, check_labels, may_look
 
 METHODS = ("ema", "cma")
@@ -79,7 +79,7 @@ class ClassMeanAverage(SingleOrBetter):
         for, which would cost a wait, but a batch that holds them still does not enter the averages.
         """
         features, targets = self._flat(features, targets)
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features):
             sums, size = self._class_sums(features, targets)
             old, count = self._state(sums, size)
             present = size > 0
@@ -119,19 +119,22 @@ class ClassMeanAverage(SingleOrBetter):
         members = (targets == torch.arange(num_classes, device=targets.device)[:, None]).to(dtype)
         size = members.sum(1, keepdim=True)
         sums = members @ features.to(dtype)
-        labelled = (targets != self.ignore_index).sum().to(dtype)
         if spread(self.process_group):
+            labelled = (targets != self.ignore_index).sum().to(dtype)
             total = labelled.new_full((), len(targets))
             sums, size, labelled, total = sum_over_ranks([sums, size, labelled, total], self.process_group)
-            size, labelled, empty = size.detach(), labelled.detach(), total.detach() == 0
+            size, labelled, total = size.detach(), labelled.detach(), total.detach()
         else:
-            empty = len(targets) == 0
-        good = sums.detach().isfinite().all() & (size.sum() == labelled)
+            labelled = total = len(targets)
+            # A sum of all is enough to find one that is ignored, without looking at each label.
+            if not may_look(size) or size.sum() != total:
+                labelled = (targets != self.ignore_index).sum()
+        good = sums.detach().sum().isfinite() & (size.sum() == labelled)
         if not may_look(good):
             return torch.where(good, sums, 0), torch.where(good, size, 0)
         if not good:
             self._complain(features, targets)
-        if empty:
+        if total == 0:
             raise ValueError("features must hold at least one sample, got an empty batch")
         return sums, size
 

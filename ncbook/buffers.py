@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -44,6 +46,12 @@ def held(x: Tensor) -> Tensor:
     """A copy of a buffer that this step is going to write. A compiler, to which a plain copy is no copy, would have the
     backward read the new state."""
     return _held(x) if torch.compiler.is_compiling() else x.clone()
+
+
+def full_precision(x: Tensor):
+    """A context without autocast, which costs nothing where there is none."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def in_backward() -> bool:

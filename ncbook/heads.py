@@ -15,25 +15,51 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ncbook.averages import IGNORE, BatchMeanAverage, ClassMeanAverage
-from ncbook.buffers import Group, SingleOrBetter, held, in_backward, working_dtype
+from ncbook.buffers import Group, SingleOrBetter, full_precision, held, in_backward, working_dtype
 from ncbook.checks import check_choice, check_floating, check_integer, check_number, may_look
-from ncbook.etf import PROXIMAL, align, helmert_basis, nearest_frame, simplex_etf
+from ncbook.etf import PROXIMAL, helmert_basis, nearest_frame, simplex_etf
 
 SCALE = 5.0  # the published feature norm tau
 FRAMES = ("nonnegative", "canonical")
 
 
-def unit_rows(x: Tensor) -> Tensor:
-    """z/|z| for each row of (..., d), zero for a row of zeros, as exact for rows of 1e-30 or 1e30 as for any."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+def on_sphere(x: Tensor, radius: float) -> Tensor:
+    """radius * z/|z| for each row of (..., d), as exact for rows of 1e-30 or 1e30 as for any; zero, without gradient, for
+    a row of zeros."""
+    norm = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True)
     ordinary = ((norm > 1e-12) & (norm < 1e15)).all()
     if may_look(ordinary) and ordinary:
-        return x / norm
+        return _OnSphere.apply(x, x, norm, radius)
     largest = torch.linalg.vector_norm(x.detach(), math.inf, dim=-1, keepdim=True)
     # Division by a power of two changes no digit, and keeps the squares from over- and underflow.
     power = torch.where(largest == 0, 1, largest / (2 * torch.frexp(largest).mantissa))
     norm = power * torch.linalg.vector_norm(x / power, dim=-1, keepdim=True)
-    return x / torch.where(largest == 0, torch.inf, norm)
+    return radius * (x / torch.where(largest == 0, torch.inf, norm))
+
+
+class _OnSphere(torch.autograd.Function):
+    """radius * x / norm, in fewer passes than autograd's. x comes twice, for its gradient in two parts: autograd adds them
+    up one by one, and added up here they would round otherwise."""
+
+    @staticmethod
+    def forward(x: Tensor, again: Tensor, norm: Tensor, radius: float) -> Tensor:
+        return (x / norm).mul_(radius)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, _, norm, ctx.radius = inputs
+        ctx.save_for_backward(x, norm)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, norm = ctx.saved_tensors
+        grad = grad * ctx.radius
+        if torch.is_grad_enabled():
+            norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            return grad / norm, x / norm * -(grad * (x / norm / norm)).sum(-1, keepdim=True), None, None
+        unit = x / norm
+        along = (unit / norm).mul_(grad).sum(-1, keepdim=True).neg_()
+        return grad.div_(norm), unit.mul_(along), None, None
 
 
 class _UnitRows(nn.Module):
@@ -60,8 +86,8 @@ class Head(nn.Module):
             raise ValueError(f"features must have shape (..., {self.in_features}), got {tuple(features.shape)}")
         if self.scale is None:
             return features
-        with torch.autocast(features.device.type, enabled=False):
-            return self.scale * unit_rows(features.to(working_dtype(features.dtype)))
+        with full_precision(features):
+            return on_sphere(features.to(working_dtype(features.dtype)), self.scale)
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -146,10 +172,6 @@ class _ETFHead(SingleOrBetter, Head):
         dtype = features.dtype
         return F.linear(embedded.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
 
-    def _bias_at(self, weight: Tensor, centre: Tensor) -> Tensor | None:
-        with torch.autocast(weight.device.type, enabled=False):
-            return None if self.bias is None else -weight @ centre
-
     def extra_repr(self) -> str:
         return (f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
                 f"scale={self.scale:g}")
@@ -209,7 +231,9 @@ class FixedETFHead(_ETFHead):
         """features (..., d) -> logits (..., C); of targets only ignore_index matters, for the mean of centred."""
         embedded, bias = self._embedded(features), self.bias
         if self.averages is not None and self.training:
-            bias = self._bias_at(self.weight, self.averages(embedded, targets)[0])
+            centre = self.averages(embedded, targets)[0]
+            with full_precision(centre):
+                bias = -self.weight @ centre
             if not self.averages.still:
                 self.bias.copy_(bias.detach())
         return self._logits(embedded, features, self.weight, bias)
@@ -306,13 +330,13 @@ class NearestETFHead(_ETFHead):
         return self._logits(embedded, features, weight, bias)
 
     def _fit(self, means: Tensor, previous: Tensor) -> tuple[Tensor, Tensor | None]:
-        with torch.autocast(means.device.type, enabled=False):
+        with full_precision(means):
             seen = (self.averages.seen | means.detach().ne(0).any(1))[:, None]
             centre = (means * seen).sum(0) / seen.sum().clamp(min=1)
             # At the centre a row of the Procrustes problem is zero: the class has no say in the fit.
-            aligned = align(torch.where(seen, means, centre), self._basis)
-            weight = nearest_frame(aligned, self._basis, previous, self.proximal)
-            return weight, self._bias_at(weight, centre)
+            means = torch.where(seen, means, centre)
+            weight, _ = nearest_frame(means, self._basis, previous, self.proximal)
+            return weight, None if self.bias is None else -weight @ centre
 
     def _write(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight.copy_(weight.detach())
