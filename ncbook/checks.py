@@ -49,9 +49,21 @@ def check_floating(name: str, value: Any, ndim: int | None = None) -> Tensor:
     return value
 
 
-def check_finite(name: str, value: Tensor) -> Tensor:
-    """Return value. Raises ValueError for NaN or inf."""
-    if not value.isfinite().all():
+def may_look(condition: Tensor) -> bool:
+    """Whether asking for a tensor's value costs neither a break of a compiled graph nor a wait for the device."""
+    if torch.compiler.is_compiling() or condition.device.type != "cpu":
+        return False
+    try:
+        bool(condition)
+    except RuntimeError:  # under torch.func.vmap a tensor has many values
+        return False
+    return True
+
+
+def check_finite(name: str, value: Tensor, *, wait: bool = False) -> Tensor:
+    """Return value. Raises ValueError for NaN or inf, where one may look; with `wait` everywhere."""
+    finite = value.isfinite().all()
+    if (wait or may_look(finite)) and not finite:
         raise ValueError(f"{name} must be finite, got NaN or inf")
     return value
 

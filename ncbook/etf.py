@@ -10,9 +10,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ncbook.checks import check_finite, check_floating, check_integer, check_number
+from ncbook.buffers import full_precision, working_dtype
+from ncbook.checks import check_finite, check_floating, check_integer, check_number, may_look
 
 # The published pull delta = 1e-3 at C = 10, relative to the unit singular values of an exact ETF: delta (C-1)/2.
 PROXIMAL = 4.5e-3
@@ -51,23 +51,54 @@ def simplex_etf(num_classes: int, dim: int, *, generator: torch.Generator | None
     return etf.to(dtype=dtype or torch.get_default_dtype(), device=device)
 
 
-class _PolarFactor(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, a: Tensor) -> Tensor:
-        u, s, vh = torch.linalg.svd(a, full_matrices=False)
-        ctx.save_for_backward(u, s, vh)
-        return u @ vh
+class _Once(torch.autograd.Function):
+    """function(*tensors), a gradient that is not to be differentiated again."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
-        u, s, vh = ctx.saved_tensors
-        cutoff = s[..., :1] * torch.finfo(s.dtype).eps * u.shape[-2]
-        gv = grad @ vh.mT
-        x = u.mT @ gv
-        b = (x - x.mT) * _safe_reciprocal(s.unsqueeze(-1) + s.unsqueeze(-2), cutoff.unsqueeze(-1))
-        outside = (gv - u @ x) * _safe_reciprocal(s, cutoff).unsqueeze(-2)
-        return (u @ b + outside) @ vh
+    def forward(function, *tensors: Tensor) -> Tensor:
+        return function(*tensors)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        raise NotImplementedError("polar_factor and nearest_simplex_etf can be differentiated once, not twice")
+
+
+def _once(function, *tensors: Tensor) -> Tensor:
+    return _Once.apply(function, *tensors) if torch.is_grad_enabled() else function(*tensors)
+
+
+class _PolarFactor(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(a: Tensor) -> tuple[Tensor, ...]:
+        u, s, vh = torch.linalg.svd(a, full_matrices=False)
+        return u @ vh, u, s, vh
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs, *output[1:])
+
+    @staticmethod
+    def backward(ctx, grad: Tensor, *unused):
+        return None if grad is None else _once(_polar_gradient, grad, *ctx.saved_tensors)
+
+
+def _polar_gradient(grad: Tensor, a: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> Tensor:
+    cutoff = s[..., :1] * torch.finfo(s.dtype).eps * u.shape[-2]
+    gv = grad @ vh.mT
+    x = u.mT @ gv
+    b = (x - x.mT) * _safe_reciprocal(s.unsqueeze(-1) + s.unsqueeze(-2), cutoff.unsqueeze(-1))
+    outside = (gv - u @ x) * _safe_reciprocal(s, cutoff).unsqueeze(-2)
+    return (u @ b + outside) @ vh
 
 
 def _safe_reciprocal(x: Tensor, cutoff: Tensor) -> Tensor:
@@ -80,15 +111,16 @@ def polar_factor(a: Tensor) -> Tensor:
     a and result (..., d, k) with d >= k. The gradient is the implicit-differentiation gradient of the Procrustes
     problem, dA = [U B + (I - U U^T) G V S^-1] V^T with B_ij = (X_ij - X_ji)/(s_i + s_j), X = U^T G V: finite for
     repeated singular values, where autograd through the SVD is not. Directions whose singular value is zero to
-    rounding get no gradient. Half precision is computed in float32. O(d k^2) time, O(d k) memory.
-    Raises TypeError for integers, ValueError for d < k or NaN or inf.
+    rounding get no gradient, and a second derivative is refused with NotImplementedError. Half precision is computed in
+    float32. O(d k^2) time, O(d k) memory. Raises TypeError for integers, ValueError for d < k, and for NaN or inf
+    where asking costs no wait: on the CPU, neither compiled nor under torch.func.vmap.
     Source: Gould, Hartley, Campbell 2019, arXiv 1909.04866 (equality-constrained nodes), for X^T X = I.
     """
     check_finite("a", check_floating("a", a))
     if a.ndim < 2 or a.shape[-2] < a.shape[-1] or a.shape[-1] == 0:
         raise ValueError(f"a must have shape (..., d, k) with d >= k >= 1, got {tuple(a.shape)}")
-    with torch.autocast(a.device.type, enabled=False):
-        return _PolarFactor.apply(a.to(_working_dtype(a))).to(a.dtype)
+    with full_precision(a):
+        return _PolarFactor.apply(a.to(working_dtype(a.dtype)))[0].to(a.dtype)
 
 
 def nearest_simplex_etf(class_means: Tensor, *, previous: Tensor | None = None, proximal: float = PROXIMAL) -> Tensor:
@@ -98,21 +130,66 @@ def nearest_simplex_etf(class_means: Tensor, *, previous: Tensor | None = None, 
     previous solution decides directions that the means leave open; it is relative to the unit singular values of an
     exact ETF and absent without `previous`. Differentiable in class_means.
 
-    class_means (C, d) with d >= C-1; previous (C, d), an earlier solution; returns (C, d) with unit rows.
+    class_means (C, d) with d >= C-1; previous (C, d), an earlier solution, a constant; returns (C, d) with unit rows.
     Raises TypeError for integers, ValueError for wrong shapes, NaN or inf, negative proximal, or identical means
     without a previous solution to be pulled to.
     Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248: their proximal problem, in closed form.
     """
-    aligned, basis = aligned_means(class_means)
-    scale = math.sqrt(len(basis) / (len(basis) - 1))
-    if (previous is None or check_number("proximal", proximal) == 0) and not aligned.any():
+    means, basis = _checked_means(class_means)
+    if previous is not None:
+        check_previous(previous, class_means)
+        previous = previous.to(means.dtype)
+    frame, resolved = nearest_frame(means, basis, previous, check_number("proximal", proximal))
+    if (previous is None or proximal == 0) and may_look(resolved) and not resolved:
         raise ValueError("class_means are all identical, so every simplex ETF is equally near: give `previous` "
                          "and a positive proximal")
-    with torch.autocast(aligned.device.type, enabled=False):
-        if previous is not None:
-            check_previous(previous, class_means)
-            aligned = aligned + proximal / scale * previous.to(aligned).T @ basis
-        return (scale * basis @ _PolarFactor.apply(aligned).T).to(class_means.dtype)
+    return frame.to(class_means.dtype)
+
+
+def nearest_frame(means: Tensor, basis: Tensor, previous: Tensor | None, proximal: float) -> tuple[Tensor, Tensor]:
+    """`nearest_simplex_etf` without checks, with the Helmert basis given, and whether the means are not all identical;
+    where they are, previous stays."""
+    with full_precision(means):
+        return _NearestFrame.apply(means, basis, previous, proximal)[:2]
+
+
+class _NearestFrame(torch.autograd.Function):
+    """In one piece, since its many small steps would each cost a node of the graph."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(means: Tensor, basis: Tensor, previous: Tensor | None, proximal: float) -> tuple[Tensor, ...]:
+        factor = math.sqrt(len(basis) / (len(basis) - 1))
+        aligned, resolved, *kept = _align(means, basis)
+        if previous is not None and proximal == 0:
+            aligned = torch.where(resolved, aligned, previous.T @ basis)
+        elif previous is not None:
+            aligned = aligned + proximal / factor * previous.T @ basis
+        u, s, vh = torch.linalg.svd(aligned, full_matrices=False)
+        return factor * basis @ (u @ vh).T, resolved, *kept, u, s, vh
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs[:2], *output[1:])
+
+    @staticmethod
+    def backward(ctx, grad: Tensor, *unused):
+        gradient = None if grad is None else _once(_frame_gradient, grad, *ctx.saved_tensors)
+        return gradient, None, None, None
+
+
+def _frame_gradient(grad: Tensor, means: Tensor, basis: Tensor, resolved: Tensor, product: Tensor, norm: Tensor,
+                    scale: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> Tensor:
+    num_classes = len(basis)
+    grad = _polar_gradient(grad.T @ (math.sqrt(num_classes / (num_classes - 1)) * basis), product, u, s, vh)
+    root, length = math.sqrt(num_classes - 1), torch.where(resolved, norm, 1.0)
+    along = -(grad * (root * product * resolved / length / length)).sum()
+    grad = grad / length * resolved * root + product / length * torch.where(resolved, along, 0.0)
+    grad = basis @ grad.T / scale
+    return grad - grad.sum(0) / num_classes
 
 
 def simplex_etf_distance(class_means: Tensor) -> Tensor:
@@ -125,37 +202,43 @@ def simplex_etf_distance(class_means: Tensor) -> Tensor:
     """
     aligned, basis = aligned_means(class_means, any_dim=True)
     rank = len(basis) - 1
-    if not aligned.any():
-        return aligned.new_full((), 2.0).to(class_means.dtype)
-    s = torch.linalg.svdvals(aligned) / math.sqrt(rank)
-    distance = (s - 1 / math.sqrt(rank)).square().sum() + max(rank - len(s), 0) / rank
-    return distance.to(class_means.dtype)
+    with full_precision(aligned):
+        s = torch.linalg.svdvals(aligned) / math.sqrt(rank)
+        distance = (s - 1 / math.sqrt(rank)).square().sum() + max(rank - len(s), 0) / rank
+        return torch.where(aligned.any(), distance, 2.0).to(class_means.dtype)
 
 
 def aligned_means(class_means: Tensor, *, any_dim: bool = False) -> tuple[Tensor, Tensor]:
     """sqrt(C-1) H^T Q / |H^T Q|_F of the centred class means H, zeros when they are identical: (d, C-1), and Q."""
+    means, basis = _checked_means(class_means, any_dim)
+    with full_precision(means):
+        return _align(means, basis)[0], basis
+
+
+def _checked_means(class_means: Tensor, any_dim: bool = False) -> tuple[Tensor, Tensor]:
+    """The means in float32 or better, and Q."""
     check_finite("class_means", check_floating("class_means", class_means))
     if class_means.ndim != 2 or len(class_means) < 2:
         raise ValueError(f"class_means must have shape (C, d) with C >= 2, got {tuple(class_means.shape)}")
     num_classes, dim = class_means.shape
     if not any_dim and dim < num_classes - 1:
         raise ValueError(f"class_means must have d >= C - 1 = {num_classes - 1} for a simplex ETF, got d = {dim}")
-    means = class_means.to(_working_dtype(class_means))
-    basis = helmert_basis(num_classes, dtype=means.dtype, device=means.device)
-    with torch.autocast(means.device.type, enabled=False):
-        # Centring first keeps the digits of means that lie far from the origin, the scale avoids under- and overflow.
-        centred = means - means.mean(0)
-        scale = centred.detach().abs().amax()
-        scale = torch.where(scale > 0, scale, 1.0)
-        aligned = (centred / scale).T @ basis
-        norm = torch.linalg.vector_norm(aligned)
-        # Identical means leave rounding, which is no direction.
-        resolved = norm > torch.finfo(means.dtype).eps * means.detach().abs().amax() / scale
-        return math.sqrt(num_classes - 1) * aligned * resolved / torch.where(resolved, norm, 1.0), basis
+    means = class_means.to(working_dtype(class_means.dtype))
+    return means, helmert_basis(num_classes, dtype=means.dtype, device=means.device)
 
 
-def _working_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
+def _align(means: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What `aligned_means` gives, then whether the means differ, H^T Q / scale, its norm, and the scale."""
+    # Centring first keeps the digits of means that lie far from the origin, the scale avoids under- and overflow.
+    centred = means - means.mean(0)
+    scale = centred.detach().abs().amax()
+    scale = torch.where(scale > 0, scale, 1.0)
+    product = (centred / scale).T @ basis
+    norm = torch.linalg.vector_norm(product)
+    # Identical means leave rounding, which is no direction.
+    resolved = norm > torch.finfo(means.dtype).eps * means.detach().abs().amax() / scale
+    aligned = math.sqrt(len(means) - 1) * product * resolved / torch.where(resolved, norm, 1.0)
+    return aligned, resolved, product, norm, scale
 
 
 def _check_dim(num_classes: int, dim: int) -> None:

@@ -1,7 +1,9 @@
-"""Classifier heads: each takes the place of a model's last nn.Linear."""
+"""Classifier heads: each takes the place of a model's last nn.Linear, with features (..., d) and logits (..., C)."""
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
@@ -12,11 +14,52 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ncbook.averages import ClassMeanAverage
-from ncbook.checks import check_number
-from ncbook.etf import PROXIMAL, nearest_simplex_etf, simplex_etf
+from ncbook.averages import IGNORE, BatchMeanAverage, ClassMeanAverage
+from ncbook.buffers import Group, SingleOrBetter, full_precision, held, in_backward, working_dtype
+from ncbook.checks import check_choice, check_floating, check_integer, check_number, may_look
+from ncbook.etf import PROXIMAL, helmert_basis, nearest_frame, simplex_etf
 
 SCALE = 5.0  # the published feature norm tau
+FRAMES = ("nonnegative", "canonical")
+
+
+def on_sphere(x: Tensor, radius: float) -> Tensor:
+    """radius * z/|z| for each row of (..., d), as exact for rows of 1e-30 or 1e30 as for any; zero, without gradient, for
+    a row of zeros."""
+    norm = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True)
+    ordinary = ((norm > 1e-12) & (norm < 1e15)).all()
+    if may_look(ordinary) and ordinary:
+        return _OnSphere.apply(x, x, norm, radius)
+    largest = torch.linalg.vector_norm(x.detach(), math.inf, dim=-1, keepdim=True)
+    # Division by a power of two changes no digit, and keeps the squares from over- and underflow.
+    power = torch.where(largest == 0, 1, largest / (2 * torch.frexp(largest).mantissa))
+    norm = power * torch.linalg.vector_norm(x / power, dim=-1, keepdim=True)
+    return radius * (x / torch.where(largest == 0, torch.inf, norm))
+
+
+class _OnSphere(torch.autograd.Function):
+    """radius * x / norm, in fewer passes than autograd's. x comes twice, for its gradient in two parts: autograd adds them
+    up one by one, and added up here they would round otherwise."""
+
+    @staticmethod
+    def forward(x: Tensor, again: Tensor, norm: Tensor, radius: float) -> Tensor:
+        return (x / norm).mul_(radius)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, _, norm, ctx.radius = inputs
+        ctx.save_for_backward(x, norm)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, norm = ctx.saved_tensors
+        grad = grad * ctx.radius
+        if torch.is_grad_enabled():
+            norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            return grad / norm, x / norm * -(grad * (x / norm / norm)).sum(-1, keepdim=True), None, None
+        unit = x / norm
+        along = (unit / norm).mul_(grad).sum(-1, keepdim=True).neg_()
+        return grad.div_(norm), unit.mul_(along), None, None
 
 
 class _UnitRows(nn.Module):
@@ -24,98 +67,309 @@ class _UnitRows(nn.Module):
         return F.normalize(weight, dim=1)
 
 
-class LearnedHead(nn.Linear):
+class Head(nn.Module):
+    """What all heads share: the features that the classifier sees, and their norm `scale` in the state dict."""
+
+    in_features: int
+    scale: float | None = None
+
+    def embed(self, features: Tensor) -> Tensor:
+        """The features (..., d) that the classifier sees, in their dtype: scale * z/|z|, without a scale as they are.
+
+        Raises TypeError for integers, ValueError for another last dimension than in_features.
+        """
+        return self._embedded(features).to(features.dtype)
+
+    def _embedded(self, features: Tensor) -> Tensor:
+        check_floating("features", features)
+        if features.shape[-1:] != (self.in_features,):
+            raise ValueError(f"features must have shape (..., {self.in_features}), got {tuple(features.shape)}")
+        if self.scale is None:
+            return features
+        with full_precision(features):
+            return on_sphere(features.to(working_dtype(features.dtype)), self.scale)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.scale is not None:
+            destination[prefix + "scale"] = torch.tensor(self.scale, dtype=torch.float64)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
+        scale = state_dict.pop(prefix + "scale", None)  # absent in version 0.1
+        if scale is not None and self.scale is not None:
+            self.scale = float(scale)
+        if (problem := self._misfit({k.removeprefix(prefix): v for k, v in state_dict.items()})) is not None:
+            errors.append(f"{prefix or 'state dict of a '}{type(self).__name__}: {problem}")
+        else:
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
+
+    def _misfit(self, state: dict[str, Tensor]) -> str | None:
+        """What is wrong with a state dict that fits by its keys, or that strict=False would let pass."""
+        return None
+
+
+class LearnedHead(Head, nn.Linear):
     """A trained classifier: plain nn.Linear, or with `cosine` unit rows, no bias, on features of norm `scale`.
 
     in_features d, out_features C. `weight` (C, d) and `bias` (C,) are what the logits are computed with.
     Source: with `cosine`, the standard baseline of Markou, Ajanthan, Gould 2024, arXiv 2411.01248.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, cosine: bool = False, scale: float = SCALE):
-        super().__init__(in_features, out_features, bias=not cosine)
+    def __init__(self, in_features: int, out_features: int, bias: bool | None = None, *, cosine: bool = False,
+                 scale: float = SCALE, device=None, dtype: torch.dtype | None = None):
+        super().__init__(in_features, out_features, not cosine if bias is None else bias, device, dtype)
         self.scale = check_number("scale", scale, positive=True) if cosine else None
         if cosine:
             parametrize.register_parametrization(self, "weight", _UnitRows())
 
-    def embed(self, features: Tensor) -> Tensor:
-        """The features (N, d) that the classifier sees."""
-        return features if self.scale is None else self.scale * F.normalize(features, dim=1)
+    def reset_parameters(self) -> None:
+        """Draw weight and bias anew, as nn.Linear does."""
+        if not parametrize.is_parametrized(self, "weight"):
+            return super().reset_parameters()
+        nn.init.kaiming_uniform_(self.parametrizations.weight.original, a=math.sqrt(5))
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
-        """features (N, d) -> logits (N, C); targets are not used."""
+        """features (..., d) -> logits (..., C); targets are not used."""
         return super().forward(self.embed(features))
 
+    def _misfit(self, state: dict[str, Tensor]) -> str | None:
+        if self.scale is not None and "weight" in state:
+            return "has a weight that was not trained with unit rows; load it into a plain LearnedHead"
+        return None
 
-class FixedETFHead(nn.Module):
-    """The canonical simplex ETF, never trained, on features of norm `scale`.
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (f", cosine=True, scale={self.scale:g}" if self.scale is not None else "")
 
-    in_features d >= C-1, out_features C. Buffers `weight` (C, d), `bias` (C,) of zeros. Raises ValueError for d < C-1.
-    Source: Zhu et al. 2021, arXiv 2105.02375; Yang et al. 2022, arXiv 2203.09081.
-    """
 
-    def __init__(self, in_features: int, out_features: int, *, scale: float = SCALE):
+class _ETFHead(SingleOrBetter, Head):
+    """A simplex ETF in buffers, float32 or better: `weight` (C, d), `bias` (C,) or None."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool, scale: float, device, dtype):
         super().__init__()
-        self.scale = check_number("scale", scale, positive=True)
+        check_integer("in_features", in_features)
+        check_integer("out_features", out_features)
         if out_features < 2 or in_features < out_features - 1:
             raise ValueError("a simplex ETF needs out_features >= 2 and in_features >= out_features - 1, "
                              f"got in_features = {in_features} and out_features = {out_features}")
-        self.register_buffer("weight", simplex_etf(out_features, in_features))
-        self.register_buffer("bias", torch.zeros(out_features))
+        self.in_features, self.out_features = in_features, out_features
+        self.scale = check_number("scale", scale, positive=True)
+        dtype = working_dtype(dtype)
+        self.register_buffer("weight", torch.empty(out_features, in_features, device=device, dtype=dtype))
+        self.register_buffer("bias", torch.empty(out_features, device=device, dtype=dtype) if bias else None)
 
-    def embed(self, features: Tensor) -> Tensor:
-        """The features (N, d) that the classifier sees: scale * z/|z|."""
-        return self.scale * F.normalize(features, dim=1)
+    def reset_parameters(self) -> None:
+        """Weight, bias and averages as they are at the start; for a module that comes from the meta device."""
+        self.weight.copy_(self._start().to(self.weight))
+        if self.bias is not None:
+            self.bias.zero_()
+        for child in self.children():
+            child.reset_parameters()
+
+    def _start(self) -> Tensor:
+        return simplex_etf(self.out_features, self.in_features, dtype=torch.float64)
+
+    def _logits(self, embedded: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        dtype = features.dtype
+        return F.linear(embedded.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+
+    def extra_repr(self) -> str:
+        return (f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
+                f"scale={self.scale:g}")
+
+
+class FixedETFHead(_ETFHead):
+    """A simplex ETF, never trained, on features of norm `scale`.
+
+    frame: "nonnegative", the default where d >= C, is sqrt(C/(C-1)) (I - 11^T/C) U^T with d // C coordinates a class,
+    U (d, C) orthonormal without negative entries: features behind a ReLU can reach it. "canonical" is `simplex_etf`,
+    behind which class 0 beats all others for features without negative entries; it is the default, with a warning,
+    where d = C - 1 leaves no room. A torch.Generator gives one uniformly rotated. centred: the bias is -W mu with mu a
+    moving average of the mean feature of the training batches, as in `ClassMeanAverage`; else it is zero.
+
+    in_features d >= C-1, out_features C. Buffers `weight` (C, d), `bias` (C,). Raises ValueError for d < C-1 or a frame
+    that is not known or does not fit, TypeError and ValueError for features as `ClassMeanAverage` where centred.
+    Source: Zhu et al. 2021, arXiv 2105.02375; Yang et al. 2022, arXiv 2203.09081; Markou, Ajanthan, Gould 2024, arXiv
+    2411.01248 (centred).
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, scale: float = SCALE,
+                 frame: str | torch.Generator | None = None, centred: bool = False, ignore_index: int = IGNORE,
+                 process_group: Group = None, device=None, dtype: torch.dtype | None = None):
+        super().__init__(in_features, out_features, bias, scale, device, dtype)
+        if frame is None:
+            frame = FRAMES[in_features < out_features]
+            if frame == "canonical":
+                warnings.warn(f"in_features = {in_features} leaves no room for a simplex ETF of {out_features} classes "
+                              "that features without negative entries can reach: behind a ReLU take more features, a "
+                              'generator or centred=True; frame="canonical" says that it is meant', stacklevel=2)
+        self._generator_state = None
+        if isinstance(frame, torch.Generator):
+            self._generator_state, self._generator_device, frame = frame.get_state(), frame.device, "rotated"
+        elif check_choice("frame", frame, FRAMES) == "nonnegative" and in_features < out_features:
+            raise ValueError("frame 'nonnegative' needs in_features >= out_features, "
+                             f"got {in_features} and {out_features}")
+        if centred and not bias:
+            raise ValueError("centred needs bias=True")
+        self.frame = frame
+        self.averages = BatchMeanAverage(in_features, ignore_index=ignore_index, process_group=process_group,
+                                         device=device, dtype=dtype) if centred else None
+        self.reset_parameters()
+
+    def _start(self) -> Tensor:
+        num_classes, dim = self.weight.shape
+        if self.frame == "rotated":
+            generator = torch.Generator(self._generator_device).set_state(self._generator_state)
+            return simplex_etf(num_classes, dim, generator=generator, dtype=torch.float64)
+        if self.frame == "canonical":
+            return super()._start()
+        block = dim // num_classes
+        basis = F.pad(torch.eye(num_classes, dtype=torch.float64).repeat_interleave(block, 1),
+                      (0, dim - block * num_classes)) / math.sqrt(block)
+        return math.sqrt(num_classes / (num_classes - 1)) * (basis - basis.mean(0))
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
-        """features (N, d) -> logits (N, C); targets are not used."""
-        return F.linear(self.embed(features), self.weight, self.bias)
+        """features (..., d) -> logits (..., C); of targets only ignore_index matters, for the mean of centred."""
+        embedded, bias = self._embedded(features), self.bias
+        if self.averages is not None and self.training:
+            centre = self.averages(embedded, targets)[0]
+            with full_precision(centre):
+                bias = -self.weight @ centre
+            if not self.averages.still:
+                self.bias.copy_(bias.detach())
+        return self._logits(embedded, features, self.weight, bias)
+
+    def _misfit(self, state: dict[str, Tensor]) -> str | None:
+        weight, start = state.get("weight"), self._start()
+        if weight is None or weight.shape != start.shape or weight.is_meta:
+            return None
+        gram = weight.detach().to(start) @ weight.detach().to(start).T
+        off = (gram - start @ start.T).abs().max()
+        return None if off < 0.02 else "has a weight that is no simplex ETF; was it saved from a plain linear layer?"
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + f", frame={self.frame!r}, centred={self.averages is not None}"
 
 
-class NearestETFHead(FixedETFHead):
+class NearestETFHead(_ETFHead):
     """The simplex ETF nearest to moving averages of the class means, found anew at each training step.
 
     In training mode with targets: f = scale * z/|z|, averages of the class means of f, W the nearest simplex ETF to
     them (previous W as the proximal point), b = -W mu with mu the mean of the class means; the gradient runs through
     f, W and b, for W and b by way of this batch's class means. Otherwise W and b stay as they were last left. Classes
-    not seen yet do not take part in the fit. All of it is in the state dict.
+    not seen yet do not take part in the fit. All of it is in the state dict. On several processes the batch is the
+    joint one: see `ClassMeanAverage`, also for ignore_index and process_group.
 
-    in_features d >= C-1, out_features C. Raises ValueError for d < C-1, an unknown method, negative proximal.
+    The logits of a training call know the labels of their batch, above all in the first steps: accuracy is to be taken
+    from an earlier call without targets, or in evaluation mode. There are no parameters to freeze: eval() or `holding`
+    keeps W. Activation checkpointing gives one update a step if each batch's backward follows its forward, and an error
+    otherwise or where the head is compiled too.
+
+    in_features d >= C-1, out_features C. Buffers `weight` (C, d), `bias` (C,), `averages`. Raises ValueError for d < C-1,
+    an unknown method, negative proximal, and for features and targets as `ClassMeanAverage`; a call that raises leaves
+    everything as it was.
     Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248 (there for classes present in every batch).
     """
 
-    def __init__(self, in_features: int, out_features: int, *, scale: float = SCALE, method: str = "ema",
-                 proximal: float = PROXIMAL):
-        super().__init__(in_features, out_features, scale=scale)
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, scale: float = SCALE,
+                 method: str = "ema", proximal: float = PROXIMAL, ignore_index: int = IGNORE,
+                 process_group: Group = None, device=None, dtype: torch.dtype | None = None):
+        super().__init__(in_features, out_features, bias, scale, device, dtype)
         self.proximal = check_number("proximal", proximal)
-        self.averages = ClassMeanAverage(out_features, in_features, method)
+        self.averages = ClassMeanAverage(out_features, in_features, method, ignore_index=ignore_index,
+                                         process_group=process_group, device=device, dtype=dtype)
+        self.register_buffer("_basis", self._new_basis(), persistent=False)
         self._targets: Tensor | None = None
+        self._last: tuple[Tensor, Tensor] | None = None
+        self._taught = False
+        self.reset_parameters()
 
     @contextmanager
     def observing(self, targets: Tensor):
-        """Hand the targets (N,) to a head that a model calls without them: `with head.observing(y): model(x)`."""
-        self._targets = targets
+        """Hand the targets (...) to a head that a model calls without them: `with head.observing(y): model(x)`."""
+        before, self._targets = self._targets, targets
         try:
             yield self
         finally:
-            self._targets = None
+            self._targets = before
+
+    @contextmanager
+    def holding(self):
+        """Training calls inside give the logits they would, and leave averages, W and b as they are: for line searches
+        and second passes over a batch."""
+        with self.averages.holding():
+            yield self
+
+    @torch.no_grad()
+    def refit(self) -> NearestETFHead:
+        """Compute W and b again from the averages, as they must be after a weight average that averages buffers too."""
+        weight, bias = self._fit(self.averages.mean, self.weight)
+        self._write(weight, bias)
+        return self
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
-        """features (N, d), targets (N,) int64 in 0..C-1 -> logits (N, C)."""
-        targets = self._targets if targets is None else targets
-        embedded = self.embed(features)
+        """features (..., d), targets (...) int64 in 0..C-1 or ignore_index -> logits (..., C)."""
+        embedded = self._embedded(features)
+        again = not torch.compiler.is_compiling() and in_backward() and self._last is not None
+        previous, known = self._last if again else (held(self.weight) if self.training else self.weight, self._targets)
+        targets = known if targets is None else targets
         if not self.training or targets is None:
-            return F.linear(embedded, self.weight, self.bias)
+            self._last = None
+            if self.training and not torch.compiler.is_compiling():
+                self._ask_for_targets()
+            return self._logits(embedded, features, previous, self.bias)
         means = self.averages(embedded, targets)
-        seen = self.averages.seen[:, None]
-        centre = (means * seen).sum(0) / seen.sum()
-        # At the centre a row of the Procrustes problem is zero: the class has no say in the fit.
-        means = torch.where(seen, means, centre)
-        weight = nearest_simplex_etf(means, previous=self.weight.clone(), proximal=self.proximal)
-        with torch.autocast(weight.device.type, enabled=False):
-            bias = -weight @ centre
+        try:
+            weight, bias = self._fit(means, previous)
+        except BaseException:
+            self.averages.restore()
+            raise
+        if not self.averages.still:
+            self._write(weight, bias)
+        if not torch.compiler.is_compiling() and not again:
+            self._last, self._taught = (previous, targets), True
+        return self._logits(embedded, features, weight, bias)
+
+    def _fit(self, means: Tensor, previous: Tensor) -> tuple[Tensor, Tensor | None]:
+        with full_precision(means):
+            seen = (self.averages.seen | means.detach().ne(0).any(1))[:, None]
+            centre = (means * seen).sum(0) / seen.sum().clamp(min=1)
+            # At the centre a row of the Procrustes problem is zero: the class has no say in the fit.
+            means = torch.where(seen, means, centre)
+            weight, _ = nearest_frame(means, self._basis, previous, self.proximal)
+            return weight, None if self.bias is None else -weight @ centre
+
+    def _write(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight.copy_(weight.detach())
-        self.bias.copy_(bias.detach())
-        return F.linear(embedded, weight, bias)
+        if bias is not None:
+            self.bias.copy_(bias.detach())
+
+    def _ask_for_targets(self) -> None:
+        if not self._taught and not self.averages.count.any():
+            warnings.warn("this NearestETFHead is in training mode and has never been given targets, so its simplex ETF "
+                          "does not follow the features: call head(features, targets), or the model inside "
+                          "head.observing(targets)", stacklevel=3)
+        self._taught = True
+
+    def _misfit(self, state: dict[str, Tensor]) -> str | None:
+        if "weight" in state and "averages.mean" not in state:
+            return "has a weight without the averages that it is fitted to; was it saved from a plain linear layer?"
+        return None
+
+    def _new_basis(self) -> Tensor:
+        return helmert_basis(self.out_features, dtype=self.weight.dtype, device=self.weight.device)
+
+    def _apply(self, fn, recurse=True):
+        before = self._basis
+        super()._apply(fn, recurse)
+        if before.is_meta or self._basis.dtype != before.dtype:
+            self._basis = self._new_basis()
+        return self
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_targets": None, "_last": None}
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + f", proximal={self.proximal:g}"
 
 
 class HeadKind(NamedTuple):
@@ -131,6 +385,6 @@ class HeadKind(NamedTuple):
 HEADS: dict[str, HeadKind] = {
     "learned": HeadKind(LearnedHead, "linear", learned=True),
     "cosine": HeadKind(partial(LearnedHead, cosine=True), "standard", ("scale",), learned=True),
-    "fixed": HeadKind(FixedETFHead, "fixed", ("scale",)),
+    "fixed": HeadKind(FixedETFHead, "fixed", ("scale", "frame", "centred")),
     "nearest": HeadKind(NearestETFHead, "nearest", ("scale",)),
 }

@@ -105,7 +105,12 @@ def neural_collapse(features: Tensor, targets: Tensor, weight: Tensor | None = N
     (cdnv); Xu, Liu 2023, arXiv 2306.03440 (vci).
     """
     _check_batch(features, targets)
-    num_classes = _count_classes(targets) if weight is None else len(check_floating("weight", weight, 2))
+    if weight is None:
+        num_classes = _count_classes(targets)
+    elif check_floating("weight", weight, 2).shape[1] != features.shape[1]:
+        raise ValueError(f"weight must have shape ({len(weight)}, {features.shape[1]}), got {tuple(weight.shape)}")
+    else:
+        num_classes = len(weight)
     return NeuralCollapse(num_classes, features.shape[1]).update(features, targets).compute(weight, bias, keys=keys)
 
 
@@ -248,7 +253,7 @@ class NeuralCollapse:
         for name, value, shape in zip(("weight", "bias"), (weight, bias), shapes, strict=True):
             if value.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
-            check_finite(name, value)
+            check_finite(name, value, wait=True)
         device = self._mean.device
         return weight.to(device).to(torch.float64), bias.to(device).to(torch.float64)
 

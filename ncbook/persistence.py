@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ncbook import torchph
-from ncbook.checks import check_choice, check_floating, check_number
+from ncbook.checks import check_choice, check_floating, check_number, may_look
 
 
 def h0_death_times(points: Tensor, p: float = 2, backend: str = "auto") -> Tensor:
@@ -42,8 +42,9 @@ def densification_loss(clouds: Tensor, beta: float | Tensor, p: float = 2) -> Te
     """How far the H0 death times of same-class clouds are from beta: the mean over clouds of sum |death - beta|.
 
     Shapes: clouds (b, n, d), b >= 1 -> (). beta: a number or a 0-dim tensor, finite, >= 0, in the units of `clouds`.
-    Raises: as h0_death_times; ValueError if `clouds` is not (b, n, d) or beta is negative or not finite (a beta that
-        lives on another device than the CPU is not looked at, for this would stall the device).
+    Raises: as h0_death_times; ValueError if `clouds` is not (b, n, d) or beta is negative or not finite (a beta
+        tensor is not looked at where this would stall a device or break a compiled graph; compiled code takes one without
+        being compiled again for each value).
     Source: Hofer, Graf, Niethammer, Kwitt, Topologically Densified Distributions, ICML 2020 (arXiv 2002.04805).
     """
     if isinstance(clouds, Tensor) and (clouds.ndim != 3 or len(clouds) == 0):
@@ -84,7 +85,7 @@ def _check_beta(beta: float | Tensor) -> None:
     if isinstance(beta, Tensor):
         if beta.ndim != 0:
             raise ValueError(f"beta must be a number or a 0-dim tensor, got a tensor of shape {tuple(beta.shape)}")
-        if beta.device.type != "cpu":
+        if not may_look(beta):
             return
         beta = float(beta)
     check_number("beta", beta)
@@ -100,8 +101,10 @@ def _check_finite(clouds: Tensor, distances: Tensor) -> None:
         raise ValueError(f"points lie so far apart that distances overflow {clouds.dtype}; scale them or use float64")
 
 
+@torch.library.custom_op("ncbook::spanning_trees", mutates_args=())
 def _tree(clouds: Tensor, p: float) -> Tensor:
-    """Minimum spanning trees, edges in no particular order: (b, n, d) -> (b, n - 1, 2)."""
+    """Minimum spanning trees, edges in no particular order: (b, n, d) -> (b, n - 1, 2). An operator, so that a compiler
+    does not look inside and torch.func.vmap finds its way."""
     b, n, _ = clouds.shape
     if n == 1:
         # No edge will carry a NaN out, so it has to be found here on every device.
@@ -109,8 +112,18 @@ def _tree(clouds: Tensor, p: float) -> Tensor:
     if n == 1 or b == 0:
         return torch.empty(b, n - 1, 2, dtype=torch.long, device=clouds.device)
     if clouds.device.type == "cpu":
-        return torch.from_numpy(_prim(_cpu_distances(clouds, p)))
+        return torch.from_numpy(np.ascontiguousarray(_prim(_cpu_distances(clouds, p))))
     return _minimax_tree(_distances(clouds, p))
+
+
+@_tree.register_fake
+def _(clouds: Tensor, p: float) -> Tensor:
+    return clouds.new_empty(clouds.shape[0], clouds.shape[1] - 1, 2, dtype=torch.long)
+
+
+@_tree.register_vmap
+def _(info, in_dims, clouds: Tensor, p: float):
+    return _tree(clouds.movedim(in_dims[0], 0).flatten(0, 1), p).unflatten(0, (info.batch_size, -1)), 0
 
 
 def _distances(clouds: Tensor, p: float) -> Tensor:
@@ -199,30 +212,43 @@ def _torchph_tree(clouds: Tensor, p: float) -> Tensor:
 
 
 class _EdgeDifferences(torch.autograd.Function):
-    """points[i] - points[j]: (b, n, d) and flat indices (b * (n - 1),) -> (b, n - 1, d).
+    """The ends of each edge, one minus the other: points (b, n, d), tree (b, n - 1, 2) -> (b, n - 1, d).
 
     Autograd's own form of this allocates the large intermediate tensors twice; at (32, 64, 512) it takes twice as long.
     """
 
     @staticmethod
-    def forward(ctx, points, i, j):
-        ctx.save_for_backward(i, j)
-        ctx.shape = b, n, d = points.shape
+    def forward(points: Tensor, tree: Tensor) -> Tensor:
+        (b, n, d), (i, j) = points.shape, _flat_ends(tree, points.shape[1])
         flat = points.reshape(b * n, d)
         return flat.index_select(0, i).sub_(flat.index_select(0, j)).view(b, n - 1, d)
 
     @staticmethod
-    def backward(ctx, grad):
-        i, j = ctx.saved_tensors
-        b, n, d = ctx.shape
+    def setup_context(ctx, inputs, output):
+        points, tree = inputs
+        ctx.save_for_backward(tree)
+        ctx.shape = points.shape
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (tree,), (b, n, d) = ctx.saved_tensors, ctx.shape
+        i, j = _flat_ends(tree, n)
         grad = grad.reshape(b * (n - 1), d)
         total = grad.new_zeros(b * n, d).index_add_(0, i, grad).index_add_(0, j, grad, alpha=-1)
-        return total.view(b, n, d), None, None
+        return total.view(b, n, d), None
+
+    @staticmethod
+    def vmap(info, in_dims, points: Tensor, tree: Tensor):
+        many = [x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+                for x, dim in zip((points, tree), in_dims, strict=True)]
+        return _EdgeDifferences.apply(*(x.flatten(0, 1) for x in many)).unflatten(0, (info.batch_size, -1)), 0
+
+
+def _flat_ends(tree: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    first = torch.arange(len(tree), device=tree.device)[:, None, None] * n
+    return (tree + first).reshape(-1, 2).unbind(1)
 
 
 def _edge_lengths(clouds: Tensor, tree: Tensor, p: float) -> Tensor:
     """(b, n, d), (b, n - 1, 2) -> (b, n - 1), with gradient. vector_norm has the zero subgradient at length zero."""
-    b, n, _ = clouds.shape
-    first = torch.arange(b, device=clouds.device)[:, None, None] * n
-    i, j = (tree + first).reshape(-1, 2).unbind(1)
-    return torch.linalg.vector_norm(_EdgeDifferences.apply(clouds, i, j), p, dim=-1)
+    return torch.linalg.vector_norm(_EdgeDifferences.apply(clouds, tree), p, dim=-1)

@@ -233,6 +233,8 @@ def test_other_devices_never_wait_for_a_value(p):
     clouds = torch.empty(4, 16, 8, device="meta", requires_grad=True)
     densification_loss(clouds, torch.empty((), device="meta"), p).backward()
     assert clouds.grad.shape == clouds.shape and spanning_tree(clouds, p).shape == (4, 15, 2)
+    distances = persistence._distances(clouds.detach(), p)
+    assert persistence._minimax_tree(distances).shape == (4, 15, 2)
 
 
 def test_nan_and_inf_reach_the_loss_on_other_devices(monkeypatch):

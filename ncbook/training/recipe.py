@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ncbook.checks import check_choice, check_integer, check_number
-from ncbook.heads import HEADS, SCALE
+from ncbook.heads import FRAMES, HEADS, SCALE
 from ncbook.losses import LOSSES
 from ncbook.schedules import SCHEDULES, schedule_from_dict
 from ncbook.training.regularisers import REGULARISERS
@@ -24,11 +24,12 @@ class Recipe:
 
     dataset, classes, train_size, split: as in `load_dataset`. backbone, feature_dim: as in `build_backbone`.
     head: a key of `HEADS`: "learned" (plain linear), "cosine" (learned, unit rows), "fixed", "nearest"; scale: feature
-    norm of the last three; loss: a key of `LOSSES`. batch_size: images a step, without clouds. clouds (b, n): a step
-    takes b anchors and n-1 more draws of the class of each, b*n images, on which the regulariser (a key of
-    `REGULARISERS`) acts; `schedule` moves its dials (None: they stay at their defaults, for "densification" off),
-    p (1, 2, inf) is its norm. An epoch is N // batch_size (N // b with clouds) steps, at least one. lr_decay: "cosine" to 0 by epochs, or
-    "constant". Raises ValueError and TypeError for a value that is not accepted.
+    norm of the last three; frame, centred: as in `FixedETFHead`, for "fixed"; loss: a key of `LOSSES`. batch_size:
+    images a step, without clouds. clouds (b, n): a step takes b anchors and n-1 more draws of the class of each, b*n
+    images, on which the regulariser (a key of `REGULARISERS`) acts; `schedule` moves its dials (None: they stay at
+    their defaults, for "densification" off), p (1, 2, inf) is its norm. An epoch is N // batch_size (N // b with
+    clouds) steps, at least one. lr_decay: "cosine" to 0 by epochs, or "constant".
+    Raises ValueError and TypeError for a value that is not accepted.
     """
 
     dataset: str = "digits"
@@ -39,6 +40,8 @@ class Recipe:
     feature_dim: int | None = None
     head: str = "learned"
     scale: float = SCALE
+    frame: str | None = None
+    centred: bool = False
     loss: str = "cross_entropy"
     batch_size: int = 64
     clouds: tuple[int, int] | None = None
@@ -58,7 +61,7 @@ class Recipe:
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         for name, accepted in (("head", HEADS), ("loss", LOSSES), ("lr_decay", LR_DECAYS), ("p", (1, 2, math.inf)),
-                               ("regulariser", REGULARISERS)):
+                               ("regulariser", REGULARISERS), ("frame", (None, *FRAMES)), ("centred", (False, True))):
             check_choice(name, getattr(self, name), accepted)
         if self.loss == "dot_regression" and HEADS[self.head].learned:
             prescribed = " or ".join(repr(name) for name, kind in HEADS.items() if not kind.learned)
@@ -101,7 +104,12 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
-        """The recipe that `to_dict` gave, also through JSON; fields that are absent have their defaults."""
+        """The recipe that `to_dict` gave, also through JSON; fields that are absent have their defaults.
+
+        Version 0.1 had no `frame`, and its fixed heads were canonical.
+        """
+        if values.get("head") == "fixed":
+            values = {"frame": "canonical"} | values
         schedule = values.get("schedule")
         return cls(**values | {"schedule": None if schedule is None else schedule_from_dict(schedule)})
 

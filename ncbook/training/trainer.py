@@ -250,6 +250,7 @@ def train(recipe: Recipe, *, data: Dataset | None = None, controls: Controls | N
 def save_state(state: object, path: str | Path) -> None:
     """Replace a checkpoint in one step: killed at any moment, the old file or the new one is there, whole."""
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     torch.save(state, partial)
     os.replace(partial, path)
