@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import copy
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ncbook.buffers import Group, SingleOrBetter, full_precision, held, in_backward, spread, sum_over_ranks, working_dtype
+from ncbook.buffers import (
+    Group,
+    SingleOrBetter,
+    full_precision,
+    held,
+    in_backward,
+    spread,
+    sum_over_ranks,
+    working_dtype,
+)
 from ncbook.checks import check_choice, check_floating, check_integer, check_labels, may_look
 
 METHODS = ("ema", "cma")
@@ -31,6 +41,9 @@ class ClassMeanAverage(SingleOrBetter):
     Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248 (there one count for all classes, here one for each).
     """
 
+    mean: Tensor
+    count: Tensor
+    _last: tuple[Tensor, ...] | None
     _least = 2
 
     def __init__(self, num_classes: int, dim: int, method: str = "ema", *, ignore_index: int = IGNORE,
@@ -119,6 +132,8 @@ class ClassMeanAverage(SingleOrBetter):
         members = (targets == torch.arange(num_classes, device=targets.device)[:, None]).to(dtype)
         size = members.sum(1, keepdim=True)
         sums = members @ features.to(dtype)
+        labelled: Any
+        total: Any
         if spread(self.process_group):
             labelled = (targets != self.ignore_index).sum().to(dtype)
             total = labelled.new_full((), len(targets))

@@ -1,14 +1,18 @@
-"""Buffers that a training step reads and then writes: right when compiled, computed again, cast, or spread over ranks."""
+"""Buffers that a training step reads and then writes: right compiled, computed again, cast, or spread over ranks."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-Group = dist.ProcessGroup | bool | None if dist.is_available() else bool | None
+if TYPE_CHECKING or dist.is_available():
+    Group: TypeAlias = dist.ProcessGroup | bool | None
+else:
+    Group = bool | None
 
 
 class SingleOrBetter(nn.Module):
@@ -61,7 +65,7 @@ def in_backward() -> bool:
 
 class _SumOverRanks(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, group: Group) -> Tensor:
+    def forward(x: Tensor, group: Any) -> Tensor:
         x = x.clone()
         dist.all_reduce(x, group=group)
         return x
@@ -77,13 +81,13 @@ class _SumOverRanks(torch.autograd.Function):
         return grad, None
 
 
-def spread(group: Group) -> bool:
+def spread(group: Any) -> bool:
     """Whether a step is shared with other processes: over `group`, None for all of them, False for never."""
     return group is not False and dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
 
 
 def sum_over_ranks(parts: list[Tensor], group: Group) -> list[Tensor]:
-    """The sums of tensors of one dtype over the processes, in one message. Differentiable: the gradient is summed too."""
+    """The sums of tensors of one dtype over the processes, in one message; differentiable, with the gradient summed."""
     packed = _SumOverRanks.apply(torch.cat([part.reshape(-1) for part in parts]), group)
     pieces = packed.split([part.numel() for part in parts])
     return [piece.view_as(part) for piece, part in zip(pieces, parts, strict=True)]

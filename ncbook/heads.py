@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,8 @@ FRAMES = ("nonnegative", "canonical")
 
 
 def on_sphere(x: Tensor, radius: float) -> Tensor:
-    """radius * z/|z| for each row of (..., d), as exact for rows of 1e-30 or 1e30 as for any; zero, without gradient, for
-    a row of zeros."""
+    """radius * z/|z| for each row of (..., d), as exact for rows of 1e-30 or 1e30 as for any; zero, without gradient,
+    for a row of zeros."""
     norm = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True)
     ordinary = ((norm > 1e-12) & (norm < 1e15)).all()
     if may_look(ordinary) and ordinary:
@@ -38,8 +38,8 @@ def on_sphere(x: Tensor, radius: float) -> Tensor:
 
 
 class _OnSphere(torch.autograd.Function):
-    """radius * x / norm, in fewer passes than autograd's. x comes twice, for its gradient in two parts: autograd adds them
-    up one by one, and added up here they would round otherwise."""
+    """radius * x / norm, in fewer passes than autograd's. x comes twice, for its gradient in two parts: autograd adds
+    them up one by one, and added up here they would round otherwise."""
 
     @staticmethod
     def forward(x: Tensor, again: Tensor, norm: Tensor, radius: float) -> Tensor:
@@ -126,7 +126,7 @@ class LearnedHead(Head, nn.Linear):
         """Draw weight and bias anew, as nn.Linear does."""
         if not parametrize.is_parametrized(self, "weight"):
             return super().reset_parameters()
-        nn.init.kaiming_uniform_(self.parametrizations.weight.original, a=math.sqrt(5))
+        nn.init.kaiming_uniform_(self.get_parameter("parametrizations.weight.original"), a=math.sqrt(5))
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """features (..., d) -> logits (..., C); targets are not used."""
@@ -143,6 +143,12 @@ class LearnedHead(Head, nn.Linear):
 
 class _ETFHead(SingleOrBetter, Head):
     """A simplex ETF in buffers, float32 or better: `weight` (C, d), `bias` (C,) or None."""
+
+    weight: Tensor
+    bias: Any
+    scale: float
+    averages: Any
+    _generator_state: Any
 
     def __init__(self, in_features: int, out_features: int, bias: bool, scale: float, device, dtype):
         super().__init__()
@@ -162,8 +168,8 @@ class _ETFHead(SingleOrBetter, Head):
         self.weight.copy_(self._start().to(self.weight))
         if self.bias is not None:
             self.bias.zero_()
-        for child in self.children():
-            child.reset_parameters()
+        if self.averages is not None:
+            self.averages.reset_parameters()
 
     def _start(self) -> Tensor:
         return simplex_etf(self.out_features, self.in_features, dtype=torch.float64)
@@ -264,9 +270,9 @@ class NearestETFHead(_ETFHead):
     keeps W. Activation checkpointing gives one update a step if each batch's backward follows its forward, and an error
     otherwise or where the head is compiled too.
 
-    in_features d >= C-1, out_features C. Buffers `weight` (C, d), `bias` (C,), `averages`. Raises ValueError for d < C-1,
-    an unknown method, negative proximal, and for features and targets as `ClassMeanAverage`; a call that raises leaves
-    everything as it was.
+    in_features d >= C-1, out_features C. Buffers `weight` (C, d), `bias` (C,), `averages`. Raises ValueError for
+    d < C-1, an unknown method, negative proximal, and for features and targets as `ClassMeanAverage`; a call that
+    raises leaves everything as it was.
     Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248 (there for classes present in every batch).
     """
 
@@ -279,7 +285,7 @@ class NearestETFHead(_ETFHead):
                                          process_group=process_group, device=device, dtype=dtype)
         self.register_buffer("_basis", self._new_basis(), persistent=False)
         self._targets: Tensor | None = None
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._last: Any = None  # the frame and the targets of the last training call
         self._taught = False
         self.reset_parameters()
 
@@ -345,8 +351,8 @@ class NearestETFHead(_ETFHead):
 
     def _ask_for_targets(self) -> None:
         if not self._taught and not self.averages.count.any():
-            warnings.warn("this NearestETFHead is in training mode and has never been given targets, so its simplex ETF "
-                          "does not follow the features: call head(features, targets), or the model inside "
+            warnings.warn("this NearestETFHead is in training mode and has never been given targets, so its simplex "
+                          "ETF does not follow the features: call head(features, targets), or the model inside "
                           "head.observing(targets)", stacklevel=3)
         self._taught = True
 

@@ -43,8 +43,8 @@ def densification_loss(clouds: Tensor, beta: float | Tensor, p: float = 2) -> Te
 
     Shapes: clouds (b, n, d), b >= 1 -> (). beta: a number or a 0-dim tensor, finite, >= 0, in the units of `clouds`.
     Raises: as h0_death_times; ValueError if `clouds` is not (b, n, d) or beta is negative or not finite (a beta
-        tensor is not looked at where this would stall a device or break a compiled graph; compiled code takes one without
-        being compiled again for each value).
+        tensor is not looked at where this would stall a device or break a compiled graph; compiled code takes one
+        without being compiled again for each value).
     Source: Hofer, Graf, Niethammer, Kwitt, Topologically Densified Distributions, ICML 2020 (arXiv 2002.04805).
     """
     if isinstance(clouds, Tensor) and (clouds.ndim != 3 or len(clouds) == 0):
@@ -173,7 +173,7 @@ def _ranked_pairs(distances: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Shapes: distances (b, n, n) -> pairs (2, m), order (b, m), ranks (b, n, n) int64, 1 for the shortest,
         0 on the diagonal.
     """
-    i, j = torch.triu_indices(*distances.shape[1:], 1, device=distances.device)
+    i, j = torch.triu_indices(distances.shape[1], distances.shape[1], 1, device=distances.device)
     order = distances[:, i, j].argsort(dim=-1, stable=True)
     counts = torch.arange(1, len(i) + 1, device=order.device)
     rank = torch.empty_like(order).scatter_(1, order, counts.expand_as(order))
@@ -246,7 +246,8 @@ class _EdgeDifferences(torch.autograd.Function):
 
 def _flat_ends(tree: Tensor, n: int) -> tuple[Tensor, Tensor]:
     first = torch.arange(len(tree), device=tree.device)[:, None, None] * n
-    return (tree + first).reshape(-1, 2).unbind(1)
+    i, j = (tree + first).reshape(-1, 2).unbind(1)
+    return i, j
 
 
 def _edge_lengths(clouds: Tensor, tree: Tensor, p: float) -> Tensor:

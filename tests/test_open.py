@@ -1,4 +1,4 @@
-"""Open from outside: what somebody adds without touching the package trains, is saved, reloaded, tabulated and shown."""
+"""Open from outside: what is added without touching the package trains, is saved, read back, tabulated and shown."""
 
 import dataclasses
 

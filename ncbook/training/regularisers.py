@@ -1,7 +1,7 @@
 """Regularisers on same-class clouds, and the dials by which a schedule, a slider or a hand moves them.
 
-A regulariser is a callable `loss(clouds, controls)` with an attribute `dials`. It takes b clouds (b, n, d) of features, n
-samples of one class each, and `Controls`, on which each dial is an attribute, to a scalar that is added to the loss.
+A regulariser is a callable `loss(clouds, controls)` with an attribute `dials`. It takes b clouds (b, n, d) of features,
+n samples of one class each, and `Controls`, on which each dial is an attribute, to a scalar that is added to the loss.
 """
 
 from __future__ import annotations

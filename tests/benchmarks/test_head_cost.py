@@ -1,8 +1,8 @@
-"""What a head costs beside nn.Linear: alone, and in a training step of torchvision's stock ResNet-18. CPU time, one thread.
+"""What a head costs beside nn.Linear: alone, and in a step of torchvision's stock ResNet-18. CPU time, one thread.
 
     pytest tests/benchmarks/test_head_cost.py --benchmark-columns=min,median
 
-The bound is on (head - Linear) / step with each timed alone, for the difference of two whole steps is below their noise.
+The bound is on (head - Linear) / step with each timed alone: the difference of two whole steps is below their noise.
 """
 
 import time

@@ -1,6 +1,7 @@
 """What the densification loss costs inside a training step of MNIST-250: the 28x28 CNN, 8 clouds of 16 images.
 
-The images are scikit-learn's digits enlarged to 28x28, 250 of them, since only their size matters. CPU time, one thread.
+The images are scikit-learn's digits enlarged to 28x28, 250 of them, since only their size matters.
+CPU time, one thread.
 """
 
 import dataclasses
