@@ -53,7 +53,7 @@ C = DATA.num_classes
 
 def run_seeds(**options):
     """One list of snapshots per seed, each from the start to the end of training."""
-    recipes = [ncbook.Recipe(epochs=EPOCHS, seed=seed, **options) for seed in range(SEEDS)]
+    recipes = [ncbook.Recipe(epochs=EPOCHS, seed=seed, frame="canonical", **options) for seed in range(SEEDS)]
     return [list(ncbook.train(recipe, data=DATA)) for recipe in recipes]
 
 
@@ -111,7 +111,7 @@ rows = []
 for num_classes in (10, 100, 1000):
     floors = [loss_floor(num_classes, scale) for scale in (1, 5, 10, 20)]
     rows.append([num_classes, *(f"{floor:.3g} ({100 * math.exp(-floor):.3g}%)" for floor in floors)])
-head = ncbook.FixedETFHead(64, C)
+head = ncbook.FixedETFHead(64, C, frame="canonical")
 z = torch.randn(200, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
 y = torch.arange(200) % C
 free = torch.optim.Adam([z], lr=0.1)
@@ -291,7 +291,7 @@ except ValueError as error:
 # %%
 show_code(ncbook.FixedETFHead)
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, C))
-model[-1] = ncbook.FixedETFHead(32, C)
+model[-1] = ncbook.FixedETFHead(32, C, frame="canonical")
 print("output", tuple(model(DATA.test_inputs[:5]).shape), "| parameters of the head:",
       sum(p.numel() for p in model[-1].parameters()), "| buffers:", [name for name, _ in model[-1].named_buffers()],
       )
@@ -396,7 +396,8 @@ THREE = ncbook.load_dataset("digits", classes=3)
 
 
 def narrow_recipe(dim, scale, seed):
-    return ncbook.Recipe(head="fixed", feature_dim=dim, scale=scale, classes=3, epochs=10, lr=0.05, seed=seed)
+    return ncbook.Recipe(head="fixed", frame="canonical", feature_dim=dim, scale=scale, classes=3, epochs=10, lr=0.05,
+                         seed=seed)
 
 
 def narrow_run(dim, scale, seed):
@@ -537,7 +538,7 @@ def orientations(class_means, canonical):
 
 def early_run(seed, orientation, epochs=2):
     """Angle to the target at the start, and the loss at each step of the first epochs."""
-    trainer = ncbook.Trainer(ncbook.Recipe(head="fixed", epochs=EPOCHS, seed=seed), data=DATA)
+    trainer = ncbook.Trainer(ncbook.Recipe(head="fixed", frame="canonical", epochs=EPOCHS, seed=seed), data=DATA)
     means = trainer.snapshot(test=False).class_means
     etf = orientations(means, trainer.head.weight)[orientation]
     trainer.head.weight.copy_(etf)
@@ -707,7 +708,7 @@ fig
 # <details><summary>Solution</summary>
 #
 # ```python
-# head = ncbook.FixedETFHead(64, C, scale=1.0)
+# head = ncbook.FixedETFHead(64, C, scale=1.0, frame="canonical")
 # z = F.normalize(torch.randn(200, 64, generator=torch.Generator().manual_seed(0)), dim=1)
 # for step in range(1, 10_001):
 #     z.requires_grad_()

@@ -96,7 +96,8 @@ show_code(LearnedHead.forward, FixedETFHead.forward, NearestETFHead.forward)
 # %%
 data = load_dataset(DATASET, train_size=TRAIN_SIZE)
 C = data.num_classes
-BASE = Recipe(dataset=DATASET, train_size=TRAIN_SIZE, backbone=BACKBONE, batch_size=BATCH, epochs=EPOCHS, scale=SCALE)
+BASE = Recipe(dataset=DATASET, train_size=TRAIN_SIZE, backbone=BACKBONE, batch_size=BATCH, epochs=EPOCHS, scale=SCALE,
+              frame="canonical")
 
 
 def one_batch(method):
@@ -600,7 +601,8 @@ FREE_SEEDS = min(SEEDS, 3)
 def free_runs(classes, batch_size, lr, epochs):
     free = load_dataset("unconstrained", classes=classes, train_size=1000)
     recipe = Recipe(dataset="unconstrained", classes=classes, train_size=1000, backbone="free_features", feature_dim=64,
-                    batch_size=batch_size, lr=lr, weight_decay=0.0, epochs=epochs, scale=SCALE)
+                    batch_size=batch_size, lr=lr, weight_decay=0.0, epochs=epochs, scale=SCALE,
+                    frame="canonical")
     return {m: [run(m, seed, recipe, free, every=max(1, epochs // 15)) for seed in range(FREE_SEEDS)] for m in GUIDED}
 
 

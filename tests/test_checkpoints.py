@@ -15,7 +15,7 @@ SMALL = Recipe(dataset="unconstrained", classes=3, train_size=12, epochs=2, feat
 
 
 @pytest.mark.parametrize("head", ["nearest", "fixed"])
-def test_run_of_version_0_1_goes_on_to_the_same_result(head, tmp_path, one_thread):
+def test_run_of_version_0_1_goes_on_to_the_same_result(head, tmp_path):
     recipe = dataclasses.replace(SMALL, head=head, frame="canonical" if head == "fixed" else None)
     file = DATA / f"version_0_1_{head}.checkpoint"
     assert "scale" not in torch.load(file, weights_only=True)["head"]

@@ -23,7 +23,7 @@ HEADS = {
 
 
 @pytest.fixture(autouse=True)
-def fresh_compiler(one_thread):
+def fresh_compiler():
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()

@@ -113,6 +113,7 @@ def _densified(name: str, base: Recipe, sliding: SlidingSchedule, constant: Cons
                    published_split=split)
 
 
+FRAME = {"fixed": "canonical"}  # what version 0.1 had, and the kept rows are of
 MNIST250 = Recipe(dataset="mnist", backbone="mnist_cnn", clouds=(8, 16), p=1, epochs=310, lr=0.1, weight_decay=0.01)
 
 
@@ -139,7 +140,7 @@ def mnist250() -> list[Unit]:
     for head, feature_dim in (("fixed", 128), ("nearest", None)):
         for name in ("vanilla", "sliding"):
             units += _densified(f"{name}_{head}", base, sliding, constant, range(5), head=head,
-                                feature_dim=feature_dim)
+                                frame=FRAME.get(head), feature_dim=feature_dim)
     return units
 
 
@@ -187,7 +188,7 @@ GUIDED = {HEADS[head].method: head for head in ("cosine", "fixed", "nearest")}  
 
 def _guided(where: str, base: Recipe, measured: Iterable[int]) -> list[Unit]:
     """The three heads over five seeds, which also choose the training images where not all are taken."""
-    return [Unit(f"{name}_{where}", dataclasses.replace(base, head=head, seed=seed, split=seed),
+    return [Unit(f"{name}_{where}", dataclasses.replace(base, head=head, frame=FRAME.get(head), seed=seed, split=seed),
                  measured=tuple(measured))
             for name, head in GUIDED.items() for seed in range(5)]
 
