@@ -35,14 +35,14 @@ def step_of(name, num_classes, dim, size):
 @timer
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("sizes", ROUNDS, ids=str)
-def test_head_alone(benchmark, one_thread, sizes, name):
+def test_head_alone(benchmark, sizes, name):
     benchmark.group = f"head and loss, forward and backward, (C, d, N) = {sizes}"
     benchmark.pedantic(step_of(name, *sizes), rounds=ROUNDS[sizes], warmup_rounds=1)
 
 
 @timer
 @pytest.mark.parametrize("sizes", list(ROUNDS)[:2], ids=str)
-def test_bare_svd(benchmark, one_thread, sizes):
+def test_bare_svd(benchmark, sizes):
     benchmark.group = f"head and loss, forward and backward, (C, d, N) = {sizes}"
     num_classes, dim, _ = sizes
     matrix = torch.randn(dim, num_classes - 1)
@@ -58,7 +58,7 @@ def least(step, rounds):
     return min(times)
 
 
-def test_nearest_head_adds_less_than_half_a_per_cent_to_a_step_of_resnet18(one_thread):
+def test_nearest_head_adds_less_than_half_a_per_cent_to_a_step_of_resnet18():
     model = torchvision.models.resnet18(num_classes=10)
     images, targets = torch.randn(128, 3, 32, 32), torch.arange(128) % 10
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
