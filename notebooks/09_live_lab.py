@@ -71,7 +71,7 @@ lab
 #   ETF is a regular polygon. The open diamonds are the rows of the classifier. Collapse is when dot, diamond and vertex
 #   meet and the cloud is gone.
 # - **Metrics.** NC1, the two halves of NC2, NC3 and the distance to the ETF fall on a log axis; the shares beside them
-#   are the accuracies and NC4. Live values are taken on a fixed sample of about 200 training samples, and on the first
+#   are the accuracies and NC4. Live values are taken on a fixed sample of about 200 training samples, and on about
 #   200 test samples, which is what makes many pictures a second possible. They are not the values of chapter 01 to the
 #   last digit.
 # - **Barcode.** The death times of the clouds of the last training step (chapter 07), shortest at the bottom, with β as
