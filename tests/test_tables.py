@@ -47,7 +47,7 @@ def test_settings_say_all_but_the_device(unit):
 
 
 def test_fields_that_settings_lack_have_their_defaults():
-    assert Unit.from_settings("old", '{"recipe": {"head": "fixed"}}') == Unit("old", Recipe(head="fixed"))
+    assert Unit.from_settings("old", '{"recipe": {"head": "nearest"}}') == Unit("old", Recipe(head="nearest"))
 
 
 @pytest.mark.parametrize("text", ["", "5 x Recipe(lr=0.2)", "[]", "3", "{}", '{"recipe": {"colour": 1}}',
