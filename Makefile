@@ -1,5 +1,6 @@
 # make lab    read the book           make test   run every test
 # make book   rebuild the notebooks   make book CHAPTERS=04_nearest_etf   rebuild one (-B: even if it is up to date)
+# make cuda   everything that needs a CUDA device, in parts; goes on where it stopped
 # ARGS reaches the program that is run: make lab ARGS=--no-browser, make test ARGS=--benchmark-disable
 PYTHON ?= python3
 ARGS ?=
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CHAPTERS ?= $(basename $(notdir $(wildcard notebooks/[0-9][0-9]_*.py)))
 
-.PHONY: help lab test book
+.PHONY: help lab test book cuda
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +19,9 @@ lab: $(VENV)/.book
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
+
+cuda: $(VENV)/.test
+	$(BIN)/python tests/cuda/run.py $(ARGS)
 
 book: $(CHAPTERS:%=notebooks/%.ipynb)
 
