@@ -24,11 +24,9 @@ FRAMES = ("nonnegative", "canonical")
 
 
 def on_sphere(x: Tensor, radius: float) -> Tensor:
-    """radius * z/|z| for each row of (..., d), as exact for rows of 1e-30 or 1e30 as for any; zero, without gradient, for
-    a row of zeros."""
+    """radius * z/|z| for each row of (..., d), exact for rows of 1e-30 or 1e30; zero, without gradient, for zeros."""
     norm = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True)
-    ordinary = ((norm > 1e-12) & (norm < 1e15)).all()
-    if may_look(ordinary) and ordinary:
+    if may_look(norm) and norm.numel() and 1e-12 < float(norm.min()) and float(norm.max()) < 1e15:
         return _OnSphere.apply(x, x, norm, radius)
     largest = torch.linalg.vector_norm(x.detach(), math.inf, dim=-1, keepdim=True)
     # Division by a power of two changes no digit, and keeps the squares from over- and underflow.
@@ -38,8 +36,8 @@ def on_sphere(x: Tensor, radius: float) -> Tensor:
 
 
 class _OnSphere(torch.autograd.Function):
-    """radius * x / norm, in fewer passes than autograd's. x comes twice, for its gradient in two parts: autograd adds them
-    up one by one, and added up here they would round otherwise."""
+    """radius * x / norm, in fewer passes than autograd's. x comes twice, for its gradient in two parts: autograd adds
+    them up one by one, and added up here they would round otherwise."""
 
     @staticmethod
     def forward(x: Tensor, again: Tensor, norm: Tensor, radius: float) -> Tensor:
@@ -264,9 +262,9 @@ class NearestETFHead(_ETFHead):
     keeps W. Activation checkpointing gives one update a step if each batch's backward follows its forward, and an error
     otherwise or where the head is compiled too.
 
-    in_features d >= C-1, out_features C. Buffers `weight` (C, d), `bias` (C,), `averages`. Raises ValueError for d < C-1,
-    an unknown method, negative proximal, and for features and targets as `ClassMeanAverage`; a call that raises leaves
-    everything as it was.
+    in_features d >= C-1, out_features C. Buffers `weight` (C, d), `bias` (C,), `averages`. Raises ValueError for
+    d < C-1, an unknown method, negative proximal, and for features and targets as `ClassMeanAverage`; a call that
+    raises leaves everything as it was.
     Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248 (there for classes present in every batch).
     """
 
@@ -331,10 +329,13 @@ class NearestETFHead(_ETFHead):
 
     def _fit(self, means: Tensor, previous: Tensor) -> tuple[Tensor, Tensor | None]:
         with full_precision(means):
-            seen = (self.averages.seen | means.detach().ne(0).any(1))[:, None]
-            centre = (means * seen).sum(0) / seen.sum().clamp(min=1)
-            # At the centre a row of the Procrustes problem is zero: the class has no say in the fit.
-            means = torch.where(seen, means, centre)
+            if may_look(means) and self.averages.count.all():
+                centre = means.sum(0) / len(means)
+            else:
+                seen = (self.averages.seen | means.detach().ne(0).any(1))[:, None]
+                centre = (means * seen).sum(0) / seen.sum().clamp(min=1)
+                # At the centre a row of the Procrustes problem is zero: the class has no say in the fit.
+                means = torch.where(seen, means, centre)
             weight, _ = nearest_frame(means, self._basis, previous, self.proximal)
             return weight, None if self.bias is None else -weight @ centre
 
@@ -345,8 +346,8 @@ class NearestETFHead(_ETFHead):
 
     def _ask_for_targets(self) -> None:
         if not self._taught and not self.averages.count.any():
-            warnings.warn("this NearestETFHead is in training mode and has never been given targets, so its simplex ETF "
-                          "does not follow the features: call head(features, targets), or the model inside "
+            warnings.warn("this NearestETFHead is in training mode and has never been given targets, so its simplex "
+                          "ETF does not follow the features: call head(features, targets), or the model inside "
                           "head.observing(targets)", stacklevel=3)
         self._taught = True
 

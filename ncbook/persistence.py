@@ -43,8 +43,8 @@ def densification_loss(clouds: Tensor, beta: float | Tensor, p: float = 2) -> Te
 
     Shapes: clouds (b, n, d), b >= 1 -> (). beta: a number or a 0-dim tensor, finite, >= 0, in the units of `clouds`.
     Raises: as h0_death_times; ValueError if `clouds` is not (b, n, d) or beta is negative or not finite (a beta
-        tensor is not looked at where this would stall a device or break a compiled graph; compiled code takes one without
-        being compiled again for each value).
+        tensor is not looked at where this would stall a device or break a compiled graph; compiled code takes one
+        without being compiled again for each value).
     Source: Hofer, Graf, Niethammer, Kwitt, Topologically Densified Distributions, ICML 2020 (arXiv 2002.04805).
     """
     if isinstance(clouds, Tensor) and (clouds.ndim != 3 or len(clouds) == 0):

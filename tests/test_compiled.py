@@ -1,4 +1,4 @@
-"""Compiled, every part gives what it gives in eager mode: values, gradients and buffers, over steps of changing size."""
+"""Compiled, every part gives what it gives in eager mode: values, gradients, buffers, over steps of changing size."""
 
 import copy
 

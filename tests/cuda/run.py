@@ -2,8 +2,9 @@
 
     python tests/cuda/run.py [--results FILE] [--again] [PART ...]
 
-Each part runs in a process of its own; what it found is in the results (JSON, by default .benchmarks/cuda.json) as soon as
-it is done, and a part that has succeeded there is not run again, unless --again says so. Exits with 1 when a part failed.
+Each part runs in a process of its own; what it found is in the results (JSON, by default .benchmarks/cuda.json) as
+soon as it is done, and a part that has succeeded there is not run again, unless --again says so. Exits with 1 when a
+part failed.
 TORCHPH names a clone of github.com/c-hofer/torchph; without it the part "torchph" makes one.
 """
 
@@ -26,7 +27,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # the CPU only to try t
 
 
 def call(*command, **env):
-    done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, env=os.environ | env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, env=os.environ | env, capture_output=True,
+                          text=True)
     return {"ok": done.returncode == 0, "output": (done.stdout + done.stderr)[-6000:]}
 
 
@@ -51,7 +53,8 @@ def losses():
     from ncbook import FixedETFHead, LearnedHead, NearestETFHead, densification_loss
 
     heads = {"nn.Linear": torch.nn.Linear(512, 10), "cosine": LearnedHead(512, 10, cosine=True),
-             "fixed": FixedETFHead(512, 10), "centred": FixedETFHead(512, 10, centred=True), "nearest": NearestETFHead(512, 10)}
+             "fixed": FixedETFHead(512, 10), "centred": FixedETFHead(512, 10, centred=True),
+             "nearest": NearestETFHead(512, 10)}
     targets = (torch.arange(128) % 10).to(DEVICE)
 
     def of(head):
@@ -124,7 +127,8 @@ def part_torchph():
         for p in (1, 2):
             results = []
             for backend in ("auto", "torchph"):
-                points = torch.randn(shape, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(0), requires_grad=True)
+                generator = torch.Generator(DEVICE).manual_seed(0)
+                points = torch.randn(shape, device=DEVICE, generator=generator, requires_grad=True)
                 deaths = h0_death_times(points, p, backend)
                 deaths.square().sum().backward()
                 results.append((deaths.detach(), points.grad))
@@ -161,14 +165,15 @@ def main():
             continue
         start = time.time()
         try:
-            done = subprocess.run([sys.executable, __file__, "--inside", name], cwd=ROOT, capture_output=True, text=True,
-                                  env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60 * MINUTES)
+            done = subprocess.run([sys.executable, __file__, "--inside", name], cwd=ROOT, capture_output=True,
+                                  text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60 * MINUTES)
             found = (json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0
                      else {"ok": False, "error": done.stderr[-6000:]})
         except subprocess.TimeoutExpired:
             found = {"ok": False, "error": f"took more than {MINUTES} minutes"}
         device = torch.cuda.get_device_name() if DEVICE == "cuda" else DEVICE
-        results[name] = {"device": device, "torch": torch.__version__, "seconds": round(time.time() - start, 1), **found}
+        seconds = round(time.time() - start, 1)
+        results[name] = {"device": device, "torch": torch.__version__, "seconds": seconds, **found}
         arguments.results.write_text(json.dumps(results, indent=1))
         print(f"{name}: {'ok' if found['ok'] else 'FAILED'}, {results[name]['seconds']:.0f} s")
     print(f"written to {arguments.results}")
