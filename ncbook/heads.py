@@ -47,6 +47,13 @@ class _OnSphere(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         x, _, norm, ctx.radius = inputs
         ctx.save_for_backward(x, norm)
+        ctx.save_for_forward(x, norm)
+
+    @staticmethod
+    def jvp(ctx, dx: Tensor, again: Tensor, *constants) -> Tensor:
+        x, norm = ctx.saved_tensors
+        unit = x / norm
+        return ctx.radius * (dx - unit * (unit * again).sum(-1, keepdim=True)) / norm
 
     @staticmethod
     def backward(ctx, grad: Tensor):

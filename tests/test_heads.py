@@ -399,6 +399,17 @@ def test_embedding_has_the_digits_of_normalize_and_zero_rows_no_gradient():
     assert torch.equal(x.grad[3], torch.zeros(7)) and x.grad.isfinite().all()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")
+def test_embedding_can_be_differentiated_twice_and_forward():
+    head = FixedETFHead(7, 4, dtype=torch.float64)
+    x, direction = (batch(seed=seed)[0][:5].double() for seed in (1, 2))
+    assert torch.autograd.gradcheck(head, x.requires_grad_(), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(head, x)
+    _, tangent = torch.func.jvp(head.embed, (x.detach(),), (direction,))
+    jacobian = torch.func.jacrev(head.embed)(x.detach())
+    torch.testing.assert_close(tangent, (jacobian * direction).sum((-1, -2)))
+
+
 def test_untaught_head_says_so_once():
     head = NearestETFHead(7, 4)
     features, targets = batch()
