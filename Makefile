@@ -1,6 +1,7 @@
 # make lab    read the book           make test   run every test
 # make check  look over the code      make bench  measure side by side what the tests do not time
 # make book   rebuild the notebooks   make book CHAPTERS=04_nearest_etf   rebuild one (-B: even if it is up to date)
+# make cuda   everything that needs a CUDA device, in parts; goes on where it stopped
 # ARGS reaches the program that is run: make lab ARGS=--no-browser, make test ARGS="-k etf"
 PYTHON ?= python3
 ARGS ?=
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CHAPTERS ?= $(basename $(notdir $(wildcard notebooks/[0-9][0-9]_*.py)))
 
-.PHONY: help lab test check bench book
+.PHONY: help lab test check bench book cuda
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +28,9 @@ check: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m pytest tests/benchmarks -s $(ARGS)
+
+cuda: $(VENV)/.test
+	$(BIN)/python tests/cuda/run.py $(ARGS)
 
 book: $(CHAPTERS:%=notebooks/%.ipynb)
 

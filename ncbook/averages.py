@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from contextlib import contextmanager
 from typing import Any
 
@@ -132,22 +133,21 @@ class ClassMeanAverage(SingleOrBetter):
         members = (targets == torch.arange(num_classes, device=targets.device)[:, None]).to(dtype)
         size = members.sum(1, keepdim=True)
         sums = members @ features.to(dtype)
-        labelled: Any
-        total: Any
+        total: Any = len(targets)
+        labelled = total
+        look = may_look(features)
         if spread(self.process_group):
             labelled = (targets != self.ignore_index).sum().to(dtype)
-            total = labelled.new_full((), len(targets))
+            total = labelled.new_full((), total)
             sums, size, labelled, total = sum_over_ranks([sums, size, labelled, total], self.process_group)
             size, labelled, total = size.detach(), labelled.detach(), total.detach()
-        else:
-            labelled = total = len(targets)
-            # A sum of all is enough to find one that is ignored, without looking at each label.
-            if not may_look(size) or size.sum() != total:
-                labelled = (targets != self.ignore_index).sum()
-        good = sums.detach().sum().isfinite() & (size.sum() == labelled)
-        if not may_look(good):
+        elif not look or float(size.sum()) != total:
+            labelled = (targets != self.ignore_index).sum()
+        # A finite sum of all rules out NaN and inf in one cheap pass.
+        if not look:
+            good = sums.detach().sum().isfinite() & (size.sum() == labelled)
             return torch.where(good, sums, 0), torch.where(good, size, 0)
-        if not good:
+        if not math.isfinite(sums.detach().sum()) or float(size.sum()) != float(labelled):
             self._complain(features, targets)
         if total == 0:
             raise ValueError("features must hold at least one sample, got an empty batch")

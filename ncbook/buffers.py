@@ -1,4 +1,4 @@
-"""Buffers that a training step reads and then writes: right compiled, computed again, cast, or spread over ranks."""
+"""Buffers that a step reads and then writes: right when compiled, computed again, cast, or spread over ranks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def held(x: Tensor) -> Tensor:
 def full_precision(x: Tensor):
     """A context without autocast, which costs nothing where there is none."""
     kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    return torch.autocast(kind, enabled=False) if kind != "meta" and torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def in_backward() -> bool:
@@ -87,7 +87,7 @@ def spread(group: Any) -> bool:
 
 
 def sum_over_ranks(parts: list[Tensor], group: Group) -> list[Tensor]:
-    """The sums of tensors of one dtype over the processes, in one message; differentiable, with the gradient summed."""
+    """The sums of tensors of one dtype over the processes, in one message; their gradients are summed too."""
     packed = _SumOverRanks.apply(torch.cat([part.reshape(-1) for part in parts]), group)
     pieces = packed.split([part.numel() for part in parts])
     return [piece.view_as(part) for piece, part in zip(pieces, parts, strict=True)]

@@ -49,12 +49,12 @@ def check_floating(name: str, value: Any, ndim: int | None = None) -> Tensor:
     return value
 
 
-def may_look(condition: Tensor) -> bool:
-    """Whether asking for a tensor's value costs neither a break of a compiled graph nor a wait for the device."""
-    if torch.compiler.is_compiling() or condition.device.type != "cpu":
+def may_look(x: Tensor) -> bool:
+    """Whether asking for a tensor's values costs neither a break of a compiled graph nor a wait for the device."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
         return False
     try:
-        bool(condition)
+        x.detach().new_zeros(()).item()
     except RuntimeError:  # under torch.func.vmap a tensor has many values
         return False
     return True

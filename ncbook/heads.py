@@ -24,11 +24,9 @@ FRAMES = ("nonnegative", "canonical")
 
 
 def on_sphere(x: Tensor, radius: float) -> Tensor:
-    """radius * z/|z| for each row of (..., d), as exact for rows of 1e-30 or 1e30 as for any; zero, without gradient,
-    for a row of zeros."""
+    """radius * z/|z| for each row of (..., d), exact for rows of 1e-30 or 1e30; zero, without gradient, for zeros."""
     norm = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True)
-    ordinary = ((norm > 1e-12) & (norm < 1e15)).all()
-    if may_look(ordinary) and ordinary:
+    if may_look(norm) and norm.numel() and 1e-12 < float(norm.min()) and float(norm.max()) < 1e15:
         return _OnSphere.apply(x, x, norm, radius)
     largest = torch.linalg.vector_norm(x.detach(), math.inf, dim=-1, keepdim=True)
     # Division by a power of two changes no digit, and keeps the squares from over- and underflow.
@@ -49,6 +47,13 @@ class _OnSphere(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         x, _, norm, ctx.radius = inputs
         ctx.save_for_backward(x, norm)
+        ctx.save_for_forward(x, norm)
+
+    @staticmethod
+    def jvp(ctx, dx: Tensor, again: Tensor, *constants) -> Tensor:
+        x, norm = ctx.saved_tensors
+        unit = x / norm
+        return ctx.radius * (dx - unit * (unit * again).sum(-1, keepdim=True)) / norm
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -337,10 +342,13 @@ class NearestETFHead(_ETFHead):
 
     def _fit(self, means: Tensor, previous: Tensor) -> tuple[Tensor, Tensor | None]:
         with full_precision(means):
-            seen = (self.averages.seen | means.detach().ne(0).any(1))[:, None]
-            centre = (means * seen).sum(0) / seen.sum().clamp(min=1)
-            # At the centre a row of the Procrustes problem is zero: the class has no say in the fit.
-            means = torch.where(seen, means, centre)
+            if may_look(means) and self.averages.count.all():
+                centre = means.sum(0) / len(means)
+            else:
+                seen = (self.averages.seen | means.detach().ne(0).any(1))[:, None]
+                centre = (means * seen).sum(0) / seen.sum().clamp(min=1)
+                # At the centre a row of the Procrustes problem is zero: the class has no say in the fit.
+                means = torch.where(seen, means, centre)
             weight, _ = nearest_frame(means, self._basis, previous, self.proximal)
             return weight, None if self.bias is None else -weight @ centre
 

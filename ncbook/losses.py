@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def dot_regression_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def dot_regression_loss(logits: Tensor, targets: Tensor, ignore_index: int = -100) -> Tensor:
     """Half the mean of (logit of the true class - 1)^2; meant for heads of scale 1, whose largest logit is 1.
 
-    logits (N, C), targets (N,) int64; returns (). Source: Yang et al. 2022, arXiv 2203.09081 (dot-regression loss).
+    logits (..., C), targets (...) int64, those of ignore_index do not count; returns ().
+    Source: Yang et al. 2022, arXiv 2203.09081 (dot-regression loss).
     """
-    return (logits.gather(1, targets[:, None]) - 1).square().mean() / 2
+    kept = targets != ignore_index
+    own = logits.gather(-1, torch.where(kept, targets, 0)[..., None]).squeeze(-1)
+    return torch.where(kept, (own - 1).square(), 0).sum() / kept.sum() / 2
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -32,9 +32,8 @@ class Network(torch.nn.Module):
         super().__init__()
         torch.manual_seed(0)
         sizes = (8, 600, 300, DIM)  # more than one of DistributedDataParallel's buckets
-        layers = [layer for pair in zip(sizes, sizes[1:], strict=False)
-                  for layer in (torch.nn.Linear(*pair), torch.nn.ReLU())]
-        self.body, self.head = torch.nn.Sequential(*layers), head
+        layers = [(torch.nn.Linear(*pair), torch.nn.ReLU()) for pair in zip(sizes, sizes[1:], strict=False)]
+        self.body, self.head = torch.nn.Sequential(*sum(layers, ())), head
 
     def forward(self, x, targets=None):
         return self.head(self.body(x), targets)

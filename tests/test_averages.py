@@ -122,7 +122,7 @@ BAD = [
     (lambda: ClassMeanAverage(1, 7), ValueError, "num_classes"),
     (lambda: ClassMeanAverage(4, 7)(torch.ones(3, 7, dtype=torch.long), torch.zeros(3).long()), TypeError, "features"),
     (lambda: ClassMeanAverage(4, 7)(torch.ones(3, 7), torch.zeros(3)), TypeError, "targets must be int64.*float32"),
-    (lambda: ClassMeanAverage(4, 7)(torch.ones(3, 7), np.zeros(3, dtype=np.int64)), TypeError, "tensor, got a ndarray"),
+    (lambda: ClassMeanAverage(4, 7)(torch.ones(3, 7), np.zeros(3, np.int64)), TypeError, "in a tensor, got a ndarray"),
     (lambda: ClassMeanAverage(4, 7)(torch.ones(3, 7), [0, 1, 2]), TypeError, "in a tensor, got a list"),
     (lambda: ClassMeanAverage(4, 7)(np.ones((3, 7)), torch.zeros(3).long()), TypeError, "features.*got ndarray"),
     (lambda: ClassMeanAverage(4, 7)(torch.full((8, 7), 1e38), torch.zeros(8).long()), ValueError, "must be finite"),

@@ -89,7 +89,8 @@ BAD = [
     (lambda: Recipe(clouds=(2, 3), schedule="x"), TypeError, "schedule must have the methods beta, weight"),
     (lambda: Recipe(head="fixed", frame="rotated"), ValueError, "frame must be one of None, 'nonnegative'"),
     (lambda: Recipe(head="fixed", centred="yes"), ValueError, "centred must be one of False, True"),
-    (lambda: Trainer(dataclasses.replace(SMALL, schedule=Broken(1.0, 1.0))), ValueError, r"beta\(1\) must be finite"),
+    (lambda: Trainer(dataclasses.replace(SMALL, schedule=Broken(1.0, 1.0))), ValueError,
+     r"schedule\.beta\(1\) must be finite"),
     (lambda: neural_collapse(torch.randn(8, 5), torch.arange(8) % 2, torch.randn(5, 2)), ValueError,
      r"weight must have shape \(5, 5\), got \(5, 2\)"),
 ]

@@ -98,6 +98,22 @@ def test_tokens_compiled_equal_eager():
     assert_same_steps(Network(HEADS["nearest"]()), "aot_eager", tokens=(3,))
 
 
+def test_compiled_under_autocast_and_while_holding_equals_eager():
+    eager = Network(HEADS["nearest"]())
+    ours = copy.deepcopy(eager)
+    compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for x, targets in list(batches())[:3]:
+            logits, expected = compiled(x, targets), eager(x, targets)
+            assert logits.dtype == torch.bfloat16
+            torch.testing.assert_close(logits, expected)
+            torch.testing.assert_close(ours.head.weight, eager.head.weight)
+    state = copy.deepcopy(ours.head.state_dict())
+    with ours.head.holding():
+        compiled(x, targets)
+    assert all(torch.equal(value, state[name]) for name, value in ours.head.state_dict().items())
+
+
 def test_average_alone_compiled_equals_eager():
     eager, ours = ClassMeanAverage(CLASSES, DIM), ClassMeanAverage(CLASSES, DIM)
     compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)

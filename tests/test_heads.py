@@ -256,6 +256,25 @@ def test_nonnegative_frame_is_the_centred_form_of_orthonormal_blocks(num_classes
     assert (u > 1e-9).sum(1).tolist() == [(num_classes + more) // num_classes] * num_classes
 
 
+def test_nearest_head_learns_behind_a_relu_from_its_canonical_start():
+    head = NearestETFHead(16, 5)
+    features, targets = batch(size=200, dim=10, num_classes=5)
+    with head.observing(targets):
+        assert train_behind_relu(head) > 0.9
+
+
+@pytest.mark.parametrize("make", [FixedETFHead, NearestETFHead])
+def test_head_on_the_meta_device_gives_shapes(make):
+    features, targets = torch.empty(3, 7, device="meta"), torch.empty(3, dtype=torch.long, device="meta")
+    assert make(7, 4, device="meta")(features, targets).shape == (3, 4)
+
+
+def test_dot_regression_takes_tokens_and_leaves_ignored_ones_out():
+    logits, targets = torch.randn(2, 3, 4), torch.tensor([[0, 1, -100], [3, -100, 2]])
+    expected = [(logits[i, j, targets[i, j]] - 1) ** 2 for i, j in ((0, 0), (0, 1), (1, 0), (1, 2))]
+    torch.testing.assert_close(dot_regression_loss(logits, targets), sum(expected) / 8)
+
+
 def test_frames_are_named_canonical_says_so_and_rotated_repeats():
     with pytest.warns(UserWarning, match="in_features = 3 leaves no room.*behind a ReLU"):
         head = FixedETFHead(3, 4)
@@ -378,6 +397,17 @@ def test_embedding_has_the_digits_of_normalize_and_zero_rows_no_gradient():
     assert torch.equal(head.embed(x), 5 * F.normalize(x, dim=1))
     head(x).square().sum().backward()
     assert torch.equal(x.grad[3], torch.zeros(7)) and x.grad.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")
+def test_embedding_can_be_differentiated_twice_and_forward():
+    head = FixedETFHead(7, 4, dtype=torch.float64)
+    x, direction = (batch(seed=seed)[0][:5].double() for seed in (1, 2))
+    assert torch.autograd.gradcheck(head, x.requires_grad_(), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(head, x)
+    _, tangent = torch.func.jvp(head.embed, (x.detach(),), (direction,))
+    jacobian = torch.func.jacrev(head.embed)(x.detach())
+    torch.testing.assert_close(tangent, (jacobian * direction).sum((-1, -2)))
 
 
 def test_untaught_head_says_so_once():
