@@ -151,11 +151,11 @@ class _ETFHead(SingleOrBetter, Head):
 
     weight: Tensor
     bias: Any
-    scale: float
+    scale: float | None
     averages: Any
     _generator_state: Any
 
-    def __init__(self, in_features: int, out_features: int, bias: bool, scale: float, device, dtype):
+    def __init__(self, in_features: int, out_features: int, bias: bool, scale: float | None, device, dtype):
         super().__init__()
         check_integer("in_features", in_features)
         check_integer("out_features", out_features)
@@ -163,7 +163,7 @@ class _ETFHead(SingleOrBetter, Head):
             raise ValueError("a simplex ETF needs out_features >= 2 and in_features >= out_features - 1, "
                              f"got in_features = {in_features} and out_features = {out_features}")
         self.in_features, self.out_features = in_features, out_features
-        self.scale = check_number("scale", scale, positive=True)
+        self.scale = None if scale is None else check_number("scale", scale, positive=True)
         dtype = working_dtype(dtype)
         self.register_buffer("weight", torch.empty(out_features, in_features, device=device, dtype=dtype))
         self.register_buffer("bias", torch.empty(out_features, device=device, dtype=dtype) if bias else None)
@@ -185,11 +185,11 @@ class _ETFHead(SingleOrBetter, Head):
 
     def extra_repr(self) -> str:
         return (f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
-                f"scale={self.scale:g}")
+                f"scale={self.scale}")
 
 
 class FixedETFHead(_ETFHead):
-    """A simplex ETF, never trained, on features of norm `scale`.
+    """A simplex ETF, never trained, on features of norm `scale`, or with None on features as they are.
 
     frame: "nonnegative", the default where d >= C, is sqrt(C/(C-1)) (I - 11^T/C) U^T with d // C coordinates a class,
     U (d, C) orthonormal without negative entries: features behind a ReLU can reach it. "canonical" is `simplex_etf`,
@@ -203,7 +203,7 @@ class FixedETFHead(_ETFHead):
     2411.01248 (centred).
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, scale: float = SCALE,
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, scale: float | None = SCALE,
                  frame: str | torch.Generator | None = None, centred: bool = False, ignore_index: int = IGNORE,
                  process_group: Group = None, device=None, dtype: torch.dtype | None = None):
         super().__init__(in_features, out_features, bias, scale, device, dtype)
@@ -264,11 +264,11 @@ class FixedETFHead(_ETFHead):
 class NearestETFHead(_ETFHead):
     """The simplex ETF nearest to moving averages of the class means, found anew at each training step.
 
-    In training mode with targets: f = scale * z/|z|, averages of the class means of f, W the nearest simplex ETF to
-    them (previous W as the proximal point), b = -W mu with mu the mean of the class means; the gradient runs through
-    f, W and b, for W and b by way of this batch's class means. Otherwise W and b stay as they were last left. Classes
-    not seen yet do not take part in the fit. All of it is in the state dict. On several processes the batch is the
-    joint one: see `ClassMeanAverage`, also for ignore_index and process_group.
+    In training mode with targets: f = scale * z/|z|, or f = z where scale is None, averages of the class means of f, W
+    the nearest simplex ETF to them (previous W as the proximal point), b = -W mu with mu the mean of the class means;
+    the gradient runs through f, W and b, for W and b by way of this batch's class means. Otherwise W and b stay as they
+    were last left. Classes not seen yet do not take part in the fit. All of it is in the state dict. On several
+    processes the batch is the joint one: see `ClassMeanAverage`, also for ignore_index and process_group.
 
     The logits of a training call know the labels of their batch, above all in the first steps: accuracy is to be taken
     from an earlier call without targets, or in evaluation mode. There are no parameters to freeze: eval() or `holding`
@@ -281,7 +281,7 @@ class NearestETFHead(_ETFHead):
     Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248 (there for classes present in every batch).
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, scale: float = SCALE,
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, scale: float | None = SCALE,
                  method: str = "ema", proximal: float = PROXIMAL, ignore_index: int = IGNORE,
                  process_group: Group = None, device=None, dtype: torch.dtype | None = None):
         super().__init__(in_features, out_features, bias, scale, device, dtype)

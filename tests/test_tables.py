@@ -93,7 +93,7 @@ def test_units_that_could_not_be_run_or_read_back_are_refused(error, message, ch
 
 def test_published_splits_are_of_two_data_sets(tmp_path, monkeypatch):
     monkeypatch.setenv("NCBOOK_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match="'mnist', 'svhn', got 'digits'"):
+    with pytest.raises(ValueError, match="'mnist', 'mnist-held-out', 'svhn', got 'digits'"):
         published_splits("digits")
     with pytest.raises(FileNotFoundError, match="splits_250.npz"):
         published_splits("mnist")

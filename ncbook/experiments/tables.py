@@ -20,7 +20,7 @@ from ncbook.training.backbones import BACKBONES
 from ncbook.training.data import DATASETS, data_folder
 from ncbook.training.recipe import Recipe
 
-PUBLISHED = ("mnist", "svhn")  # the data sets of `published_splits`
+PUBLISHED = {"mnist": "MNIST", "mnist-held-out": "MNIST", "svhn": "SVHN"}  # those of `published_splits`
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def published_splits(dataset: str) -> np.ndarray:
         raise FileNotFoundError(f"the published splits are read from {path}: put them there from "
                                 "data_train_indices.pickle of github.com/c-hofer/topologically_densified_distributions")
     with np.load(path) as splits:
-        return splits[f"{dataset.upper()}_train"]
+        return splits[f"{PUBLISHED[dataset]}_train"]
 
 
 def _densified(name: str, base: Recipe, sliding: SlidingSchedule, constant: ConstantSchedule, splits: Iterable[int],

@@ -24,11 +24,12 @@ class Recipe:
 
     dataset, classes, train_size, split: as in `load_dataset`. backbone, feature_dim: as in `build_backbone`.
     head: a key of `HEADS`: "learned" (plain linear), "cosine" (learned, unit rows), "fixed", "nearest"; scale: feature
-    norm of the last three; frame, centred: as in `FixedETFHead`, for "fixed"; loss: a key of `LOSSES`. batch_size:
-    images a step, without clouds. clouds (b, n): a step takes b anchors and n-1 more draws of the class of each, b*n
-    images, on which the regulariser (a key of `REGULARISERS`) acts; `schedule` moves its dials (None: they stay at
-    their defaults, for "densification" off), p (1, 2, inf) is its norm. An epoch is N // batch_size (N // b with
-    clouds) steps, at least one. lr_decay: "cosine" to 0 by epochs, or "constant".
+    norm of the last three; frame, centred: as in `FixedETFHead`, for "fixed"; loss: a key of `LOSSES`;
+    label_smoothing: of cross-entropy in training, in [0, 1). batch_size: images a step, without clouds. clouds (b, n):
+    a step takes b anchors and n-1 more draws of the class of each, b*n images, on which the regulariser (a key of
+    `REGULARISERS`) acts; `schedule` moves its dials (None: they stay at their defaults, for "densification" off),
+    p (1, 2, inf) is its norm. An epoch is N // batch_size (N // b with clouds) steps, at least one. lr_decay: "cosine"
+    to 0 by epochs, or "constant".
     Raises ValueError and TypeError for a value that is not accepted.
     """
 
@@ -43,6 +44,7 @@ class Recipe:
     frame: str | None = None
     centred: bool = False
     loss: str = "cross_entropy"
+    label_smoothing: float = 0.0
     batch_size: int = 64
     clouds: tuple[int, int] | None = None
     regulariser: str = "densification"
@@ -75,6 +77,10 @@ class Recipe:
         for name in ("lr", "momentum", "weight_decay"):
             check_number(name, getattr(self, name))
         check_number("scale", self.scale, positive=True)
+        if not 0 <= check_number("label_smoothing", self.label_smoothing) < 1:
+            raise ValueError(f"label_smoothing must be below 1, got {self.label_smoothing}")
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise ValueError(f"label_smoothing is for loss 'cross_entropy', got {self.loss!r}")
         if self.clouds is not None and not (isinstance(self.clouds, tuple) and len(self.clouds) == 2
                                             and check_integer("clouds", self.clouds[0]) >= 1
                                             and check_integer("clouds", self.clouds[1]) >= 2):

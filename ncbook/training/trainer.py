@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ class Trainer:
         parameters = [*self.backbone.parameters(), *self.head.parameters()]
         self.optimizer = torch.optim.SGD(parameters, lr=self.lr, momentum=recipe.momentum,
                                          weight_decay=recipe.weight_decay)
+        smoothing = {"label_smoothing": recipe.label_smoothing} if recipe.label_smoothing else {}
+        self._loss = partial(LOSSES[recipe.loss], **smoothing)
         self._sampler = SameClassSampler(data.train_targets.cpu())
         order = torch.randperm(len(data.train_targets), generator=self._generator(0))
         self._sample = order[: self.sample_size].to(self.device)
@@ -104,6 +107,8 @@ class Trainer:
         if within == 0 or self._order is None:
             self._order = self._draw_epoch()
         self._follow_schedule()
+        if hasattr(self.head, "follow"):
+            self.head.follow((self.epoch + 1) / self.recipe.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         indices = self._order[within]
@@ -112,7 +117,7 @@ class Trainer:
         self.head.train()
         with self._seeded(self.steps + 1):
             features = self.backbone(inputs)
-            loss = LOSSES[self.recipe.loss](self.head(features, targets), targets)
+            loss = self._loss(self.head(features, targets), targets)
         if self.recipe.clouds:
             clouds = features.unflatten(0, (self._batch, -1))
             self._clouds = clouds.detach()

@@ -1,0 +1,240 @@
+"""The fair comparison on MNIST-250: every method tuned with equal effort, on images that are not those of the report.
+
+Settings are drawn at random from each method's own ranges, the published one first, and thinned out by successive
+halving whose rungs are splits (10 to 19); accuracy is taken on 10,000 training images outside every published split.
+The report runs the chosen settings on splits 0 to 9 and the test images, which no choice has seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ncbook.checks import check_number
+from ncbook.experiments.runner import read_rows
+from ncbook.experiments.tables import MNIST250, TABLES, Unit, published_splits
+from ncbook.heads import HEADS, HeadKind, LearnedHead, NearestETFHead
+from ncbook.schedules import ConstantSchedule, DelayedSchedule, SlidingSchedule
+from ncbook.training.data import DATASETS, Dataset, Source, load_dataset
+from ncbook.training.recipe import Recipe
+
+RESULTS = Path("notebooks/results")
+HELD_OUT = 10_000
+STEPS = 31  # of an epoch of clouds: 250 anchors, 8 at a time
+CONFIGURATIONS = 16
+RUNGS = ((16, (10, 11)), (6, (12, 13, 14)), (2, (15, 16, 17, 18, 19)))  # how many settings, on which further splits
+
+
+class UnionHead(nn.Module):
+    """From a learned classifier to the nearest simplex ETF: W = (1-s) W_learned + s scale W_nearest, and b likewise.
+
+    On features (..., d) as they are. s is 0 until `follow` sets it; the trainer calls follow(e/E) in epoch e of E, so
+    that s = e/E, like the weight of `SlidingSchedule`. scale: norm of the rows of the frame. in_features d >= C-1,
+    out_features C. Raises as `NearestETFHead`.
+    """
+
+    share: Tensor
+
+    def __init__(self, in_features: int, out_features: int, *, scale: float = 1.0):
+        super().__init__()
+        self.learned = LearnedHead(in_features, out_features)
+        self.nearest = NearestETFHead(in_features, out_features, scale=None)
+        self.scale = check_number("scale", scale, positive=True)
+        self.register_buffer("share", torch.zeros(()))
+
+    def follow(self, progress: float) -> None:
+        """Set s, in [0, 1]."""
+        self.share.fill_(progress)
+
+    @property
+    def weight(self) -> Tensor:
+        return (1 - self.share) * self.learned.weight + self.share * self.scale * self.nearest.weight
+
+    @property
+    def bias(self) -> Tensor:
+        return (1 - self.share) * self.learned.bias + self.share * self.scale * self.nearest.bias
+
+    def embed(self, features: Tensor) -> Tensor:
+        """The features as they are."""
+        return features
+
+    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
+        """features (..., d), targets (...) int64 in 0..C-1 -> logits (..., C)."""
+        framed = self.scale * self.nearest(features, targets)
+        return (1 - self.share) * self.learned(features) + self.share * framed
+
+
+HEADS["union"] = HeadKind(UnionHead, "union", ("scale",), learned=True)
+
+
+def held_out() -> Dataset:
+    """MNIST with 10,000 training images outside every published split in the place of the test images."""
+    data = load_dataset("mnist")
+    free = np.setdiff1d(np.arange(len(data.train_targets)), published_splits("mnist"))
+    chosen = torch.from_numpy(np.random.default_rng(0).choice(free, HELD_OUT, replace=False))
+    return dataclasses.replace(data, test_inputs=data.train_inputs[chosen], test_targets=data.train_targets[chosen])
+
+
+DATASETS["mnist-held-out"] = Source(held_out, backbone="mnist_cnn", train_size=250)
+
+
+class Draw(NamedTuple):
+    """Random settings of one method: numbers by name, each from its range."""
+
+    rng: np.random.Generator
+
+    def log(self, low: float, high: float) -> float:
+        """Log-uniform, to three digits."""
+        return float(f"{np.exp(self.rng.uniform(np.log(low), np.log(high))):.3g}")
+
+    def one(self, *values: Any) -> Any:
+        return values[int(self.rng.integers(len(values)))]
+
+
+Settings = dict[str, Any]
+SHUFFLED = (25, 50, 125)  # images a step
+
+
+def _common(draw: Draw) -> Settings:
+    return {"lr": draw.log(0.01, 0.3), "weight_decay": draw.log(1e-5, 3e-2), "length": round(draw.log(15, 200))}
+
+
+def _any_batch(draw: Draw) -> Settings:
+    return {"batch": draw.one("clouds", *SHUFFLED)}
+
+
+def _densified(draw: Draw) -> Settings:
+    return {"beta0": draw.log(0.1, 4), "weight": draw.log(1e-3, 0.3), "p": draw.one(1, 2)}
+
+
+class Method(NamedTuple):
+    """A method of the comparison: the published setting or the nearest to one, and how others are drawn.
+
+    Keys of settings: lr, weight_decay, length (in epochs of 31 steps), batch ("clouds" or images a step), beta0,
+    weight, p, start (share of the epochs), and fields of `Recipe`.
+    """
+
+    published: Settings
+    draw: Callable[[Draw], Settings]
+    schedule: Callable[[Settings, int], Any] | None = None
+
+
+_LINEAR = {"lr": 0.1, "weight_decay": 0.01, "length": 200, "batch": "clouds"}
+_FRAMED = {"lr": 0.05, "weight_decay": 5e-4, "length": 200, "batch": 125, "scale": 5.0}
+_SLIDING = _LINEAR | {"beta0": 1.1, "weight": 0.1, "p": 1}
+
+
+def _sliding(s: Settings, epochs: int) -> SlidingSchedule:
+    return SlidingSchedule(s["beta0"], s["weight"], epochs)
+
+
+METHODS: dict[str, Method] = {
+    "linear_shuffled": Method(_LINEAR | {"batch": 125}, lambda d: _common(d) | {"batch": d.one(*SHUFFLED)}),
+    "linear_clouds": Method(_LINEAR, _common),
+    "smoothing": Method(_LINEAR | {"label_smoothing": 0.1},
+                        lambda d: _common(d) | _any_batch(d) | {"label_smoothing": d.log(0.01, 0.4)}),
+    "constant": Method(_LINEAR | {"beta0": 1.1, "weight": 0.1, "p": 1}, lambda d: _common(d) | _densified(d),
+                       lambda s, epochs: ConstantSchedule(s["beta0"], s["weight"])),
+    "delayed": Method(_SLIDING | {"start": 0.5},
+                      lambda d: _common(d) | _densified(d) | {"start": round(d.rng.uniform(0.2, 0.9), 2)},
+                      lambda s, epochs: DelayedSchedule(s["beta0"], s["weight"], round(s["start"] * epochs))),
+    "sliding": Method(_SLIDING, lambda d: _common(d) | _densified(d), _sliding),
+    "unit_rows": Method(_FRAMED | {"head": "cosine"},
+                        lambda d: _common(d) | _any_batch(d) | {"head": "cosine", "scale": d.log(2, 40)}),
+    "fixed_etf": Method(_FRAMED | {"head": "fixed", "frame": "nonnegative", "centred": True},
+                        lambda d: _common(d) | _any_batch(d) | {
+                            "head": "fixed", "frame": "nonnegative", "scale": d.log(2, 40),
+                            "centred": d.one(False, True)}),
+    "nearest_etf": Method(_FRAMED | {"head": "nearest"},
+                          lambda d: _common(d) | _any_batch(d) | {"head": "nearest", "scale": d.log(2, 40)}),
+    "union": Method(_SLIDING | {"head": "union", "scale": 1.0},
+                    lambda d: _common(d) | _densified(d) | {"head": "union", "scale": d.log(0.3, 10)}, _sliding),
+}
+
+
+def recipe(method: str, settings: Settings) -> Recipe:
+    """The recipe of a method with some settings, on the held-out images; `length` epochs of 31 steps each."""
+    fields = dict(settings)
+    length, batch = fields.pop("length"), fields.pop("batch", "clouds")
+    if batch == "clouds":
+        fields |= {"clouds": (8, 16), "epochs": length}
+    else:
+        fields |= {"clouds": None, "batch_size": batch, "epochs": max(1, round(STEPS * length / (250 // batch)))}
+    moved: Settings = {name: fields.pop(name) for name in ("beta0", "weight", "start") if name in fields}
+    make = METHODS[method].schedule
+    fields["schedule"] = make(moved, fields["epochs"]) if make else None
+    return dataclasses.replace(MNIST250, dataset="mnist-held-out", **fields)
+
+
+def configurations(method: str, count: int = CONFIGURATIONS) -> list[Recipe]:
+    """The settings that a method is tried with: the published one, then random ones, the same at each call."""
+    rng = np.random.default_rng([2026, *method.encode()])
+    drawn = [METHODS[method].published, *(METHODS[method].draw(Draw(rng)) for _ in range(count - 1))]
+    return [recipe(method, settings) for settings in drawn]
+
+
+def _unit(method: str, number: int, recipe: Recipe, split: int) -> Unit:
+    return Unit(f"{method}_{number:02d}", dataclasses.replace(recipe, seed=split), published_split=split)
+
+
+def scores(rows: Sequence[Mapping[str, str]]) -> dict[str, dict[int, float]]:
+    """Setting -> split -> accuracy on the held-out images, in per cent."""
+    found: dict[str, dict[int, float]] = {}
+    for row in rows:
+        found.setdefault(row["recipe"], {})[int(row["split"])] = float(row["test_accuracy"])
+    return found
+
+
+def standing(method: str, found: Mapping[str, Mapping[int, float]], splits: Sequence[int]) -> list[str]:
+    """The settings of a method that have run on all of the splits, best mean first."""
+    done = {name: float(np.mean([by_split[split] for split in splits])) for name, by_split in found.items()
+            if name.rpartition("_")[0] == method and set(splits) <= set(by_split)}
+    return sorted(done, key=lambda name: (-done[name], name))
+
+
+def comparison_search(results: Path = RESULTS) -> list[Unit]:
+    """The search of the fair comparison: 16 settings a method on splits 10 and 11, the best 6 on three more, 2 on all.
+
+    Later rungs are there once the earlier ones stand in comparison_search.csv in the folder `results`.
+    """
+    found = scores(read_rows(Path(results) / "comparison_search.csv"))
+    units = []
+    for method in METHODS:
+        recipes = configurations(method)
+        left, before = [f"{method}_{number:02d}" for number in range(len(recipes))], ()
+        for count, splits in RUNGS:
+            ranked = [name for name in standing(method, found, before) if name in left] if before else left
+            if len(ranked) < len(left):
+                break
+            left, before = ranked[:count], (*before, *splits)
+            units += [_unit(method, number, recipes[number], split)
+                      for number in sorted(int(name[-2:]) for name in left) for split in splits]
+    return units
+
+
+def chosen(results: Path = RESULTS) -> dict[str, Recipe]:
+    """Method -> the recipe with the best mean over splits 10 to 19, of the methods whose search is finished."""
+    found = scores(read_rows(Path(results) / "comparison_search.csv"))
+    every = [split for _, splits in RUNGS for split in splits]
+    last = {method: standing(method, found, every) for method in METHODS}
+    return {method: configurations(method)[int(names[0][-2:])] for method, names in last.items()
+            if len(names) == RUNGS[-1][0]}
+
+
+def comparison(results: Path = RESULTS) -> list[Unit]:
+    """The report of the fair comparison: the chosen setting of each method, two seeds on each of splits 0 to 9.
+
+    Methods are there once their search is finished. The test images are read here and nowhere else.
+    """
+    return [Unit(method, dataclasses.replace(recipe, dataset="mnist", seed=split + 100 * seed), published_split=split)
+            for method, recipe in chosen(results).items() for split in range(10) for seed in range(2)]
+
+
+TABLES["comparison_search"] = comparison_search
+TABLES["comparison"] = comparison

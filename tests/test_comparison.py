@@ -1,0 +1,122 @@
+"""The fair comparison: equal effort, settings that are the same at each call, and rungs that follow from kept rows."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ncbook import Dataset, Recipe, Trainer, nearest_simplex_etf
+from ncbook.experiments import Unit, comparison, write_rows
+from ncbook.experiments.comparison import CONFIGURATIONS, METHODS, RUNGS, STEPS, UnionHead, configurations
+
+
+def row(unit, accuracy):
+    return {"recipe": unit.name, "split": str(unit.split), "seed": str(unit.recipe.seed), "epoch": "1",
+            "test_accuracy": str(accuracy), "settings": unit.settings}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_as_many_settings_the_published_one_first(method):
+    recipes = configurations(method)
+    assert len(set(recipes)) == CONFIGURATIONS and recipes == configurations(method)
+    assert recipes[0] == comparison.recipe(method, METHODS[method].published)
+    assert {recipe.dataset for recipe in recipes} == {"mnist-held-out"}
+    densified = method in ("constant", "delayed", "sliding", "union")
+    assert {recipe.schedule is not None for recipe in recipes} == {densified}
+    for recipe in recipes:
+        steps = recipe.epochs * (STEPS if recipe.clouds else 250 // recipe.batch_size)
+        assert 14 * STEPS <= steps <= 201 * STEPS
+        assert Unit.from_settings("", Unit("", recipe, published_split=10).settings).recipe == recipe
+
+
+def test_how_a_batch_is_drawn_is_a_dial_of_methods_without_densification():
+    for method in ("smoothing", "unit_rows", "fixed_etf", "nearest_etf"):
+        assert len({recipe.clouds and "clouds" or recipe.batch_size for recipe in configurations(method)}) > 2
+    assert all(recipe.clouds is None for recipe in configurations("linear_shuffled"))
+    assert all(recipe.clouds == (8, 16) for recipe in configurations("linear_clouds"))
+
+
+def test_rungs_follow_from_the_rows_and_end_in_one_setting(tmp_path):
+    value = {f"{method}_{number:02d}": (7 * number) % 16 for method in METHODS for number in range(16)}
+    file, sizes = tmp_path / "comparison_search.csv", []
+    for _ in range(4):
+        units = comparison.comparison_search(tmp_path)
+        sizes.append(len(units))
+        assert len({unit.key for unit in units}) == len(units)
+        write_rows(file, [row(unit, value[unit.name] + 0.01 * unit.split) for unit in units])
+    assert sizes == [len(METHODS) * n for n in (32, 32 + 18, 32 + 18 + 10, 32 + 18 + 10)]
+    best = max(range(16), key=lambda number: (7 * number) % 16)
+    assert comparison.chosen(tmp_path) == {method: configurations(method)[best] for method in METHODS}
+    report = comparison.comparison(tmp_path)
+    assert len(report) == 20 * len(METHODS) and {unit.recipe.dataset for unit in report} == {"mnist"}
+    assert {unit.published_split for unit in report} == set(range(10))
+    assert {split for _, splits in RUNGS for split in splits} == set(range(10, 20))
+
+
+def test_a_method_waits_for_all_of_its_settings(tmp_path):
+    units = comparison.comparison_search(tmp_path)
+    write_rows(tmp_path / "comparison_search.csv", [row(unit, 90) for unit in units[:-1]])
+    later = [unit for unit in comparison.comparison_search(tmp_path) if unit.split > 11]
+    assert {unit.name.rpartition("_")[0] for unit in later} == set(METHODS) - {units[-1].name.rpartition("_")[0]}
+    assert comparison.chosen(tmp_path) == {} and comparison.comparison(tmp_path) == []
+
+
+def test_held_out_images_are_in_no_published_split(monkeypatch):
+    count = 12_000
+    data = Dataset("mnist", torch.arange(count), torch.arange(count) % 10, torch.arange(5), torch.arange(5), ("a",))
+    splits = np.random.default_rng(1).choice(count, (20, 60), replace=False)
+    monkeypatch.setattr(comparison, "load_dataset", lambda name: data)
+    monkeypatch.setattr(comparison, "published_splits", lambda name: splits)
+    held = comparison.held_out()
+    assert len(set(held.test_inputs.tolist())) == comparison.HELD_OUT
+    assert not set(held.test_inputs.tolist()) & set(splits.ravel().tolist())
+    assert torch.equal(held.test_targets, held.test_inputs % 10) and held.train_inputs is data.train_inputs
+
+
+def test_union_goes_from_the_learned_rows_to_the_nearest_frame():
+    torch.manual_seed(0)
+    head, x, y = UnionHead(8, 3, scale=2.0), torch.randn(30, 8) + 1, torch.arange(30) % 3
+    assert torch.equal(head(x, y), head.learned(x)) and torch.equal(head.weight, head.learned.weight)
+    head.follow(1.0)
+    means = torch.stack([x[y == c].mean(0) for c in range(3)])
+    head = UnionHead(8, 3, scale=2.0)
+    head.follow(0.25)
+    logits = head(x, y)
+    frame = nearest_simplex_etf(means, previous=UnionHead(8, 3).nearest.weight)
+    weight = 0.75 * head.learned.weight + 0.25 * 2 * frame
+    bias = 0.75 * head.learned.bias - 0.25 * 2 * frame @ means.mean(0)
+    torch.testing.assert_close(logits, F.linear(x, weight, bias))
+    torch.testing.assert_close((head.weight, head.bias), (weight, bias))
+    head.eval()
+    torch.testing.assert_close(head(x), logits)
+
+
+def test_the_union_follows_the_epochs_and_survives_a_checkpoint():
+    recipe = dataclasses.replace(configurations("union")[0], dataset="digits", train_size=60, backbone="small_cnn",
+                                 clouds=(6, 4), epochs=4, device="cpu")
+    trainer = Trainer(recipe)
+    shares = []
+    while not trainer.finished:
+        trainer.run_epoch()
+        shares.append(float(trainer.head.share))
+    assert shares == [0.25, 0.5, 0.75, 1.0]
+    again = Trainer(recipe)
+    again.load_state_dict(trainer.state_dict())
+    assert again.snapshot().row() == trainer.snapshot().row()
+    torch.testing.assert_close(trainer.snapshot().weight, recipe.scale * trainer.head.nearest.weight)
+
+
+def test_label_smoothing_acts_in_training_alone():
+    plain = Recipe(train_size=60, epochs=2, device="cpu")
+    first, second = (Trainer(dataclasses.replace(plain, label_smoothing=value)) for value in (0.0, 0.3))
+    assert first.snapshot().train["loss"] == second.snapshot().train["loss"]
+    inputs, targets = first.data.train_inputs[first._draw_epoch()[0]], first.data.train_targets[first._draw_epoch()[0]]
+    logits = second.head(second.backbone.train()(inputs), targets)
+    smoothed = F.cross_entropy(logits, targets, label_smoothing=0.3).item()
+    assert second.step().item() == pytest.approx(smoothed, rel=1e-5)
+    with pytest.raises(ValueError, match="label_smoothing"):
+        Recipe(label_smoothing=1.0)
+    with pytest.raises(ValueError, match="label_smoothing"):
+        Recipe(head="fixed", loss="dot_regression", label_smoothing=0.1)
