@@ -286,10 +286,11 @@ except ValueError as error:
 # ## 5. The head
 #
 # In the package, the fixed classifier is a module with buffers instead of parameters. It takes the place of a model's
-# last `nn.Linear`, moves with `.to(device)` and is saved in the `state_dict`, but no optimiser ever sees it.
+# last `nn.Linear`, moves with `.to(device)` and is saved in the `state_dict`, but no optimiser ever sees it. These are its
+# frames, of which this chapter takes the canonical one, and what it does with a batch.
 
 # %%
-show_code(ncbook.FixedETFHead)
+show_code(ncbook.FixedETFHead._start, ncbook.FixedETFHead.forward)
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, C))
 model[-1] = ncbook.FixedETFHead(32, C, frame="canonical")
 print("output", tuple(model(DATA.test_inputs[:5]).shape), "| parameters of the head:",

@@ -221,7 +221,7 @@ assert gap < 1e-9
 # solution, which the next section explains:
 
 # %%
-show_code(ncbook.nearest_simplex_etf)
+show_code(etf._NearestFrame.forward)
 
 # %% [markdown]
 # Put the optimum back into the objective and the distance itself is a formula. The inner product at the polar factor is
@@ -468,7 +468,7 @@ table(["classes", "dimensions", "solver", "closed form, forward and backward"], 
 # code is as short as the formula:
 
 # %%
-show_code(etf._PolarFactor, etf._safe_reciprocal)
+show_code(etf._polar_gradient, etf._safe_reciprocal)
 
 # %% [markdown]
 # ### The same gradient as the declarative node
@@ -667,7 +667,7 @@ assert finite and leaf.grad.isfinite().all()
 # head: it has no parameters, just buffers.
 
 # %%
-show_code(ncbook.NearestETFHead)
+show_code(ncbook.NearestETFHead.forward, ncbook.NearestETFHead._fit)
 
 # %% [markdown]
 # It takes the place of a model's last `nn.Linear`: the same two sizes, features in, logits out. It needs the targets

@@ -80,7 +80,7 @@ def add_line(fig, x, y, name, styles=STYLES, **cell):
 show_code(ncbook.ClassMeanAverage.forward)
 
 # %% [markdown]
-# The gradient runs through `batch_mean` alone: earlier batches belong to earlier networks, whose graphs are gone.
+# The gradient runs through `sums`, those of this batch, alone: earlier batches belong to earlier networks, whose graphs are gone.
 #
 # What does each of them remember? Unrolling the recursion, batch $s$ enters $a_t$ with the weight $w_s = \alpha_s
 # \prod_{j=s+1}^{t} (1 - \alpha_j)$. For the cumulative average this is $1/t$ for all $s$, the plain mean. For
