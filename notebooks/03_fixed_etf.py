@@ -286,8 +286,8 @@ except ValueError as error:
 # ## 5. The head
 #
 # In the package, the fixed classifier is a module with buffers instead of parameters. It takes the place of a model's
-# last `nn.Linear`, moves with `.to(device)` and is saved in the `state_dict`, but no optimiser ever sees it. These are its
-# frames, of which this chapter takes the canonical one, and what it does with a batch.
+# last `nn.Linear`, moves with `.to(device)` and is saved in the `state_dict`, but no optimiser ever sees it. Here are
+# its frames, of which this chapter takes the canonical one, and what it does with a batch.
 
 # %%
 show_code(ncbook.FixedETFHead._start, ncbook.FixedETFHead.forward)
