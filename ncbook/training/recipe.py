@@ -24,11 +24,12 @@ class Recipe:
 
     dataset, classes, train_size, split: as in `load_dataset`. backbone, feature_dim: as in `build_backbone`.
     head: a key of `HEADS`: "learned" (plain linear), "cosine" (learned, unit rows), "fixed", "nearest"; scale: feature
-    norm of the last three; frame, centred: as in `FixedETFHead`, of "fixed"; loss: a key of `LOSSES`. batch_size: images a step, without clouds. clouds (b, n): a step takes
-    b anchors and n-1 more draws of the class of each, b*n images, on which the regulariser (a key of `REGULARISERS`)
-    acts; `schedule` moves its dials (None: they stay at their defaults, for "densification" off), p (1, 2, inf) is its
-    norm. An epoch is N // batch_size (N // b with clouds) steps, at least one. lr_decay: "cosine" to 0 by epochs, or
-    "constant". Raises ValueError and TypeError for a value that is not accepted.
+    norm of the last three; frame, centred: as in `FixedETFHead`, of "fixed" alone; loss: a key of `LOSSES`. batch_size:
+    images a step, without clouds. clouds (b, n): a step takes b anchors and n-1 more draws of the class of each, b*n
+    images, on which the regulariser (a key of `REGULARISERS`) acts; `schedule` moves its dials (None: they stay at their
+    defaults, for "densification" off), p (1, 2, inf) is its norm. An epoch is N // batch_size (N // b with clouds) steps,
+    at least one. lr_decay: "cosine" to 0 by epochs, or "constant". Raises ValueError and TypeError for a value that is
+    not accepted.
     """
 
     dataset: str = "digits"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ncbook.checks import check_integer, check_number
 from ncbook.heads import HEADS
