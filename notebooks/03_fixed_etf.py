@@ -514,7 +514,7 @@ table(["C", "τ", "inside the span", "outside", "if $d = C-1$"], rows, text=0)
 # turned in space. How far from that is an untrained network? Take its centred class means and measure, class by class,
 # the angle to the vertex that they are meant to reach, for four ETFs:
 #
-# - **canonical**: the one that `FixedETFHead` uses;
+# - **canonical**: that of `simplex_etf`, which this chapter takes;
 # - **best renaming**: the same vertices, handed out to the classes so that the cosines to the means add up to the most
 #   (an assignment problem, solved exactly);
 # - **nearest**: the simplex ETF nearest to the initial class means, the best of *all* orientations;

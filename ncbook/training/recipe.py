@@ -24,7 +24,7 @@ class Recipe:
 
     dataset, classes, train_size, split: as in `load_dataset`. backbone, feature_dim: as in `build_backbone`.
     head: a key of `HEADS`: "learned" (plain linear), "cosine" (learned, unit rows), "fixed", "nearest"; scale: feature
-    norm of the last three; frame, centred: as in `FixedETFHead`, for "fixed"; loss: a key of `LOSSES`;
+    norm of the last three; frame, centred: as in `FixedETFHead`, of "fixed" alone; loss: a key of `LOSSES`;
     label_smoothing: of cross-entropy in training, in [0, 1). batch_size: images a step, without clouds. clouds (b, n):
     a step takes b anchors and n-1 more draws of the class of each, b*n images, on which the regulariser (a key of
     `REGULARISERS`) acts; `schedule` moves its dials (None: they stay at their defaults, for "densification" off),
