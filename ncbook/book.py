@@ -56,7 +56,9 @@ def median_range(values: Iterable[float], form: str = ".3g") -> str:
 
 
 def source(*objects: Any) -> str:
-    """The source of functions and classes, one after the other."""
+    """The source of functions and classes that stand in files, one after the other. Raises ValueError for others."""
+    if own := [each.__qualname__ for each in objects if each.__module__ == "__main__"]:
+        raise ValueError(f"{', '.join(own)} stands in the notebook itself, whose cells show it")
     return "\n\n".join(textwrap.dedent(inspect.getsource(each)).rstrip() for each in objects)
 
 

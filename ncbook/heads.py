@@ -6,8 +6,9 @@ import math
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -386,9 +387,16 @@ class NearestETFHead(_ETFHead):
         return super().extra_repr() + f", proximal={self.proximal:g}"
 
 
-class HeadKind(NamedTuple):
-    """How a recipe names a head. build(in_features, out_features, **options) makes one; options are the fields of a
-    recipe that it takes; method is what tables and figures call training with it; learned: its rows are parameters."""
+@dataclass(frozen=True)
+class HeadKind:
+    """How a recipe names a head; to add one, put it into `HEADS`.
+
+    build(in_features, out_features, **options) makes one; options: the fields of `Recipe` that it takes (for any other
+    argument, an entry a value: a run knows its head by its key); method: what tables and figures call training with it;
+    learned: whether its rows are parameters. A head is a module with `weight` (C, d), `bias` (C,) or None, `embed` and
+    forward(features, targets=None), as `Head` has them; where it has a method `follow`, the trainer calls follow(e/E)
+    before the steps of epoch e of E.
+    """
 
     build: Callable[..., nn.Module]
     method: str

@@ -8,50 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, pdist
 
-from ncbook.checks import check_finite, check_floating, check_integer, check_labels
+from ncbook.checks import check_choice, check_finite, check_floating, check_integer, check_labels
 from ncbook.etf import simplex_etf_distance
+from ncbook.formulas import (
+    Summary,
+    decisions,
+    duality,
+    mean_numerical_rank,
+    of_means,
+    of_weight,
+    variability,
+    variability_collapse_index,
+)
 
 _LABEL_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a metric is computed from, in float64.
-
-    count (C,), class means (C, d), variation (C,): the summed squared deviations of each class, scatter (d, d): the
-    pooled ones; global_mean (d,): the mean of the class means; between (C, d): the class means minus it, zeros where
-    they are no more than `rounding` (); weight (C, d) and bias (C,) for metrics that need a classifier; samples: the
-    batches (features, targets) that were kept.
-    """
-
-    count: Tensor
-    mean: Tensor
-    variation: Tensor
-    scatter: Tensor
-    global_mean: Tensor
-    between: Tensor
-    rounding: Tensor
-    weight: Any
-    bias: Any
-    samples: list[tuple[Tensor, Tensor]]
 
 
 def _zero(num_classes: int) -> float:
     return 0.0
 
 
-class Metric(NamedTuple):
-    """One metric, and all that tables and figures say of it.
+@dataclass(frozen=True)
+class Metric:
+    """One metric, and all that tables and figures say of it; to add one, put it into `METRICS` under its key.
 
     compute: a function of a `Summary` to a number, or to a dict of the keys of several metrics; needs: what it takes
     beside the moments, "classifier", "samples"; limit: where it goes under collapse of C classes; direction: "down" or
-    "up"; axis: "log" or "linear"; short: its name where there is little room, by default its label.
+    "up"; axis: "log" or "linear"; short: its name where there is little room, by default its label; share: whether
+    rows and figures give it in per cent. Raises ValueError for other words.
     """
 
     key: str
@@ -62,6 +51,15 @@ class Metric(NamedTuple):
     direction: str = "down"
     axis: str = "log"
     short: str = ""
+    share: bool = False
+
+    def __post_init__(self):
+        for need in (self.needs,) if isinstance(self.needs, str) else self.needs:
+            check_choice("needs", need, ("classifier", "samples"))
+        if isinstance(self.needs, str):
+            object.__setattr__(self, "needs", (self.needs,))
+        check_choice("direction", self.direction, ("down", "up"))
+        check_choice("axis", self.axis, ("log", "linear"))
 
 
 def neural_collapse(features: Tensor, targets: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *,
@@ -191,6 +189,8 @@ class NeuralCollapse:
         if weight is not None:
             weight, bias = self._classifier(weight, bias)
         have = {"classifier": weight is not None, "samples": self.keep_features}
+        if wrong := [key for key, metric in METRICS.items() if getattr(metric, "key", None) != key]:
+            raise TypeError(f"METRICS[{wrong[0]!r}] must be a Metric of that key, got {METRICS[wrong[0]]!r}")
         can = [key for key, metric in METRICS.items() if all(have[need] for need in metric.needs)]
         wanted = can if keys is None else [key for key in METRICS if key in set(keys)]
         if keys is not None and (absent := set(keys) - set(can)):
@@ -202,7 +202,7 @@ class NeuralCollapse:
                 if key not in values:
                     found = METRICS[key].compute(summary)
                     values |= found if isinstance(found, dict) else {key: found}
-            numbers = [torch.as_tensor(values[key], dtype=torch.float64, device=self._mean.device) for key in wanted]
+            numbers = [_number(key, values[key]).to(self._mean) for key in wanted]
             return dict(zip(wanted, torch.stack(numbers).tolist(), strict=True)) if wanted else {}
 
     @property
@@ -258,6 +258,13 @@ class NeuralCollapse:
         return weight.to(device).to(torch.float64), bias.to(device).to(torch.float64)
 
 
+def _number(key: str, value: Any) -> Tensor:
+    number = torch.as_tensor(value)
+    if number.numel() != 1:
+        raise ValueError(f"metric {key!r} must be a number, got one of shape {tuple(number.shape)}")
+    return number.reshape(())
+
+
 def _moments(features: Tensor, targets: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Count (C,), mean (C, d), summed squared deviation (C,) and pooled scatter (d, d) of a batch."""
     count = torch.bincount(targets, minlength=num_classes)
@@ -271,135 +278,29 @@ def _moments(features: Tensor, targets: Tensor, num_classes: int) -> tuple[Tenso
     return count, mean + correction, variation, deviations.T @ deviations
 
 
-def _variability(s: Summary) -> dict[str, Tensor]:
-    num_classes, samples = len(s.count), s.count.sum()
-    within_trace, between_trace = s.variation.sum() / samples, s.between.square().sum() / num_classes
-    u, sigma = _between_directions(s)
-    # S_B^+ = C U sigma^-2 U^T, so that nc1 needs no d x d pseudo-inverse.
-    along = (u * (s.scatter @ u)).sum(0) / samples
-    nc1 = torch.where(sigma > 0, along / sigma.square(), 0).sum()
-    variance = s.variation / s.count
-    first, second = torch.triu_indices(num_classes, num_classes, 1, device=s.count.device)
-    return {
-        "nc1": torch.where((sigma > 0).any(), nc1, within_trace / between_trace),
-        "nc1_quotient": within_trace / between_trace,
-        "cdnv": ((variance[first] + variance[second]) / (2 * pdist(s.between).square())).mean(),
-    }
-
-
-def _between_directions(s: Summary) -> tuple[Tensor, Tensor]:
-    """Left singular vectors (d, r) of the centred class means as columns, and singular values, 0 below rounding."""
-    u, sigma, _ = torch.linalg.svd(s.between.T, full_matrices=False)
-    directions = min(s.between.shape[1], len(s.count) - 1)
-    return u[:, :directions], sigma[:directions] * (sigma[:directions] > s.rounding)
-
-
-def _variability_collapse_index(s: Summary) -> Tensor:
-    """1 - tr(S_T^+ S_B)/r for S_B = B B^T with B (d, r), without the cancellation in 1 - (1 - tiny).
-
-    By Woodbury it is tr((I + G)^-1)/r with G = B^T S_W^-1 B, whose eigenvalues are the squared singular values of
-    S_W^-1/2 B.
-    """
-    u, sigma = _between_directions(s)
-    basis, within = u * (sigma / len(s.count) ** 0.5), s.scatter / s.count.sum()
-    variances, axes = torch.linalg.eigh(within)
-    info = torch.finfo(within.dtype)
-    floor = torch.maximum(len(within) * info.eps * variances[-1], s.rounding.square()).clamp(min=info.tiny)
-    ratios = torch.linalg.svdvals((axes.T @ basis) / variances.clamp(min=floor).sqrt()[:, None])
-    return (1 / (1 + ratios.square())).mean()
-
-
-def _mean_numerical_rank(s: Summary) -> Tensor:
-    device = s.mean.device
-    targets = torch.cat([targets.to(device) for _, targets in s.samples])
-    features = torch.cat([features.to(device) for features, _ in s.samples])[targets.argsort()]
-    clouds = features.split(s.count.tolist())
-    return torch.stack([_numerical_rank(cloud.to(torch.float64)) for cloud in clouds]).mean()
-
-
-def _numerical_rank(cloud: Tensor) -> Tensor:
-    gram = cloud @ cloud.T if cloud.shape[0] < cloud.shape[1] else cloud.T @ cloud
-    s = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
-    # The Gram matrix is five times cheaper, but its rounding moves each s by up to rounding / s.
-    rounding = 100 * torch.finfo(s.dtype).eps * s[-1].square()
-    if (rounding / s).sum() > 1e-8 * s.sum():
-        s = torch.linalg.svdvals(cloud)
-    return s.sum().square() / s.square().sum()
-
-
-def _simplex(rows: Tensor, prefix: str) -> dict[str, Tensor]:
-    norms = torch.linalg.vector_norm(rows, dim=1)
-    unit = rows / norms[:, None]
-    num_classes = len(rows)
-    gaps = (unit @ unit.T + 1 / (num_classes - 1)).abs().fill_diagonal_(0)
-    return {
-        f"{prefix}_equinorm": norms.std(correction=0) / norms.mean(),
-        f"{prefix}_equiangular": gaps.sum() / (num_classes * (num_classes - 1)),
-    }
-
-
-def _gram_gap(gram: Tensor) -> Tensor:
-    num_classes = len(gram)
-    ideal = (torch.eye(num_classes).to(gram) - 1 / num_classes) / (num_classes - 1) ** 0.5
-    return torch.linalg.matrix_norm(gram / torch.linalg.matrix_norm(gram) - ideal)
-
-
-def _duality(s: Summary) -> dict[str, Tensor]:
-    unit_weight, unit_means = (rows / torch.linalg.matrix_norm(rows) for rows in (s.weight, s.between))
-    return {
-        "nc3": (unit_weight - unit_means).square().sum(),
-        "nc3_gram": _gram_gap(s.weight @ s.between.T),
-        "bias_collapse": torch.linalg.vector_norm(s.weight @ s.global_mean + s.bias),
-    }
-
-
-def _decisions(s: Summary) -> dict[str, Tensor]:
-    directions = normalize(s.weight - s.weight.mean(0), eps=torch.finfo(torch.float64).tiny)
-    sums = s.weight.new_zeros(3)
-    for features, targets in s.samples:
-        h = features.to(s.between.device).to(torch.float64) - s.global_mean
-        targets = targets.to(h.device)
-        decided = (h @ s.weight.T + (s.weight @ s.global_mean + s.bias)).argmax(1)
-        nearest = (h @ s.between.T - s.between.square().sum(1) / 2).argmax(1)
-        cosines = normalize(h, eps=torch.finfo(torch.float64).tiny) @ directions.T
-        own = cosines.gather(1, targets[:, None]).squeeze(1)
-        others = cosines.scatter(1, targets[:, None], -torch.inf).amax(1)
-        sums = sums + torch.stack([(decided != nearest).sum(), (decided == targets).sum(), (own - others).sum()])
-    nc4, accuracy, margin = sums / s.count.sum()
-    return {"nc4": nc4, "accuracy": accuracy, "cosine_margin": margin}
-
-
-def _of_means(s: Summary) -> dict[str, Tensor]:
-    return _simplex(s.between, "nc2") | {"nc2_gram": _gram_gap(s.between @ s.between.T)}
-
-
-def _of_weight(s: Summary) -> dict[str, Tensor]:
-    return _simplex(s.weight, "weight")
-
-
 def _one(num_classes: int) -> float:
     return 1.0
 
 
 _W, _X = ("classifier",), ("classifier", "samples")
 METRICS: dict[str, Metric] = {metric.key: metric for metric in (
-    Metric("nc1", "NC1: within-class scatter", _variability, short="NC1"),
-    Metric("nc1_quotient", "NC1: scatter quotient", _variability, short="NC1 quotient"),
-    Metric("cdnv", "CDNV", _variability),
-    Metric("vci", "variability collapse index", _variability_collapse_index, short="VCI"),
-    Metric("nc2_equinorm", "NC2: unequal norms", _of_means, short="NC2 norms"),
-    Metric("nc2_equiangular", "NC2: unequal angles", _of_means, short="NC2 angles"),
-    Metric("nc2_gram", "NC2: Gram distance", _of_means, short="NC2 Gram"),
+    Metric("nc1", "NC1: within-class scatter", variability, short="NC1"),
+    Metric("nc1_quotient", "NC1: scatter quotient", variability, short="NC1 quotient"),
+    Metric("cdnv", "CDNV", variability),
+    Metric("vci", "variability collapse index", variability_collapse_index, short="VCI"),
+    Metric("nc2_equinorm", "NC2: unequal norms", of_means, short="NC2 norms"),
+    Metric("nc2_equiangular", "NC2: unequal angles", of_means, short="NC2 angles"),
+    Metric("nc2_gram", "NC2: Gram distance", of_means, short="NC2 Gram"),
     Metric("etf_distance", "distance to nearest ETF", lambda s: simplex_etf_distance(s.between), short="ETF"),
-    Metric("nc3", "NC3: weights against means", _duality, _W, short="NC3"),
-    Metric("nc3_gram", "NC3: Gram distance", _duality, _W, short="NC3 Gram"),
-    Metric("nc4", "NC4: disagreement", _decisions, _X, axis="linear", short="NC4"),
-    Metric("weight_equinorm", "weights: unequal norms", _of_weight, _W),
-    Metric("weight_equiangular", "weights: unequal angles", _of_weight, _W),
-    Metric("bias_collapse", "bias collapse", _duality, _W),
-    Metric("numerical_rank", "numerical rank", _mean_numerical_rank, ("samples",), _one, axis="linear"),
-    Metric("cosine_margin", "cosine margin", _decisions, _X, lambda c: c / (c - 1), "up", "linear"),
-    Metric("accuracy", "accuracy", _decisions, _X, _one, "up", "linear"),
+    Metric("nc3", "NC3: weights against means", duality, _W, short="NC3"),
+    Metric("nc3_gram", "NC3: Gram distance", duality, _W, short="NC3 Gram"),
+    Metric("nc4", "NC4: disagreement", decisions, _X, axis="linear", short="NC4", share=True),
+    Metric("weight_equinorm", "weights: unequal norms", of_weight, _W),
+    Metric("weight_equiangular", "weights: unequal angles", of_weight, _W),
+    Metric("bias_collapse", "bias collapse", duality, _W),
+    Metric("numerical_rank", "numerical rank", mean_numerical_rank, ("samples",), _one, axis="linear"),
+    Metric("cosine_margin", "cosine margin", decisions, _X, lambda c: c / (c - 1), "up", "linear"),
+    Metric("accuracy", "accuracy", decisions, _X, _one, "up", "linear", share=True),
 )}
 
 

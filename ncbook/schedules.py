@@ -1,6 +1,8 @@
 """How beta and the weight of the densification loss move over training.
 
-A schedule is any object with `beta(epoch)` and `weight(epoch)`, epoch = 1, ..., E (fractions of an epoch are fine).
+A schedule is any object with `beta(epoch)` and `weight(epoch)`, epoch = 1, ..., E (fractions of an epoch are fine); for
+a regulariser of one's own, with the methods that its dials name. To be saved it needs an entry in `SCHEDULES` under its
+class's name, `to_dict()`, which gives {"schedule": that name, **arguments}, and `__eq__`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ its JSON, and what changes from run to run or belongs to one machine is taken ou
 stderr or ends up with a problem is not written.
 """
 
+import argparse
 import base64
 import hashlib
 import io
@@ -204,10 +205,17 @@ def build(path):
 
 
 def main(arguments):
-    os.environ.setdefault("NCBOOK_PROFILE", "book")
+    parser = argparse.ArgumentParser(description="Build the committed notebooks from their text.")
+    parser.add_argument("chapters", nargs="*", help="files or names of chapters; all without one")
+    named = [Path(name) for name in parser.parse_args(arguments).chapters]
+    paths = [path.resolve() if path.suffix else FOLDER / f"{path.name}.py" for path in named]
+    if absent := [path.name for path in paths if not path.exists()]:
+        parser.error(f"there is no chapter {', '.join(absent)}")
+    if os.environ.setdefault("NCBOOK_PROFILE", "book") != "book":
+        print("NCBOOK_PROFILE is not book: what is built so is not to be committed", flush=True)
     os.environ["PLOTLY_RENDERER"] = "plotly_mimetype"
     os.environ["PYTHONHASHSEED"] = "0"
-    for path in [Path(a).resolve() for a in arguments] or sorted(FOLDER.glob(f"{CHAPTER_GLOB}.py")):
+    for path in paths or sorted(FOLDER.glob(f"{CHAPTER_GLOB}.py")):
         build(path)
 
 

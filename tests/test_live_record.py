@@ -57,7 +57,7 @@ def test_only_the_metrics_that_are_shown_are_computed(monkeypatch):
     def never(summary):
         raise AssertionError("nobody asked for it")
 
-    monkeypatch.setitem(METRICS, "vci", METRICS["vci"]._replace(compute=never))
+    monkeypatch.setitem(METRICS, "vci", dataclasses.replace(METRICS["vci"], compute=never))
     assert set(record(steps=1)[1].metrics) == set(CURVES)
     with pytest.raises(AssertionError, match="nobody asked"):
         record(curves=("nc1", "vci"))

@@ -99,8 +99,12 @@ def test_every_text_has_its_notebook():
 def test_notebook_is_its_text_executed(path):
     notebook = nbformat.read(path, as_version=4)
     text = build_book.read_chapter(path.with_suffix(".py"))
-    assert cells(notebook) == cells(text) and notebook.metadata == text.metadata
+    assert cells(notebook) == cells(text), f"older than its text: make book CHAPTERS={path.stem}"
+    assert notebook.metadata == text.metadata
     assert build_book.problems(notebook, path.stat().st_size) == []
+    shown = "".join(str(output.get("data", {}).get("text/markdown", "")) for cell in notebook.cells
+                    for output in cell.get("outputs", []))
+    assert "**book**" in shown, f"built in another profile than book: make book CHAPTERS={path.stem}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -205,7 +205,8 @@ def run_table(units: Sequence[Unit], path: Path, *, jobs: int | None = None, das
     jobs: how many at a time; dask: address of a Dask scheduler, whose workers take the place of local processes and
     keep no checkpoints; local ones keep them in a folder beside the file (`run_unit`). Workers have the same heads,
     losses, metrics and so on, added ones too. Returns the rows of the units, in their order; of a unit that was
-    measured more often, those asked for. Raises, before anything is run, ValueError for a file that is not sound, or
+    measured more often, those asked for. Kept rows lack metrics that were added since. Raises, before anything is
+    run, ValueError for a file that is not sound, or
     that holds one of the units run with other settings or without an epoch asked for, and OSError for a file that
     cannot be written.
     """

@@ -76,8 +76,7 @@ def make_views(recipe: Recipe) -> dict[str, View]:
     def setting(name: str) -> tuple[Callable, Callable]:
         return lambda recipe: _settings(recipe).get(name, _PLAN[name]), lambda recipe, v: _with_setting(recipe, name, v)
 
-    plans = [BY_HAND, *map(_short, SCHEDULES)]
-    own = recipe.schedule
+    plans, own = [BY_HAND, *_kinds(recipe)], recipe.schedule
     return {
         "dataset": View(_menu("data", list(DATASETS), "165px"), lambda recipe: recipe.dataset, _with_dataset, True),
         "classes": View(_menu("classes", [2, 3, 4, 5, 6, 8, 10], "110px"),
@@ -99,6 +98,14 @@ def make_views(recipe: Recipe) -> dict[str, View]:
 
 def _short(name: str) -> str:
     return name.removesuffix("Schedule").lower()
+
+
+def _kinds(recipe: Recipe) -> dict[str, type]:
+    """The schedules that move the dials of the recipe's regulariser and need no argument that the lab has not."""
+    moved = [dial.schedule for dial in REGULARISERS[recipe.regulariser].dials]
+    return {_short(name): kind for name, kind in SCHEDULES.items() if all(hasattr(kind, method) for method in moved)
+            and {key for key, parameter in inspect.signature(kind).parameters.items()
+                 if parameter.default is parameter.empty} <= {*_PLAN, "epochs", "start"}}
 
 
 def _settings(recipe: Recipe) -> dict[str, float]:
@@ -130,7 +137,7 @@ def _with_setting(recipe: Recipe, name: str, value: float) -> Recipe:
 
 def _with_plan(recipe: Recipe, name: str, own: Any) -> Recipe:
     """A schedule by its name in the menu, with those settings of the old one that it takes."""
-    kinds = {_short(key): kind for key, kind in SCHEDULES.items()}
+    kinds = _kinds(recipe)
     choices = [BY_HAND, *kinds, *[OWN] * (plan_name(own) == OWN)]
     if check_choice("schedule", name, choices) == plan_name(recipe.schedule):
         return recipe
@@ -233,12 +240,13 @@ class Deck:
         """
         known = self._known()
         if unknown := values.keys() - known.keys():
-            raise ValueError(f"{sorted(unknown)} must be among the controls {sorted(known)}")
+            raise ValueError(f"there is no control {', '.join(sorted(unknown))}, but {', '.join(sorted(known))}")
         values = {name: _options(known[name]).get(value, value) if isinstance(value, str) else value
                   for name, value in values.items()}
-        for name in values.keys() & self.dials.keys():
-            if not isinstance(values[name], Real) or not math.isfinite(values[name]):
-                raise ValueError(f"{name} must be a finite number, got {values[name]!r}")
+        for dial in REGULARISERS[recipe.regulariser].dials:
+            value = values.get(dial.name, dial.low)
+            if not isinstance(value, Real) or not dial.low <= float(value) < math.inf:
+                raise ValueError(f"{dial.name} must be a finite number of at least {dial.low}, got {value!r}")
         self.rewrite(recipe, values)
         if "speed" in values:
             self.speed.value = check_choice("speed", values.pop("speed"), [speed for _, speed in _SPEEDS])

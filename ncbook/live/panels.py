@@ -16,7 +16,7 @@ from ncbook import plots
 from ncbook.live.record import Frame, Run
 from ncbook.metrics import METRICS
 from ncbook.training.regularisers import REGULARISERS
-from ncbook.training.snapshot import PER_CENT, Snapshot
+from ncbook.training.snapshot import Snapshot, in_per_cent
 
 Moves = dict[str, dict[str, Any]]
 _EXPORTED = 120
@@ -227,7 +227,7 @@ def _add_curves(cell: Cell, run: Run, axis: str) -> None:
     cell.xaxis(title="epoch")
     if axis == "log":
         cell.yaxis(type="log", exponentformat="power", nticks=5, tickfont_size=10)
-    elif all(key.removeprefix("test_") in PER_CENT for key in curves):
+    elif all(in_per_cent(key.removeprefix("test_")) for key in curves):
         cell.yaxis(range=[-0.03, 1.03])
 
 

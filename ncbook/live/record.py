@@ -67,6 +67,9 @@ class Run:
     def __post_init__(self):
         self.plans = self.plans or [(0.0, self.recipe.schedule)]
 
+    def __repr__(self) -> str:
+        return f"Run({self.label!r}, {len(self.frames)} frames)"
+
     def record(self, frame: Frame) -> None:
         """Keep a frame; when there are too many, every second one goes and from then on fewer are kept."""
         if self._seen and (self._seen - 1) % self._stride:

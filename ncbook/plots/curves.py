@@ -10,8 +10,10 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ncbook.checks import check_choice
 from ncbook.metrics import METRICS
 from ncbook.plots.style import METHOD_STYLES, band, finish, log_axis, method_style, metric_label
+from ncbook.training.regularisers import REGULARISERS
 from ncbook.training.snapshot import Snapshot
 
 Row = Mapping[str, Any]
@@ -40,13 +42,16 @@ def metric_curves(
     Where `METRICS` does not say linear the axis is logarithmic; values of 0 or less are drawn there at the decade below
     the panel's smallest positive value. Traces per key and method: "<method> range" (with two seeds or more), then
     "<method>"; their `meta` is the key.
-    Raises: ValueError for no runs or keys, an unknown key or split, seeds with different epochs.
+    Raises: ValueError for no runs or keys, an unknown key or split, seeds with different epochs,
+        TypeError for runs that are not nested so.
     """
     splits = {method: split if isinstance(split, str) else split.get(method, "") for method in runs}
     if not set(splits.values()) <= {"train", "test"}:
         raise ValueError(f'split must be "train" or "test", or one of them for each method, got {split!r}')
     if not runs or not keys:
         raise ValueError("runs and keys must name at least one method and one metric")
+    if not all(isinstance(seed, Sequence) for seeds in runs.values() for seed in seeds):
+        raise TypeError('runs must map a method to one sequence of rows per seed, as {"sliding": [rows]}')
     rows = {method: [[as_row(item) for item in seed] for seed in seeds] for method, seeds in runs.items()}
     columns = min(3, len(keys))
     lines = math.ceil(len(keys) / columns)
@@ -82,24 +87,29 @@ def _seeds(values: Iterable[Sequence]) -> str:
 
 
 def schedule_curves(
-    schedules: Mapping[str, Any], epochs: int, *, title: str = "How β and the weight move"
+    schedules: Mapping[str, Any], epochs: int, *, regulariser: str = "densification",
+    title: str = "How β and the weight move",
 ) -> go.Figure:
-    """beta(e) and weight(e) of schedules for e = 1..epochs, in two panels.
+    """beta(e) and weight(e) of schedules, or what else moves the dials of a regulariser, for e = 1..epochs.
 
-    schedules: name -> an object with `beta(epoch)` and `weight(epoch)`. Two traces per schedule, both called by its
-    name, with `meta` "β" and "weight".
-    Raises: ValueError for no schedule or fewer than one epoch.
+    schedules: name -> an object with `beta(epoch)` and `weight(epoch)`. A panel and, per schedule, a trace for each
+    dial, called by the schedule's name, with the dial's label as `meta`: "β" and "weight".
+    Raises: ValueError for no schedule, fewer than one epoch or an unknown regulariser.
     """
     if not schedules or epochs < 1:
         raise ValueError(f"schedules and epochs must be at least one, got {len(schedules)} and {epochs}")
     grid = np.linspace(1, epochs, max(2, min(epochs, 200)))
-    fig = make_subplots(1, 2, subplot_titles=("scale β(e)", "weight w(e)"), horizontal_spacing=0.13)
+    dials = REGULARISERS[check_choice("regulariser", regulariser, REGULARISERS)].dials
+    names = {"β": "scale β(e)", "weight": "weight w(e)"}
+    fig = make_subplots(1, len(dials), subplot_titles=[names.get(dial.label, dial.label) for dial in dials],
+                        horizontal_spacing=0.13)
     for index, (name, schedule) in enumerate(schedules.items()):
         color, dash, _ = method_style(name, index)
-        for col, (what, curve) in enumerate((("β", schedule.beta), ("weight", schedule.weight)), start=1):
+        for col, dial in enumerate(dials, start=1):
+            curve = getattr(schedule, dial.schedule)
             fig.add_scatter(
                 x=grid, y=[float(curve(float(e))) for e in grid], name=name, legendgroup=name, showlegend=col == 1,
-                meta=what, mode="lines", line=dict(color=color, dash=dash, width=2.5), row=1, col=col,
+                meta=dial.label, mode="lines", line=dict(color=color, dash=dash, width=2.5), row=1, col=col,
             )
     finish(fig, title, height=360)
     fig.update_xaxes(title="epoch e")

@@ -14,7 +14,7 @@ from plotly.colors import hex_to_rgb, sample_colorscale
 from ncbook.checks import check_finite, check_floating
 from ncbook.heads import HEADS
 from ncbook.metrics import METRICS
-from ncbook.training.snapshot import PER_CENT
+from ncbook.training.snapshot import in_per_cent
 
 CLASS_COLORS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#8A5A2B", "#332288", "#222222",
@@ -74,7 +74,7 @@ def method_style(name: str, index: int = 0) -> tuple[str, str, str]:
 
 def metric_label(key: str) -> str:
     """What axes and tables call a metric of a row: its label in `METRICS`, else the key itself; with its unit."""
-    return (METRICS[key].label if key in METRICS else key) + ", %" * (key in PER_CENT)
+    return (METRICS[key].label if key in METRICS else key) + ", %" * in_per_cent(key)
 
 
 def finish(fig: go.Figure, title: str, subtitle: str | None = None, *, width: int = 760, height: int = 440,

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ncbook.checks import check_choice, check_integer, check_number
-from ncbook.heads import FRAMES, HEADS, SCALE
+from ncbook.heads import FRAMES, HEADS, SCALE, HeadKind
 from ncbook.losses import LOSSES
 from ncbook.schedules import SCHEDULES, schedule_from_dict
 from ncbook.training.regularisers import REGULARISERS
@@ -65,6 +65,14 @@ class Recipe:
         for name, accepted in (("head", HEADS), ("loss", LOSSES), ("lr_decay", LR_DECAYS), ("p", (1, 2, math.inf)),
                                ("regulariser", REGULARISERS), ("frame", (None, *FRAMES)), ("centred", (False, True))):
             check_choice(name, getattr(self, name), accepted)
+        kind, regulariser = HEADS[self.head], REGULARISERS[self.regulariser]
+        if not isinstance(kind, HeadKind):
+            raise TypeError(f"HEADS[{self.head!r}] must be a HeadKind, got {kind!r}")
+        if unknown := set(kind.options) - {field.name for field in dataclasses.fields(self)}:
+            raise ValueError(f"options of head {self.head!r} must be fields of Recipe, got {sorted(unknown)}")
+        if not isinstance(getattr(regulariser, "dials", None), tuple):
+            raise TypeError(f"REGULARISERS[{self.regulariser!r}] must have dials: declare it with "
+                            "@regulariser(Dial(...))")
         if self.loss == "dot_regression" and HEADS[self.head].learned:
             prescribed = " or ".join(repr(name) for name, kind in HEADS.items() if not kind.learned)
             raise ValueError(f"loss 'dot_regression' needs head {prescribed}, got {self.head!r}: rows that may move "
@@ -86,12 +94,12 @@ class Recipe:
                                             and check_integer("clouds", self.clouds[1]) >= 2):
             raise ValueError(f"clouds must be (b, n) with b >= 1 clouds of n >= 2 points, got {self.clouds}")
         if self.schedule is not None:
-            needed = [dial.schedule for dial in REGULARISERS[self.regulariser].dials]
+            needed = [dial.schedule for dial in regulariser.dials]
             if absent := [name for name in needed if not callable(getattr(self.schedule, name, None))]:
                 raise TypeError(f"schedule must have the methods {', '.join(needed)} of the epoch, got "
                                 f"{self.schedule!r} without {', '.join(absent)}")
-            if self.clouds is None:
-                raise ValueError("a densification schedule needs same-class clouds: give clouds=(b, n)")
+        if self.clouds is None and (self.schedule is not None or self.regulariser != "densification"):
+            raise ValueError(f"regulariser {self.regulariser!r} needs same-class clouds: give clouds=(b, n)")
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as a dict of plain values, which `from_dict` reads.
@@ -105,7 +113,15 @@ class Recipe:
             if SCHEDULES.get(kind.__name__) is not kind:
                 raise TypeError("schedule must be one of ncbook.schedules.SCHEDULES to be saved and read back, "
                                 f"got {kind.__name__}")
-            values["schedule"] = self.schedule.to_dict()
+            values["schedule"] = self.schedule.to_dict() if hasattr(self.schedule, "to_dict") else {}
+            again: Any
+            try:
+                again = schedule_from_dict(json.loads(json.dumps(values["schedule"])))
+            except (TypeError, ValueError) as error:
+                again = error
+            if again != self.schedule:
+                raise TypeError(f"schedule must read back equal from its to_dict(), {{'schedule': {kind.__name__!r}, "
+                                f"**arguments}}, which needs __eq__ too, got {again!r}")
         return values
 
     @classmethod

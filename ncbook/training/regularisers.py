@@ -7,7 +7,8 @@ n samples of one class each, and `Controls`, on which each dial is an attribute,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
     from ncbook.training.recipe import Controls
 
 
-class Dial(NamedTuple):
+@dataclass(frozen=True)
+class Dial:
     """A number of a regulariser that may move while training runs.
 
     low, high: the range of a slider; default: its value where no schedule sets it; schedule: the method of a schedule
-    that gives its value at an epoch; label: its name on a page.
+    that gives its value at an epoch; label: its name on a page. Raises ValueError for a name that `Controls` has taken.
     """
 
     name: str
@@ -30,6 +32,10 @@ class Dial(NamedTuple):
     default: float
     schedule: str
     label: str
+
+    def __post_init__(self):
+        if self.name in ("p", "lr", "manual"):
+            raise ValueError(f"name must be none of 'p', 'lr', 'manual', which controls have anyway, got {self.name!r}")
 
 
 class Regulariser(Protocol):

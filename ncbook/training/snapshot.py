@@ -11,10 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ncbook.heads import LearnedHead
-from ncbook.metrics import NeuralCollapse
+from ncbook.metrics import METRICS, NeuralCollapse
 from ncbook.training.data import Dataset
-
-PER_CENT = ("accuracy", "nc4")
 
 
 class Classifier(Protocol):
@@ -67,12 +65,12 @@ class Snapshot:
         return self.dials.get("densify_weight", 0.0)
 
     def row(self) -> dict[str, Any]:
-        """One tidy row: epoch, step, dials, lr, then train_ and test_ with each metric, accuracy and NC4 in per cent,
-        and with the spectrum, a tuple."""
+        """One tidy row: epoch, step, dials, lr, then train_ and test_ with each metric, shares such as accuracy and NC4
+        in per cent, and with the spectrum, a tuple."""
         row: dict[str, Any] = {"epoch": self.epoch, "step": self.step, **self.dials, "lr": self.lr}
         for part in ("train", "test"):
             for key, value in getattr(self, part).items():
-                row[f"{part}_{key}"] = 100 * value if key in PER_CENT else value
+                row[f"{part}_{key}"] = 100 * value if in_per_cent(key) else value
             spectrum = getattr(self, f"{part}_spectrum")
             if spectrum is not None:
                 row[f"{part}_spectrum"] = tuple(spectrum.tolist())
@@ -101,6 +99,11 @@ def measure(backbone: nn.Module, head: Classifier, data: Dataset, *,
     kept = slice(None) if sample is None else sample
     return Snapshot(train, test, keep(state.class_means), keep(head.weight), keep(bias), keep(embedded[kept]),
                     data.train_targets[kept].cpu(), keep(state.spectrum()), spectrum)
+
+
+def in_per_cent(key: str) -> bool:
+    """Whether rows and figures give a metric in per cent."""
+    return key in METRICS and METRICS[key].share
 
 
 def keep(x: Tensor) -> Tensor:

@@ -5,8 +5,8 @@
 Each part runs in a process of its own; what it found is in the results (JSON, by default .benchmarks/cuda.json) as
 soon as it is done, and a part that has succeeded there is not run again, unless --again says so. Exits with 1 when a
 part failed.
-TORCHPH names a clone of github.com/c-hofer/torchph; without it the part "torchph" makes one. It is compiled at its first
-import, by nvcc of the CUDA version that torch was built for (CUDA_HOME); that takes some minutes, but no device.
+TORCHPH names a clone of github.com/c-hofer/torchph; without it the part "torchph" makes one. It is compiled at its
+first import, by nvcc of the CUDA version that torch was built for (CUDA_HOME); that takes some minutes, but no device.
 """
 
 import argparse
