@@ -404,17 +404,19 @@ def compare(methods, baseline, count):
     say(f"{len(methods[baseline])} run(s) per method and {count} test images: one image is {100 / count:.2f} "
         f"percentage points, and the binomial standard error of one accuracy is about {error:.1f}. The largest mean "
         f"difference to *{baseline}* is {means[largest]:+.2f} (*{largest}*).")
+    return 2 * error
 
 
 TEST_SIZE = len(trainer.data.test_targets)
-compare(accuracy, "vanilla", TEST_SIZE)
+bound = compare(accuracy, "vanilla", TEST_SIZE)
 if STRICT:
     # No schedule gains what these runs could vouch for.
-    assert max(np.subtract(values, accuracy["vanilla"]).mean() for values in accuracy.values()) < 1
+    assert max(np.subtract(values, accuracy["vanilla"]).mean() for values in accuracy.values()) < bound
 
 # %% [markdown]
-# Read this table with care. With so few runs and test images, differences below about one point have no meaning here,
-# in either direction. On digits a plain network is already close to what 250 images allow, so there is little for a
+# Read this table with care. With so few runs, all judged on the same few test images, differences below about two points
+# (two standard errors of one accuracy) have no meaning here, in either direction and even where the seeds agree: on
+# another processor, which rounds differently, the same recipes come out in another order. On digits a plain network is already close to what 250 images allow, so there is little for a
 # regulariser to gain; and on MNIST with 250 images the public write-up reports 92.53 ± 0.76% for plain training,
 # 94.10 ± 0.30% for a constant β and 94.24 ± 0.47% for sliding, after 310 epochs and over several splits.
 #
