@@ -414,11 +414,12 @@ if STRICT:
     assert max(np.subtract(values, accuracy["vanilla"]).mean() for values in accuracy.values()) < bound
 
 # %% [markdown]
-# Read this table with care. With so few runs, all judged on the same few test images, differences below about two points
-# (two standard errors of one accuracy) have no meaning here, in either direction and even where the seeds agree: on
-# another processor, which rounds differently, the same recipes come out in another order. On digits a plain network is already close to what 250 images allow, so there is little for a
-# regulariser to gain; and on MNIST with 250 images the public write-up reports 92.53 ± 0.76% for plain training,
-# 94.10 ± 0.30% for a constant β and 94.24 ± 0.47% for sliding, after 310 epochs and over several splits.
+# Read this table with care. With so few runs, all judged on the same few test images, differences below about two
+# points (two standard errors of one accuracy) have no meaning here, in either direction and even where the seeds agree:
+# on another processor, which rounds differently, the same recipes come out in another order. On digits a plain network
+# is already close to what 250 images allow, so there is little for a regulariser to gain; and on MNIST with 250 images
+# the public write-up reports 92.53 ± 0.76% for plain training, 94.10 ± 0.30% for a constant β and 94.24 ± 0.47% for
+# sliding, after 310 epochs and over several splits.
 #
 # The geometry, in contrast, changes far beyond the noise.
 
