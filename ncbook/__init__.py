@@ -10,7 +10,8 @@ from ncbook.schedules import ConstantSchedule, DelayedSchedule, SlidingSchedule
 from ncbook.solver import riemannian_nearest_etf
 from ncbook.training.backbones import build_backbone
 from ncbook.training.data import Dataset, SameClassSampler, load_dataset
-from ncbook.training.recipe import Controls, Recipe
+from ncbook.training.recipe import Recipe
+from ncbook.training.regularisers import Controls
 from ncbook.training.snapshot import Snapshot, measure
 from ncbook.training.trainer import Trainer, joint_snapshot, train
 

@@ -22,12 +22,8 @@ def modules():
 
 
 def imports(path, known):
-    """The modules of the package that a file imports, wherever in the file, but for type checking alone."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            node.body = []
-    for node in ast.walk(tree):
+    """The modules of the package that a file imports, wherever in the file, also for type checking alone."""
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ncbook"):

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from ncbook.training.data import Dataset
-from ncbook.training.recipe import Controls, Recipe
+from ncbook.training.recipe import Recipe
+from ncbook.training.regularisers import Controls
 from ncbook.training.snapshot import Snapshot
 from ncbook.training.trainer import Trainer
 

@@ -1,4 +1,4 @@
-"""What decides a training run (`Recipe`), and what may change while it runs (`Controls`)."""
+"""What decides a training run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 from ncbook.checks import check_choice, check_integer, check_number
@@ -143,27 +142,3 @@ class Recipe:
     def from_json(cls, text: str) -> Recipe:
         """The recipe that `to_json` wrote."""
         return cls.from_dict(json.loads(text))
-
-
-class Controls(SimpleNamespace):
-    """What may change while training runs; the trainer reads it at each step.
-
-    Each dial of the recipe's regulariser is an attribute, of densification beta and densify_weight: the trainer itself
-    sets them from the recipe's schedule unless `manual`. p: the norm of densification; lr: the learning rate before its
-    decay; None stands for the recipe's value. Raises AttributeError where something else is set.
-    """
-
-    beta: float
-    densify_weight: float
-    p: Any
-    lr: float | None
-    manual: bool
-
-    def __init__(self, beta: float = 0.0, densify_weight: float = 0.0, *, p: float | None = None,
-                 lr: float | None = None, manual: bool = False, **dials: float):
-        vars(self).update(beta=beta, densify_weight=densify_weight, **dials, p=p, lr=lr, manual=manual)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in vars(self):
-            raise AttributeError(f"controls have {', '.join(vars(self))}, and no {name!r}")
-        super().__setattr__(name, value)

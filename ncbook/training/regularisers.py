@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from types import SimpleNamespace
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from ncbook.persistence import densification_loss
-
-if TYPE_CHECKING:
-    from ncbook.training.recipe import Controls
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,30 @@ class Dial:
     def __post_init__(self):
         if self.name in ("p", "lr", "manual"):
             raise ValueError(f"name must be none of 'p', 'lr', 'manual', which controls have anyway, got {self.name!r}")
+
+
+class Controls(SimpleNamespace):
+    """What may change while training runs; the trainer reads it at each step.
+
+    Each dial of the recipe's regulariser is an attribute, of densification beta and densify_weight: the trainer itself
+    sets them from the recipe's schedule unless `manual`. p: the norm of densification; lr: the learning rate before its
+    decay; None stands for the recipe's value. Raises AttributeError where something else is set.
+    """
+
+    beta: float
+    densify_weight: float
+    p: Any
+    lr: float | None
+    manual: bool
+
+    def __init__(self, beta: float = 0.0, densify_weight: float = 0.0, *, p: float | None = None,
+                 lr: float | None = None, manual: bool = False, **dials: float):
+        vars(self).update(beta=beta, densify_weight=densify_weight, **dials, p=p, lr=lr, manual=manual)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in vars(self):
+            raise AttributeError(f"controls have {', '.join(vars(self))}, and no {name!r}")
+        super().__setattr__(name, value)
 
 
 class Regulariser(Protocol):

@@ -22,8 +22,8 @@ from ncbook.losses import LOSSES
 from ncbook.persistence import h0_death_times
 from ncbook.training.backbones import build_backbone
 from ncbook.training.data import Dataset, SameClassSampler, load_dataset
-from ncbook.training.recipe import Controls, Recipe
-from ncbook.training.regularisers import REGULARISERS
+from ncbook.training.recipe import Recipe
+from ncbook.training.regularisers import REGULARISERS, Controls
 from ncbook.training.snapshot import SideBySide, Snapshot, average_head, keep, measure
 
 
