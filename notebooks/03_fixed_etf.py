@@ -57,6 +57,11 @@ def run_seeds(**options):
     return [list(ncbook.train(recipe, data=DATA)) for recipe in recipes]
 
 
+def angles_between(rows, others):
+    """Angles in degrees between the unit rows of two matrices, row by row."""
+    return (rows * others).sum(1).clamp(-1, 1).arccos().rad2deg()
+
+
 # %% [markdown]
 # ## 1. Why learn the classifier at all?
 #
@@ -121,7 +126,7 @@ for _ in range(300):
     reached.backward()
     free.step()
 print(f"free features, trained: loss {reached.item():.6f}, floor {loss_floor(C, 5):.6f}; largest angle to their vertex"
-      f" {float((head.embed(z.detach()) / 5 * head.weight[y]).sum(1).clamp(-1, 1).arccos().rad2deg().max()):.2f}°")
+      f" {float(angles_between(head.embed(z.detach()) / 5, head.weight[y]).max()):.2f}°")
 assert loss_floor(C, 5) - 1e-6 < reached.item() < loss_floor(C, 5) + 1e-4
 
 # %% [markdown]
@@ -167,6 +172,8 @@ assert torch.allclose(-dot_gradient[0], (1 - feature[0].detach() @ w[3]) * w[3],
 # %%
 triangle = ncbook.simplex_etf(3, 2, dtype=torch.float64)
 start = torch.atan2(triangle[0, 1], triangle[0, 0])
+
+
 def force(angle, scale, loss):
     """Derivative of the loss by the angle to vertex 0, for class 0: positive where descent shrinks the angle."""
     angle = torch.as_tensor(angle, dtype=torch.float64).reshape(-1).requires_grad_()
@@ -230,6 +237,7 @@ say("The force of dot regression is $(1-\\cos\\theta)\\sin\\theta$: never negati
 def mean_cosine_of(rows):
     cosines = F.normalize(rows, dim=1) @ F.normalize(rows, dim=1).T
     return float(cosines[~torch.eye(len(rows), dtype=torch.bool)].mean())
+
 
 with torch.random.fork_rng():
     torch.manual_seed(0)
@@ -313,26 +321,26 @@ plots.metric_curves(runs, ["accuracy", "nc1", "nc2_equiangular", "etf_distance",
                     title="Learned and fixed classifiers on digits")
 
 # %%
-def values(method, key, split="train"):
-    return [run[-1].row()[f"{split}_{key}"] for run in runs[method]]
+def at_end(method, column):
+    return [run[-1].row()[column] for run in runs[method]]
 
 
-def middle(method, key, split="train"):
-    return median(values(method, key, split))
+def gap_in_accuracy(first, second):
+    return abs(median(at_end(first, "test_accuracy")) - median(at_end(second, "test_accuracy")))
 
 
 def results_table(methods):
     say(f"Epoch {EPOCHS}, median over {SEEDS} seeds (range):")
-    columns = {("accuracy", "test"): ".1f", ("nc1",): ".3f", ("nc2_equiangular",): ".3f", ("etf_distance",): ".4f"}
+    columns = {"test_accuracy": ".1f", "train_nc1": ".3f", "train_nc2_equiangular": ".3f", "train_etf_distance": ".4f"}
     table(["head", "test accuracy, %", "NC1", "NC2, angles", "ETF distance"],
-          [[m, *(median_range(values(m, *key), form) for key, form in columns.items())] for m in methods])
+          [[m, *(median_range(at_end(m, column), form) for column, form in columns.items())] for m in methods])
 
 
-gap = abs(middle("standard", "accuracy", "test") - middle("fixed", "accuracy", "test"))
-assert gap < 6 and middle("fixed", "etf_distance") < middle("standard", "etf_distance")
-assert middle("standard", "nc3") < middle("fixed", "nc3")
-assert middle("fixed, dot", "nc1") > middle("fixed", "nc1")
-assert 0.5 < middle("fixed", "nc1") / middle("standard", "nc1") < 2
+nc1, nc3, etf_distance = ({method: median(at_end(method, f"train_{key}")) for method in runs}
+                          for key in ("nc1", "nc3", "etf_distance"))
+gap = gap_in_accuracy("standard", "fixed")
+assert gap < 6 and etf_distance["fixed"] < etf_distance["standard"] and nc3["standard"] < nc3["fixed"]
+assert nc1["fixed, dot"] > nc1["fixed"] and 0.5 < nc1["fixed"] / nc1["standard"] < 2
 results_table(runs)
 say(f"The medians of *standard* and *fixed* differ by {gap:.1f} points of test accuracy, on"
     f" {len(DATA.test_targets)} test images, where a single image is {100 / len(DATA.test_targets):.1f} points.")
@@ -356,7 +364,7 @@ say(f"The medians of *standard* and *fixed* differ by {gap:.1f} points of test a
 
 # %%
 runs["fixed, d = 9"] = run_seeds(head="fixed", feature_dim=C - 1)
-gap = abs(middle("fixed", "accuracy", "test") - middle("fixed, d = 9", "accuracy", "test"))
+gap = gap_in_accuracy("fixed", "fixed, d = 9")
 assert gap < 6
 results_table(["fixed", "fixed, d = 9"])
 say(f"The medians of test accuracy differ by {gap:.1f} points.")
@@ -375,12 +383,8 @@ def narrow_recipe(dim, scale, seed):
                          seed=seed)
 
 
-def narrow_run(dim, scale, seed):
-    return list(ncbook.train(narrow_recipe(dim, scale, seed), data=THREE, every=10))[-1].train["accuracy"]
-
-
-narrow = {(dim, scale): [narrow_run(dim, scale, seed) for seed in range(NARROW_SEEDS)]
-          for dim, scale in ((2, 5.0), (3, 5.0), (2, 1.0))}
+narrow = {(dim, scale): [[*ncbook.train(narrow_recipe(dim, scale, seed), data=THREE, every=10)][-1].train["accuracy"]
+                         for seed in range(NARROW_SEEDS)] for dim, scale in ((2, 5.0), (3, 5.0), (2, 1.0))}
 solved = {setting: sum(a > 0.95 for a in accuracies) for setting, accuracies in narrow.items()}
 say("Three classes, cross-entropy, fixed ETF:")
 table(["d", "τ", f"seeds of {NARROW_SEEDS} that succeed"], [[*key, count] for key, count in solved.items()], text=0)
@@ -418,7 +422,7 @@ plots.animate(fig, [f"step {shot.step}, accuracy {shot.train['accuracy']:.2f}" f
               transition=150, below=36, left=0.38)
 
 # %%
-away = (shots[-1].features / 5 * vertices[shots[-1].targets]).sum(1).clamp(-1, 1).arccos().rad2deg()
+away = angles_between(shots[-1].features / 5, vertices[shots[-1].targets])
 medians = {c: float(away[shots[-1].targets == c].median()) for c in range(3)}
 worst = max(medians, key=medians.get)
 others = " and ".join(f"{angle:.0f}°" for c, angle in medians.items() if c != worst)
@@ -488,27 +492,16 @@ table(["C", "τ", "inside the span", "outside", "if $d = C-1$"], rows, text=0)
 
 
 # %%
-def angles_to(class_means, etf):
-    centred = F.normalize(class_means - class_means.mean(0), dim=1)
-    return (centred * etf).sum(1).clamp(-1, 1).arccos().rad2deg()
-
-
-def orientations(class_means, canonical):
-    nearest = ncbook.nearest_simplex_etf(class_means)
-    centred = F.normalize(class_means - class_means.mean(0), dim=1)
-    columns = linear_sum_assignment(centred @ canonical.T, maximize=True)[1]
-    return {"canonical": canonical.clone(), "best renaming": canonical[columns], "nearest": nearest,
-            "opposite": -nearest}
-
-
 def early_run(seed, orientation):
-    """Angle to the target at the start, and the loss at each step of the first two epochs."""
+    """Mean angle to the target at the start, and the loss at each step of the first two epochs."""
     trainer = ncbook.Trainer(ncbook.Recipe(head="fixed", frame="canonical", epochs=EPOCHS, seed=seed), data=DATA)
-    means = trainer.snapshot(test=False).class_means
-    etf = orientations(means, trainer.head.weight)[orientation]
-    trainer.head.weight.copy_(etf)
+    means, canonical = trainer.snapshot(test=False).class_means, trainer.head.weight.clone()
+    centred, nearest = F.normalize(means - means.mean(0), dim=1), ncbook.nearest_simplex_etf(means)
+    renamed = canonical[linear_sum_assignment(centred @ canonical.T, maximize=True)[1]]
+    etfs = {"canonical": canonical, "best renaming": renamed, "nearest": nearest, "opposite": -nearest}
+    trainer.head.weight.copy_(etfs[orientation])
     losses = [trainer.step().item() for _ in range(2 * trainer.steps_per_epoch)]
-    return float(angles_to(means, etf).mean()), losses
+    return float(angles_between(centred, etfs[orientation]).mean()), losses
 
 
 STYLES = {"canonical": ("#E69F00", "dash"), "best renaming": ("#8A5A2B", "dot"), "nearest": ("#0072B2", "solid"),
@@ -542,8 +535,8 @@ for name, (colour, dash) in STYLES.items():
     smooth = losses.quantile(0.5, dim=0).unfold(0, 3, 1).mean(1)
     fig.add_scatter(x=list(range(2, 2 + len(smooth))), y=smooth.numpy().round(4), mode="lines", name=name,
                     line=dict(color=colour, width=2.5, dash=dash))
-fig.add_hline(y=loss_floor(C, 5), line=dict(color="#999999", width=1, dash="dot"), annotation_text="floor of the loss",
-              annotation_font_color="#666666")
+fig.add_scatter(x=[2, len(smooth) + 1], y=[loss_floor(C, 5)] * 2, mode="lines", name="floor of the loss",
+                line=dict(color="#999999", width=1, dash="dot"))
 fig.update_xaxes(title="step")
 fig.update_yaxes(title="cross-entropy", type="log", tickvals=[0.05, 0.1, 0.2, 0.5, 1, 2], range=[-1.65, 0.5])
 assert early_loss["opposite"] - early_loss["nearest"] > 2 * (later_loss["opposite"] - later_loss["nearest"]) > 0
@@ -574,7 +567,7 @@ def inside(snapshot):
 
 def turned(run):
     start, end = (ncbook.nearest_simplex_etf(run[at].class_means) for at in (0, -1))
-    return float((start * end).sum(1).clamp(-1, 1).arccos().rad2deg().mean())
+    return float(angles_between(start, end).mean())
 
 
 shares = [median(inside(run[at]) for run in runs["fixed"]) for at in (0, -1)]
@@ -673,7 +666,7 @@ fig
 #     g = torch.autograd.grad(200 * ncbook.dot_regression_loss(head(z), y), z)[0]
 #     z = F.normalize(z.detach() - 0.5 * g, dim=1)
 #     if step in (100, 1000, 10_000):
-#         print(step, float((z * head.weight[y]).sum(1).clamp(-1, 1).arccos().rad2deg().mean()))
+#         print(step, float(angles_between(z, head.weight[y]).mean()))
 # ```
 #
 # Ten times the steps shrink the angle by about $\sqrt{10}$, the $1/\sqrt t$ of section 3.
