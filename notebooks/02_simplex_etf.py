@@ -56,13 +56,11 @@ def pairwise_cosines(vectors):
     upper = torch.triu_indices(unit.shape[-2], unit.shape[-2], 1)
     return (unit @ unit.mT)[..., upper[0], upper[1]]
 
-
 # %% [markdown]
 # ## 1. How far apart can $C$ directions be?
 #
 # Put a few unit vectors on a sphere and let them repel each other. The closest pair repels the most. Where do they come
 # to rest? Here are four in space. Press *Play*, or move the slider; the figure can also be turned with the mouse.
-
 
 # %%
 def spread_out(vectors, steps):
@@ -287,10 +285,10 @@ assert (density["signs left as they are"] == 0).sum() >= 10 and (density["signs 
 fig
 
 # %%
-share = {name: f"{100 * value:.0f}%" for name, value in handed.items()}
+before, after = (f"{100 * value:.0f}%" for value in handed.values())
 say("Without the fix, half of the directions never occur. Nor do half of the orientations: for square matrices"
-    f" the share of proper rotations (determinant +1) is {share['signs left as they are']} without the fix and"
-    f" {share['signs fixed']} with it. Multiplying each column of $V$ by the sign of its diagonal entry of $R$"
+    f" the share of proper rotations (determinant +1) is {before} without the fix and {after} with it."
+    " Multiplying each column of $V$ by the sign of its diagonal entry of $R$"
     " makes that diagonal positive and the decomposition unique, and then $V$ inherits the symmetry of $G$"
     " (Mezzadri 2007). It is the line with the comment in `simplex_etf`.")
 
@@ -359,7 +357,8 @@ for dim, shade in zip((9, 32, 128, 512), ("#A6CBE3", "#56B4E9", "#0072B2", "#003
 for name, at, colour in (("orthogonal", 0.0, "#222222"), ("simplex ETF", -1 / (C - 1), "#D55E00")):
     fig.add_scatter(x=[at, at], y=[0, 10], mode="lines", name=name, line=dict(color=colour, dash="dash"), **left)
 grid = [9, 16, 32, 64, 128, 256, 512]
-far = [torch.stack([ncbook.simplex_etf_distance(gaussian(C, d, seed=1000 * d + s)) for s in range(DRAWS)]) for d in grid]
+far = [torch.stack([ncbook.simplex_etf_distance(gaussian(C, d, seed=1000 * d + s)) for s in range(DRAWS)])
+       for d in grid]
 low, middle, high = ([float(values.quantile(q)) for values in far] for q in (0.0, 0.5, 1.0))
 fig.add_scatter(**plots.band(grid, low, high, "#0072B2"), showlegend=False, **right)
 fig.add_scatter(x=grid, y=middle, mode="lines+markers", name="random means", line=dict(color="#0072B2"), **right)
@@ -369,7 +368,8 @@ fig.update_xaxes(title="cosine", range=[-0.8, 0.8], **left).update_yaxes(title="
 fig.update_xaxes(title="dimension d", type="log", tickvals=grid, **right)
 fig.update_yaxes(title="squared distance", type="log", tickvals=[0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5], **right)
 assert abs(middle[-1] / ((C - 1) / (4 * 512)) - 1) < 0.15 and middle == sorted(middle, reverse=True)
-plots.finish(fig, "Ten random directions as the dimension grows", f"right: median and range of {DRAWS} draws", width=900)
+plots.finish(fig, "Ten random directions as the dimension grows", f"right: median and range of {DRAWS} draws",
+             width=900)
 
 # %% [markdown]
 # Two true statements that sound like a contradiction. On the left, random cosines gather around $0$ with a standard
@@ -417,7 +417,6 @@ assert distance < 1e-20 and abs(cosine + 1 / 9) < 1e-12
 #
 # A derivation can be wrong, so compare (4) with (3) itself, by brute force: try a great many random ETFs and keep the
 # best.
-
 
 # %%
 def normalised(class_means):
@@ -545,18 +544,16 @@ say(f"The distance grows to {values[peak]:.3f} at noise level {levels[peak]:.1f}
 # %%
 sigmas = torch.logspace(-2, 1.5, 15, dtype=torch.float64)
 fig, ratios = go.Figure(), {}
-for (count, dim), colour in {(4, 64): "#D55E00", (10, 64): "#0072B2", (40, 64): "#332288"}.items():
-    k = count - 1
-    exact = ncbook.simplex_etf(count, dim, dtype=torch.float64)
-    d = torch.stack([torch.stack([
-        ncbook.simplex_etf_distance(exact + s / math.sqrt(dim) * gaussian(count, dim, seed=seed))
-        for seed in range(DRAWS)]) for s in sigmas])
+for count, colour in {4: "#D55E00", 10: "#0072B2", 40: "#332288"}.items():
+    exact = ncbook.simplex_etf(count, 64, dtype=torch.float64)
+    d = torch.stack([torch.stack([ncbook.simplex_etf_distance(exact + s / 8 * gaussian(count, 64, seed=seed))
+                                  for seed in range(DRAWS)]) for s in sigmas])
     low, middle, high = (d.quantile(q, dim=1) for q in (0.0, 0.5, 1.0))
-    theory = sigmas.square() * (k * (k + 1) / 2 - 1) / (count * dim)
+    theory = sigmas.square() * (count * (count - 1) / 2 - 1) / (count * 64)
     ratios[count] = float(d[0].mean() / theory[0])
     fig.add_scatter(**plots.band(sigmas, low, high, colour), showlegend=False)
     fig.add_scatter(x=sigmas.numpy(), y=middle.numpy(), mode="lines", name=f"C = {count}", line_color=colour)
-    fig.add_scatter(x=sigmas[sigmas <= 1].numpy(), y=theory[sigmas <= 1].numpy(), mode="lines", name="approximation (5)",
+    fig.add_scatter(x=sigmas[:9].numpy(), y=theory[:9].numpy(), mode="lines", name="approximation (5)",
                     showlegend=count == 40, line=dict(color="#222222", width=1.5, dash="dot"))
 fig.update_xaxes(title="noise level σ", type="log", exponentformat="power", dtick=1)
 fig.update_yaxes(title="squared distance", type="log", exponentformat="power", dtick=1)
@@ -599,14 +596,7 @@ plots.cosine_heatmap(
 # \varepsilon a_i$ with $\sum a_i = 0$ and mean square $v = \frac{1}{C-1}\sum a_i^2$; then $D = 2 - 2/\sqrt{1 +
 # \varepsilon^2 v}$, which `expm1` and `log1p` evaluate without loss.
 
-
 # %%
-def two_minus_two_x(class_means):
-    h = normalised(class_means)
-    q = ncbook.helmert_basis(len(h), dtype=h.dtype)
-    return float(2 - 2 * torch.linalg.matrix_norm(h.T @ q, "nuc") / math.sqrt(len(h) - 1))
-
-
 a = gaussian(9, seed=12)
 a = a - a.mean()
 Q, frame = ncbook.helmert_basis(10, dtype=torch.float64), torch.linalg.qr(gaussian(32, 9, seed=13))[0]
@@ -615,9 +605,9 @@ for exponent in (-1, -2, -4, -6, -7, -8, -9, -10):
     epsilon = 10.0**exponent
     means = Q @ (frame * (1 + epsilon * a)).T
     true = -2 * math.expm1(-0.5 * math.log1p(epsilon**2 * float(a.square().mean())))
-    naive, ours = two_minus_two_x(means), float(ncbook.simplex_etf_distance(means))
-    rows.append([f"$10^{{{exponent}}}$", *(f"{value:.3e}" for value in (true, naive, ours)),
-                 f"{float(ncbook.simplex_etf_distance(means.float())):.3e}"])
+    naive = float(2 - 2 * torch.linalg.matrix_norm(normalised(means).T @ Q, "nuc") / math.sqrt(9))
+    ours, single = (float(ncbook.simplex_etf_distance(m)) for m in (means, means.float()))
+    rows.append([f"$10^{{{exponent}}}$", *(f"{value:.3e}" for value in (true, naive, ours, single))])
     assert abs(ours / true - 1) < 1e-5 and (exponent > -9 or abs(naive - true) > 0.5 * true)
 table(["$\\varepsilon$", "exact", "2 − 2x, float64", "`simplex_etf_distance`, float64", "the same, float32"], rows)
 
