@@ -30,6 +30,7 @@
 
 # %%
 import math
+from dataclasses import replace
 from statistics import median
 
 import plotly.graph_objects as go
@@ -60,7 +61,6 @@ def run_seeds(**options):
 def angles_between(rows, others):
     """Angles in degrees between the unit rows of two matrices, row by row."""
     return (rows * others).sum(1).clamp(-1, 1).arccos().rad2deg()
-
 
 # %% [markdown]
 # ## 1. Why learn the classifier at all?
@@ -105,7 +105,6 @@ say(f"Between the start and epoch {EPOCHS}, the mean deviation of the rows' cosi
 #
 # Normalised features cannot grow, so the loss has a floor $L_\tau > 0$. How high is it, and how sure can such a
 # classifier become?
-
 
 # %%
 def loss_floor(num_classes, scale):
@@ -196,7 +195,7 @@ for name, (scale, loss, colour, dash) in LOSSES.items():
     path = [math.radians(150)]
     for _ in range(steps):
         path.append(path[-1] - 0.1 * float(force(path[-1], scale, loss)))
-    ends[name], look = math.degrees(path[-1]), dict(mode="lines", name=name, line=dict(color=colour, width=2.5, dash=dash))
+    ends[name], look = math.degrees(path[-1]), dict(mode="lines", name=name, line=dict(color=colour, dash=dash))
     fig.add_scatter(x=angles.numpy(), y=force(angles.deg2rad(), scale, loss).numpy().round(4), **look, **left)
     fig.add_scatter(x=[0.1 * max(k, 0.5) for k in shown], y=[max(math.degrees(path[k]), 1e-5) for k in shown],
                     showlegend=False, **look, **right)
@@ -231,7 +230,6 @@ say("The force of dot regression is $(1-\\cos\\theta)\\sin\\theta$: never negati
 # The push looked superfluous because the rows of $W$ were fixed. If they learn, nothing keeps them apart: when all rows
 # and all features are one and the same unit vector, every term of (3) is zero. A perfect loss, and no classifier. Does
 # training really go there? Here is the same network with a learned cosine classifier and dot regression.
-
 
 # %%
 def mean_cosine_of(rows):
@@ -283,7 +281,7 @@ except ValueError as error:
 show_code(ncbook.FixedETFHead._start, ncbook.FixedETFHead.forward)
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, C))
 model[-1] = ncbook.FixedETFHead(32, C, frame="canonical")
-print("output", tuple(model(DATA.test_inputs[:5]).shape), "| parameters of the head:", len(list(model[-1].parameters())),
+print("output", tuple(model(DATA.test_inputs[:5]).shape), "| parameters of the head:", len([*model[-1].parameters()]),
       "| buffers:", [name for name, _ in model[-1].named_buffers()])
 assert not list(model[-1].parameters())
 
@@ -293,7 +291,8 @@ assert not list(model[-1].parameters())
 # need not even be stored (exercise 3).
 
 # %%
-NETWORKS = {"digits, this chapter": (10, 64), "ResNet-18, 100 classes": (100, 512), "ResNet-50, 1,000 classes": (1000, 2048)}
+NETWORKS = {"digits, this chapter": (10, 64), "ResNet-18, 100 classes": (100, 512),
+            "ResNet-50, 1,000 classes": (1000, 2048)}
 table(["classifier", "numbers", "learned, float32", "fixed", "fixed, $d = C-1$"],
       [[what, f"{c * d:,}", f"{12 * c * d / 2**20:.3g} MiB", f"{4 * c * d / 2**20:.3g} MiB",
         f"{4 * c * (c - 1) / 2**20:.2g} MiB"] for what, (c, d) in NETWORKS.items()])
@@ -325,10 +324,6 @@ def at_end(method, column):
     return [run[-1].row()[column] for run in runs[method]]
 
 
-def gap_in_accuracy(first, second):
-    return abs(median(at_end(first, "test_accuracy")) - median(at_end(second, "test_accuracy")))
-
-
 def results_table(methods):
     say(f"Epoch {EPOCHS}, median over {SEEDS} seeds (range):")
     columns = {"test_accuracy": ".1f", "train_nc1": ".3f", "train_nc2_equiangular": ".3f", "train_etf_distance": ".4f"}
@@ -338,7 +333,7 @@ def results_table(methods):
 
 nc1, nc3, etf_distance = ({method: median(at_end(method, f"train_{key}")) for method in runs}
                           for key in ("nc1", "nc3", "etf_distance"))
-gap = gap_in_accuracy("standard", "fixed")
+gap = abs(median(at_end("standard", "test_accuracy")) - median(at_end("fixed", "test_accuracy")))
 assert gap < 6 and etf_distance["fixed"] < etf_distance["standard"] and nc3["standard"] < nc3["fixed"]
 assert nc1["fixed, dot"] > nc1["fixed"] and 0.5 < nc1["fixed"] / nc1["standard"] < 2
 results_table(runs)
@@ -364,7 +359,7 @@ say(f"The medians of *standard* and *fixed* differ by {gap:.1f} points of test a
 
 # %%
 runs["fixed, d = 9"] = run_seeds(head="fixed", feature_dim=C - 1)
-gap = gap_in_accuracy("fixed", "fixed, d = 9")
+gap = abs(median(at_end("fixed", "test_accuracy")) - median(at_end("fixed, d = 9", "test_accuracy")))
 assert gap < 6
 results_table(["fixed", "fixed, d = 9"])
 say(f"The medians of test accuracy differ by {gap:.1f} points.")
@@ -376,15 +371,15 @@ say(f"The medians of test accuracy differ by {gap:.1f} points.")
 
 # %%
 THREE = ncbook.load_dataset("digits", classes=3)
+NARROW = ncbook.Recipe(head="fixed", frame="canonical", classes=3, epochs=10, lr=0.05)
 
 
-def narrow_recipe(dim, scale, seed):
-    return ncbook.Recipe(head="fixed", frame="canonical", feature_dim=dim, scale=scale, classes=3, epochs=10, lr=0.05,
-                         seed=seed)
+def narrow_run(dim, scale, seed):
+    recipe = replace(NARROW, feature_dim=dim, scale=scale, seed=seed)
+    return list(ncbook.train(recipe, data=THREE, every=10))[-1].train["accuracy"]
 
 
-narrow = {(dim, scale): [[*ncbook.train(narrow_recipe(dim, scale, seed), data=THREE, every=10)][-1].train["accuracy"]
-                         for seed in range(NARROW_SEEDS)] for dim, scale in ((2, 5.0), (3, 5.0), (2, 1.0))}
+narrow = {at: [narrow_run(*at, seed) for seed in range(NARROW_SEEDS)] for at in ((2, 5.0), (3, 5.0), (2, 1.0))}
 solved = {setting: sum(a > 0.95 for a in accuracies) for setting, accuracies in narrow.items()}
 say("Three classes, cross-entropy, fixed ETF:")
 table(["d", "τ", f"seeds of {NARROW_SEEDS} that succeed"], [[*key, count] for key, count in solved.items()], text=0)
@@ -396,7 +391,7 @@ assert solved[2, 5.0] <= NARROW_SEEDS / 2 and solved[3, 5.0] == solved[2, 1.0] =
 
 # %%
 stuck_seed = min(range(NARROW_SEEDS), key=narrow[2, 5.0].__getitem__)
-flat = ncbook.Trainer(narrow_recipe(2, 5.0, stuck_seed), data=THREE)
+flat = ncbook.Trainer(replace(NARROW, feature_dim=2, scale=5.0, seed=stuck_seed), data=THREE)
 shots = [flat.snapshot(test=False)]
 while not flat.finished:
     flat.step()
@@ -448,7 +443,6 @@ assert medians[worst] > 60
 # So the wrong side is a **local minimum exactly if the features have no spare dimension, $d = C-1$, and $\tau > C -
 # 1$**. (At $\tau = C-1$ the next order decides.) With spare dimensions there is always a way down. Autograd agrees:
 
-
 # %%
 def curvature_at_antipode(num_classes, dim, scale, inside):
     w = ncbook.simplex_etf(num_classes, dim, dtype=torch.float64)
@@ -489,7 +483,6 @@ table(["C", "τ", "inside the span", "outside", "if $d = C-1$"], rows, text=0)
 #   (an assignment problem, solved exactly);
 # - **nearest**: the simplex ETF nearest to the initial class means, the best of *all* orientations;
 # - **opposite**: minus the nearest, the worst of all.
-
 
 # %%
 def early_run(seed, orientation):
@@ -559,7 +552,6 @@ say(f"Mean loss of the first epoch: {said[0]}. In the last ten steps of the seco
 # a learned classifier spare the features their journey? Compare where the vertices nearest to the class means point at
 # the start and at the end.
 
-
 # %%
 def inside(snapshot):
     return float((snapshot.features[:, :C - 1].norm(dim=1) / snapshot.features.norm(dim=1)).square().mean())
@@ -591,7 +583,6 @@ say(f"Share of the features' squared length inside the ETF's {C - 1} coordinates
 # the unconstrained model in which the features of each class are free: minimise the cross-entropy, weighted by class
 # frequency, over $W$ and $H$ with $\|W\|_F^2 = C E_W$ and $\|H\|_F^2 = C E_H$. Here, three frequent and three rare
 # classes with $E_W = 1$:
-
 
 # %%
 def layer_peeled(ratio, feature_energy, num_classes=6):
