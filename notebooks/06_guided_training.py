@@ -111,7 +111,8 @@ def one_batch(method):
     w = head.weight.detach()
     cosines = (F.normalize(w) @ F.normalize(w).T)[~torch.eye(C, dtype=torch.bool, device=w.device)]
     return SimpleNamespace(parameters=sum(p.numel() for p in head.parameters()), norms=w.norm(dim=1),
-                           angles=(cosines + 1 / (C - 1)).abs().max(), through_w=(total - through_f).norm() / through_f.norm())
+                           angles=(cosines + 1 / (C - 1)).abs().max(),
+                           through_w=(total - through_f).norm() / through_f.norm())
 
 
 batch = {method: one_batch(method) for method in GUIDED}
@@ -135,8 +136,10 @@ assert batch["nearest"].through_w > 0.01 and max(batch["standard"].through_w, ba
 # %%
 steps_per_epoch = len(data.train_targets) // BATCH
 moments = {"first step": 1, "end of epoch 1": steps_per_epoch, f"end of epoch {EPOCHS}": EPOCHS * steps_per_epoch}
+shares = [max(2 / (t + 1), 1e-4) for t in moments.values()]
 table(["moment", "update t", "share of the batch in the average"],
-      [[when, t, f"{max(2 / (t + 1), 1e-4):.4f}"] for when, t in moments.items()])
+      [[when, t, f"{share:.4f}"] for (when, t), share in zip(moments.items(), shares)])
+assert shares == sorted(shares, reverse=True)
 
 # %% [markdown]
 # It closes by itself. In the first steps the nearest head looks for a frame together with the features; later it is
@@ -222,12 +225,10 @@ assert 0 <= found - loss_floor(K) + 1e-9 < 1e-6 and worst_angle < 1e-2
 # How does the floor depend on $\tau$ and on the number of classes?
 
 # %%
-scales = torch.linspace(1, 25, 49)
-fig = go.Figure()
+scales, fig = torch.linspace(1, 25, 49).tolist(), go.Figure()
 for count, colour, dash in zip((10, 100, 1000), plots.CLASS_COLORS, ("solid", "dash", "dot")):
-    floors = [loss_floor(count, scale) for scale in scales.tolist()]
-    fig.add_scatter(x=scales.numpy(), y=floors, name=f"{count} classes: {loss_floor(count):.3g} at τ = 5",
-                    mode="lines", line=dict(color=colour, dash=dash, width=2.5))
+    fig.add_scatter(x=scales, y=[loss_floor(count, scale) for scale in scales], mode="lines",
+                    name=f"{count} classes: {loss_floor(count):.3g} at τ = 5", line=dict(color=colour, dash=dash))
     fig.add_scatter(x=[SCALE], y=[loss_floor(count)], mode="markers", marker=dict(color=colour, size=10),
                     showlegend=False)
 fig.add_vline(x=SCALE, line=dict(color="#666666", width=1, dash="dot")).update_xaxes(title="feature norm τ")
@@ -266,7 +267,8 @@ table(["after training, median (range)", *runs], [
     ["test accuracy, %", *(over_seeds(rows, "test_accuracy", ".2f") for rows in last.values())],
     ["training accuracy, %", *(over_seeds(rows, "train_accuracy", ".2f") for rows in last.values())],
     ["training loss", *(over_seeds(rows, "train_loss", ".4f") for rows in last.values())],
-    [f"training loss above {floor:.4f}", *(over_seeds(last[m], "train_loss", ".4f", floor) for m in GUIDED), "no floor"]])
+    [f"training loss above {floor:.4f}", *(over_seeds(last[m], "train_loss", ".4f", floor) for m in GUIDED),
+     "no floor"]])
 say(f"{SEEDS} seeds, {EPOCHS} epochs of {len(data.train_targets)} training images of {DATASET}.")
 assert all(row["train_loss"] > floor for method in GUIDED for row in last[method])
 assert all(row["train_loss"] < floor for row in last["linear"])
@@ -411,27 +413,25 @@ plots.cosine_heatmaps({method: runs[method][0][-1].class_means for method in GUI
 # and not their rotation. Dots are features, discs class means, diamonds classifier rows.
 
 # %%
-def slim(shots, points=40):
-    """The first six snapshots, some later ones and the last, with fewer features: the page stays small."""
-    chosen = [*shots[:6], *shots[6:-1:3], shots[-1]]
-    return [replace(s, features=s.features[:points], targets=s.targets[:points]) for s in chosen]
+def parts(shot):
+    """What is drawn of a snapshot, with few features: the page stays small."""
+    return dict(class_means=shot.class_means, features=shot.features[:40], targets=shot.targets[:40],
+                weight=shot.weight)
 
 
-films = {method: slim(runs[method][0]) for method in GUIDED}
+films = {method: [*first[:6], *first[6:-1:3], first[-1]] for method, (first, *_) in guided.items()}
 changes = [{} for _ in films["nearest"]]
 fig = make_subplots(1, 3, subplot_titles=GUIDED, horizontal_spacing=0.03)
 for column, (method, shots) in enumerate(films.items(), start=1):
-    still = plots.geometry(shots[-1].class_means, features=shots[-1].features, targets=shots[-1].targets,
-                           weight=shots[-1].weight, class_names=data.class_names)
+    still = plots.geometry(**parts(shots[-1]), class_names=data.class_names)
     for trace in still.data:
         key = trace.meta == "legend"
         trace.update(name=trace.name + f" {method}" * (not key), showlegend=key and column == 1)
     fig.add_traces(still.data, rows=1, cols=column)
-    for change, s in zip(changes, shots, strict=True):
-        parts = plots.geometry_coordinates(s.class_means, s.features, s.targets, s.weight)
-        change |= {f"{name} {method}": plots.xyz(at) for name, at in parts.items()}
+    for change, shot in zip(changes, shots, strict=True):
+        change |= {f"{name} {method}": plots.xyz(at) for name, at in plots.geometry_coordinates(**parts(shot)).items()}
     fig.update_yaxes(scaleanchor="x" + str(column) * (column > 1), row=1, col=column)
-plain = dict(range=[-2.2, 2.2], showticklabels=False, ticks="", constrain="domain")
+plain = dict(range=[-1.8, 1.8], showticklabels=False, ticks="", constrain="domain")
 fig.update_xaxes(**plain).update_yaxes(**plain)
 plots.finish(fig, "Class means on their way to the simplex ETF",
              f"training set, seed 0; projection in which the ETF is a regular {C}-gon", width=900,
@@ -446,11 +446,8 @@ plots.animate(fig, [f"{shot.epoch:g}" for shot in films["nearest"]], changes, pr
 # unit row can move.
 
 # %%
-def movement(shots):
-    return [(b.weight - a.weight).norm().item() / math.sqrt(C) for a, b in zip(shots, shots[1:])]
-
-
-moves = {method: [movement(shots) for shots in runs[method]] for method in GUIDED}
+moves = {method: [[(b.weight - a.weight).norm().item() / math.sqrt(C) for a, b in zip(shots, shots[1:])]
+                  for shots in runs[method]] for method in GUIDED}
 epochs = [shot.epoch for shot in runs["fixed"][0][1:]]
 table(["movement of W up to epoch", *GUIDED],
       [[epochs[i], *(median_range((seed[i] for seed in moves[method]), ".2g") for method in GUIDED)]
@@ -522,18 +519,17 @@ show_paired(f"{FEW} images, test set", ["test_accuracy"], [*CONTESTS, ("nearest"
 
 
 def wins(first, second, column, ends=last):
-    """In how many seeds the first head is better, and in how many the two are equal."""
+    """In how many seeds the first head is better than the second, equal, and worse."""
     sign, both = 1 if column.endswith(HIGHER) else -1, pairs(first, second, column, ends)
-    return sum(sign * a > sign * b for a, b in both), sum(a == b for a, b in both)
+    signs = [(sign * a > sign * b) - (sign * a < sign * b) for a, b in both]
+    return [signs.count(outcome) for outcome in (1, 0, -1)]
 
 
-sentences = []
-for a, b in CONTESTS:
-    better, equal = wins(a, b, "test_accuracy", few)
-    sentences.append(f"{a} is better than {b} in {better}, equal in {equal} and worse in {SEEDS - better - equal}")
+said = [f"{a} is better than {b} in {{}}, equal in {{}} and worse in {{}}".format(*wins(a, b, "test_accuracy", few))
+        for a, b in CONTESTS]
 columns = [[row["test_accuracy"] for row in few[m]] for m in GUIDED]
 widest = max(max(numbers) - min(numbers) for numbers in columns)
-say(f"Of {SEEDS} splits, " + "; ".join(sentences) + f". Within one head the accuracy varies by up to "
+say(f"Of {SEEDS} splits, " + "; ".join(said) + f". Within one head the accuracy varies by up to "
     f"{widest:.2f} points from split to split.")
 
 # %% [markdown]
@@ -609,7 +605,8 @@ if MEASURED:
 try:
     Recipe(head="cosine", loss="dot_regression")
 except ValueError as error:
-    print(error)
+    refusal = str(error)
+print(refusal)
 
 DOT_SEEDS = min(SEEDS, 3)
 DOT = replace(BASE, head="fixed", loss="dot_regression", scale=1.0, lr=5 * BASE.lr)
@@ -640,36 +637,32 @@ def verdict(column):
     numbers = {m: [compared(row, column) for row in last[m]] for m in GUIDED}
     sign = 1 if column.endswith(HIGHER) else -1
     best, second, _ = sorted(GUIDED, key=lambda m: -sign * median(numbers[m]))
-    (better, _), a, b = wins(best, second, column), median(numbers[best]), median(numbers[second])
+    better, a, b = wins(best, second, column)[0], median(numbers[best]), median(numbers[second])
     apart = min(sign * x for x in numbers[best]) > max(sign * x for x in numbers[second])
     amount = f"{a - b:+.3f}" if column.endswith(DIFFERENCES) else f"×{a / b:.2f}"
-    margin = ["tie", "", "", "", ""] if a == b else [best, second, amount, f"{better} of {SEEDS}",
-                                                     "apart" if apart else "overlap"]
-    return SimpleNamespace(column=column, best=margin[0], clear=better == SEEDS, apart=apart, margin=margin,
-                           row=[label(column), *(f"{median(numbers[m]):.3g}" for m in GUIDED), *margin])
+    margin = [best, second, amount, f"{better} of {SEEDS}", "apart" if apart else "overlap"]
+    return [label(column), *(f"{median(numbers[m]):.3g}" for m in GUIDED), *(["tie"] + [""] * 4 if a == b else margin)]
 
 
-def show_verdict(title, columns):
-    verdicts = [verdict(column) for column in columns]
-    table([title, *GUIDED, "best", "second", "best against second", "seeds won", "ranges"], [v.row for v in verdicts])
-    return verdicts
-
-
-on_test = show_verdict("test set, medians", [
-    f"test_{key}" for key in ("accuracy", "loss", "nc1", "nc2_equiangular", "etf_distance", "nc3", "nc4", "cosine_margin")])
-on_train = show_verdict("training set, medians", ON_TRAIN)
+on_test = [verdict(f"test_{key}") for key in ("accuracy", "loss", "nc1", "nc2_equiangular", "etf_distance", "nc3",
+                                              "nc4", "cosine_margin")]
+on_train = [verdict(column) for column in ON_TRAIN]
+HEADER = [*GUIDED, "best", "second", "best against second", "seeds won", "ranges"]
+table(["test set, medians", *HEADER], on_test)
+table(["training set, medians", *HEADER], on_train)
 
 
 def listing(best, clear):
-    return ", ".join(label(v.column) for v in on_train if v.best == best and v.clear == clear) or "none"
+    chosen = [row[0] for row in on_train if row[4] == best and (row[7] == f"{SEEDS} of {SEEDS}") == clear]
+    return ", ".join(chosen) or "none"
 
 
 lines = [f"**{m}**, ahead of the second in every seed: {listing(m, True)}. Best median but not in every "
          f"seed: {listing(m, False)}." for m in GUIDED]
-best, _, points, seeds, _ = on_test[0].margin
+best, _, points, seeds, ranges = on_test[0][4:]
 about_accuracy = "the two best heads have the same median" if best == "tie" else (
     f"{best} has the best median, with {points} points on the second; it wins {seeds} seeds, and the ranges "
-    f"{'do not ' * on_test[0].apart}overlap")
+    f"{'do not overlap' if ranges == 'apart' else ranges}")
 say("On the training set:\n\n" + "\n".join(f"- {line}" for line in lines)
     + f"\n- tied: {listing('tie', False)}.\n\nOn test accuracy {about_accuracy}.\n\n"
     f"If each comparison were the toss of a coin, one head would win all {SEEDS} against another, one way "
@@ -721,9 +714,7 @@ say(f"The squared distance of the class means to the nearest simplex ETF is {fac
 # ```
 #
 # The verdict cells apply to those runs as they do to these.
-
-
-# %% [markdown]
+#
 # ## Try it
 #
 # **1. A fair temperature.** For which $\tau$ is the floor of $C = 1000$ classes as low as that of ten classes at $\tau
