@@ -27,8 +27,7 @@
 # - why the usual way to compute distances breaks down on collapsed clouds, and what this book does instead;
 # - what β does to a cloud of free points and to the features of a trained network, and what the word *densification*
 #   has to do with probability mass.
-
-# %% [markdown]
+#
 # ## Setup
 
 # %%
@@ -54,9 +53,7 @@ PROFILE, DATASET, BACKBONE, EPOCHS, P, (LOW, HIGH) = profile(
     book=dict(DATASET="digits", BACKBONE="small_cnn", EPOCHS=16, P=2, BETAS=(0.5, 1.0)),
     paper=dict(DATASET="mnist", BACKBONE="mnist_cnn", EPOCHS=310, P=1, BETAS=(0.55, 1.1)),
 )
-TRAIN_SIZE, CLOUDS, WEIGHT = 250, (8, 16), 0.1
-SEED = 0
-torch.manual_seed(SEED)
+TRAIN_SIZE, CLOUDS, WEIGHT, SEED = 250, (8, 16), 0.1, 0
 
 # %% [markdown]
 # ## When do points become one piece?
@@ -83,15 +80,13 @@ torch.manual_seed(SEED)
 # %%
 def components(points, scale):
     """For each point the smallest index of a point that it is connected to at this scale."""
-    distances = torch.cdist(points, points).numpy()
-    reachable = np.linalg.matrix_power((distances <= scale).astype(float), len(points)) > 0
-    return reachable.argmax(1)
+    touching = (torch.cdist(points, points) <= scale).double().numpy()
+    return (np.linalg.matrix_power(touching, len(points)) > 0).argmax(1)
 
 
 def lines(points, edges):
     """The edges as one line with gaps, ready to be drawn."""
     return plots.xyz(plots.segments(points[edges]))
-
 
 # %%
 POINTS = torch.tensor([[0.2, 0.5], [0.7, 1.1], [1.0, 0.3], [1.5, 0.9], [3.3, 1.0], [3.7, 1.7], [4.3, 1.2], [2.2, 3.0],
@@ -216,8 +211,7 @@ def with_gudhi(distances):
     return np.sort(deaths[np.isfinite(deaths)])
 
 
-generator = torch.Generator().manual_seed(SEED)
-base = torch.randn(16, 8, generator=generator, dtype=torch.float64)
+base = torch.randn(16, 8, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
 clouds = {
     "random": base,
     "a grid, full of ties": torch.cartesian_prod(*[torch.arange(3.0, dtype=torch.float64)] * 3),
@@ -229,7 +223,6 @@ oracles = {"Kruskal": lambda pairs: kruskal(squareform(pairs)),
            "SciPy single linkage": lambda pairs: linkage(pairs, "single")[:, 2]}
 if importlib.util.find_spec("gudhi"):
     oracles["GUDHI"] = lambda pairs: with_gudhi(squareform(pairs))
-
 worst = pd.DataFrame(0.0, index=list(clouds), columns=list(oracles))
 for cloud, points in clouds.items():
     for p, metric in {1: "cityblock", 2: "euclidean", math.inf: "chebyshev"}.items():
@@ -239,7 +232,7 @@ for cloud, points in clouds.items():
             assert deaths.shape == expected.shape
             worst.loc[cloud, name] = max(worst.loc[cloud, name], np.abs(deaths - expected).max())
 assert worst.max(axis=None) < 1e-9
-print("largest difference over the L1, L2 and maximum norm", "" if "GUDHI" in oracles else "(without GUDHI)")
+print("largest difference over the L1, L2 and maximum norm:", "" if "GUDHI" in oracles else "(GUDHI is not installed)")
 worst.map("{:.1e}".format)
 
 # %% [markdown]
@@ -275,9 +268,7 @@ show_code(persistence._prim)
 show_code(densification_loss, persistence._edge_lengths)
 
 # %%
-generator = torch.Generator().manual_seed(8)
-CLOUD = torch.randn(18, 2, generator=generator, dtype=torch.float64)
-BETA = 0.6
+CLOUD, BETA = torch.randn(18, 2, generator=torch.Generator().manual_seed(8), dtype=torch.float64), 0.6
 plots.spanning_tree_figure(CLOUD, beta=BETA, arrows=True, title="Where the densification loss pushes")
 
 # %% [markdown]
@@ -288,18 +279,17 @@ plots.spanning_tree_figure(CLOUD, beta=BETA, arrows=True, title="Where the densi
 # %%
 cloud = CLOUD.clone().requires_grad_()
 (automatic,) = torch.autograd.grad(densification_loss(cloud[None], BETA), cloud)
-
 by_hand = torch.zeros_like(CLOUD)
 for i, j in spanning_tree(CLOUD):
     edge = CLOUD[i] - CLOUD[j]
     force = torch.sign(edge.norm() - BETA) * edge / edge.norm()
     by_hand[i] += force
     by_hand[j] -= force
-
 assert torch.allclose(automatic, by_hand, rtol=0, atol=1e-12)
 assert torch.autograd.gradcheck(lambda z: densification_loss(z[None], BETA), cloud)
 assert torch.linalg.vector_norm(automatic.sum(0)) < 1e-12
-print(f"{len(CLOUD) - 1} of {math.comb(len(CLOUD), 2)} pairs carry a force; autograd, the formula and finite differences agree;")
+print(f"{len(CLOUD) - 1} of {math.comb(len(CLOUD), 2)} pairs carry a force;",
+      "autograd, the formula and finite differences agree;")
 print(f"the forces add up to zero, so the mean of the cloud does not move: {float(automatic.sum(0).norm()):.0e}")
 
 # %% [markdown]
@@ -317,16 +307,14 @@ print(f"the forces add up to zero, so the mean of the cloud does not move: {floa
 fixed = torch.tensor([[0.0, 0.0], [1.0, 0.4], [1.9, -0.2], [3.1, 0.3], [4.0, -0.4], [2.4, 1.5]], dtype=torch.float64)
 walk = torch.linspace(-1, 5, 301, dtype=torch.float64).requires_grad_()
 walker = torch.stack([walk, torch.full_like(walk, 0.8)], dim=1)[:, None]
-moving = torch.cat([fixed.expand(len(walk), -1, -1), walker], dim=1)
-
+deaths = h0_death_times(moving := torch.cat([fixed.expand(len(walk), -1, -1), walker], dim=1))
 deaths = h0_death_times(moving)
 (slope,) = torch.autograd.grad(deaths.sum(), walk)
-deaths, x = deaths.detach(), walk.detach().float().numpy()
+deaths, walk = deaths.detach(), walk.detach()
 trees = [frozenset(frozenset(edge) for edge in tree) for tree in spanning_tree(moving).tolist()]
 changed = np.array([tree != before for before, tree in zip(trees, trees[1:])])
-
-step, largest_move, jumps = float(x[1] - x[0]), float(deaths.diff(dim=0).abs().max()), slope.diff().abs().numpy()
-assert largest_move <= step * (1 + 1e-6)
+step, largest_move, jumps = float(walk[1] - walk[0]), float(deaths.diff(dim=0).abs().max()), slope.diff().abs().numpy()
+assert largest_move <= step * (1 + 1e-9)
 assert changed.sum() >= 3 and jumps[changed].min() > 2 * jumps[~changed].max()
 print(f"the walker moves {step:.3f} a step, no death time more than {largest_move:.3f};")
 print(f"the tree changes {changed.sum()} times; the slope of the sum jumps by {jumps[changed].min():.2f} or more,")
@@ -334,7 +322,7 @@ print(f"and between neighbouring positions elsewhere it changes by at most {jump
 
 fig = make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.12, row_heights=[0.6, 0.4],
                     subplot_titles=("the six death times", "slope of their sum"))
-above, below = dict(row=1, col=1), dict(row=2, col=1)
+above, below, x = dict(row=1, col=1), dict(row=2, col=1), walk.float().numpy()
 for k, color in enumerate(plots.CLASS_COLORS[:6]):
     fig.add_scatter(x=x, y=deaths[:, k].float().numpy(), mode="lines", name=f"t<sub>{k + 1}</sub>",
                     line=dict(color=color, width=2, simplify=False), **above)
@@ -352,8 +340,7 @@ plots.finish(fig, "One point walks past six others", "dotted lines: the minimum 
 # and there the slope of the sum jumps. So the loss is continuous, differentiable except on a set of measure zero, and
 # safe for gradient descent in the same sense as a network with ReLUs: where two trees tie, the package returns the
 # gradient of one of them.
-
-# %% [markdown]
+#
 # ## Duplicates
 #
 # The published training scheme draws $n$ points of a class *with replacement*. How often is the same image drawn twice,
@@ -391,7 +378,6 @@ naive = (pair[0] - pair[1]).pow(2).sum().sqrt()
 (naive_gradient,) = torch.autograd.grad(naive, pair)
 ours = h0_death_times(pair)
 (our_gradient,) = torch.autograd.grad((ours - 1).abs().sum(), pair)
-
 print("square root of the sum of squares:", naive.item(), " gradient", naive_gradient[0].tolist())
 print("h0_death_times:", ours.tolist())
 print("gradient:", *our_gradient.numpy())
@@ -405,8 +391,7 @@ assert torch.allclose(torch.linalg.vector_norm(our_gradient[:2], dim=1).sort().v
 # One consequence for reading curves: each zero still contributes $|0 - \beta| = \beta$ to the *value* of the loss. With
 # duplicates, the densification loss cannot fall below β times the number of repetitions, however well the training
 # goes.
-
-# %% [markdown]
+#
 # ## L1, L2 and the maximum norm
 #
 # The public code of the sliding schedule (next chapter) uses the L1 norm for MNIST and the L2 norm for SVHN. Is that a
@@ -414,8 +399,7 @@ assert torch.allclose(torch.linalg.vector_norm(our_gradient[:2], dim=1).sort().v
 # points under the three norms, each at its own median death time.
 
 # %%
-generator = torch.Generator().manual_seed(150)
-NINE = torch.rand(9, 2, generator=generator, dtype=torch.float64) * 4
+NINE = 4 * torch.rand(9, 2, generator=torch.Generator().manual_seed(150), dtype=torch.float64)
 NORMS = {"L1": 1, "L2": 2, "maximum": math.inf}
 RADII = {name: float(h0_death_times(NINE, p).median()) for name, p in NORMS.items()}
 fig = make_subplots(1, 3, horizontal_spacing=0.06, subplot_titles=[f"{name}: r = {r:.2f}" for name, r in RADII.items()])
@@ -460,11 +444,10 @@ touched = {}
 for name, p in NORMS.items():
     point = torch.randn(2, 128, generator=generator).requires_grad_()
     (gradient,) = torch.autograd.grad(h0_death_times(point, p).sum(), point)
-    touched[name] = (int((gradient[0] != 0).sum()), round(float(gradient[0].norm()), 3))
+    touched[name] = coordinates, length = int((gradient[0] != 0).sum()), round(float(gradient[0].norm()), 3)
+    print(f"{name}: one edge in 128 dimensions moves {coordinates} coordinates of its end, by {length} in all"
+          " (L2 length of the gradient)")
 assert touched["L1"][0] == 128 and touched["maximum"] == (1, 1.0) and touched["L2"][1] == 1.0
-print("in 128 dimensions, one edge moves")
-for name, (coordinates, length) in touched.items():
-    print(f"  {name}: {coordinates} coordinates of its end, by {length} in all (L2 length of the gradient)")
 say("Median death times of 200 Gaussian clouds of 16 points, as ratios between norms:")
 ratios
 
@@ -536,8 +519,7 @@ plots.finish(fig, "One point more, and the distances are gone", "float32, 64 dim
 # tries larger clouds, and only late in training. The package takes differences first and squares them afterwards, for
 # the search as well as for the measurement of the edges, and is accurate at any size. The price is time, which the
 # tests of the project measure.
-
-# %% [markdown]
+#
 # ## What does β do to a cloud?
 #
 # Leave the network away. Let the points themselves be the parameters, and let them follow the gradient of the
@@ -610,8 +592,7 @@ plots.animate(fig, [str(k) for k in shown], changes, prefix="step ", left=0.25)
 # one blows it up, and the middle one mostly evens it out: gaps close, crowded places spread. In the end every tree edge
 # has length β, up to the last step size. Note what the loss does *not* decide: the overall shape. A long thin chain and
 # a compact patch have the same barcode, and which one comes out depends on the start.
-
-# %% [markdown]
+#
 # ## What does β do to the features of a real class?
 #
 # Now a network has to serve two losses at once. Three runs on 250 digits differ only in the densification term: without
@@ -633,8 +614,8 @@ def run(beta):
 def features(trainer):
     """Training and test features in evaluation mode, on the CPU."""
     trainer.backbone.eval()
-    parts = (trainer.data.train_inputs, trainer.data.test_inputs)
-    return [torch.cat([trainer.backbone(x) for x in part.split(1000)]).cpu() for part in parts]
+    return [torch.cat([trainer.backbone(x) for x in part.split(1000)]).cpu()
+            for part in (trainer.data.train_inputs, trainer.data.test_inputs)]
 
 
 RUNS = {"no densification": None, f"β = {LOW}": LOW, f"β = {HIGH}": HIGH}
@@ -649,7 +630,8 @@ fig = make_subplots(1, 3, shared_yaxes=True, horizontal_spacing=0.04, subplot_ti
 for col, (name, beta) in enumerate(RUNS.items(), start=1):
     fig.add_traces(plots.barcode(CLASS_DEATHS[name][CLASS], beta).data, rows=1, cols=col)
 fig.update_traces(marker_color="#8F8F8F", selector=dict(name="bars"))
-fig.update_xaxes(range=[0, 1.06 * float(max(deaths[CLASS].max() for deaths in CLASS_DEATHS.values()))], title="distance")
+longest = float(max(deaths[CLASS].max() for deaths in CLASS_DEATHS.values()))
+fig.update_xaxes(range=[0, 1.06 * longest], title="distance")
 fig.update_yaxes(title="bar", showgrid=False, row=1, col=1)
 plots.finish(fig, f"Barcodes of sixteen images of the digit {CLASS}",
              "the same images after three trainings; dashed: β; blue bars are shorter, orange ones longer", width=860,
@@ -723,18 +705,18 @@ def smallest_mass(p, c, n, l):
     return high
 
 
-generator = torch.Generator().manual_seed(SEED)
 normal = torch.distributions.Normal(0.0, 1.0)
 half = float(normal.icdf(torch.tensor(0.75)))
-connected = float((h0_death_times(torch.randn(20_000, 16, 1, generator=generator))[:, -1] < 0.8).float().mean())
+samples = torch.randn(20_000, 16, 1, generator=torch.Generator().manual_seed(SEED))
+connected = float((h0_death_times(samples)[:, -1] < 0.8).float().mean())
 print(f"normal distribution, β = 0.8: {connected:.0%} of the samples are β-connected;")
 for l in (1, 2, 3):
     q = float(2 * normal.cdf(torch.tensor(half + l * 0.8)) - 1)
     assert q >= smallest_mass(0.5, connected, 16, l) and psi(0.5, q, 16, l) <= 1 - connected
     print(f"  mass within {l}β of the middle half: {q:.3f}; asked for: {smallest_mass(0.5, connected, 16, l):.3f}")
 
-bound = pd.DataFrame({c: {l: smallest_mass(0.5, c, 16, l) for l in (1, 2, 3, 4)} for c in (0.5, 0.9, 0.99)}).round(3)
-bound = bound.rename_axis("ℓ").rename_axis("c", axis=1)
+bound = pd.DataFrame({c: {l: smallest_mass(0.5, c, 16, l) for l in (1, 2, 3, 4)} for c in (0.5, 0.9, 0.99)})
+bound = bound.round(3).rename_axis("ℓ").rename_axis("c", axis=1)
 assert (bound.diff().iloc[1:] > 0).all().all() and (bound.diff(axis=1).iloc[:, 1:] > 0).all().all()
 say("Smallest mass $q$ within $\\ell\\beta$ of a set of mass $p = 0.5$, for $n = 16$:")
 bound
@@ -769,8 +751,7 @@ nearest
 # difficult ones (the 90% quantile) do not: a tail of test images that land far from their class is not something that
 # the loss on training samples can see. Whether all this makes for better classification, and when a constant β does
 # more harm than good, is for the next chapter.
-
-# %% [markdown]
+#
 # ## Try it
 #
 # **1.** A library reports H<sub>0</sub> death times of a Čech filtration, indexed by the radius of the balls. Which β
@@ -822,8 +803,7 @@ nearest
 # ```
 #
 # </details>
-
-# %% [markdown]
+#
 # ## Summary
 #
 # - Scale means distance. At scale $r$ the graph $G_r$ joins all points at most $r$ apart; a death time is a scale at
@@ -838,8 +818,7 @@ nearest
 # - Where the loss succeeds, no two different points of a cloud are much closer than β and all hang together at scale β.
 #   If that holds for the distribution and not just for the training set, mass must concentrate near the training
 #   points.
-
-# %% [markdown]
+#
 # ## References
 #
 # - C. Hofer, F. Graf, M. Niethammer, R. Kwitt (2020). *Topologically Densified Distributions.* ICML. arXiv 2002.04805.
