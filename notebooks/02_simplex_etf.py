@@ -27,7 +27,6 @@
 # - the squared distance to the nearest simplex ETF: its formula, its invariances, and how to compute it close to zero.
 
 # %%
-import itertools
 import math
 
 import plotly.graph_objects as go
@@ -57,13 +56,11 @@ def pairwise_cosines(vectors):
     upper = torch.triu_indices(unit.shape[-2], unit.shape[-2], 1)
     return (unit @ unit.mT)[..., upper[0], upper[1]]
 
-
 # %% [markdown]
 # ## 1. How far apart can $C$ directions be?
 #
 # Put a few unit vectors on a sphere and let them repel each other. The closest pair repels the most. Where do they come
 # to rest? Here are four in space. Press *Play*, or move the slider; the figure can also be turned with the mouse.
-
 
 # %%
 def spread_out(vectors, steps):
@@ -81,35 +78,33 @@ def lines(starts, ends):
     return plots.xyz(plots.segments(torch.stack([starts, ends], dim=1)))
 
 
+def star(points):
+    """Traces of vectors (C, 2) or (C, 3): the edges between them, spokes from the centre, their ends by class."""
+    trace, size = (go.Scatter3d, 7) if points.shape[1] == 3 else (go.Scatter, 14)
+    pairs, quiet = torch.combinations(torch.arange(len(points))), dict(hoverinfo="skip", showlegend=False)
+    ends = dict(size=size, color=plots.class_colors(len(points)), line=dict(color="white", width=1))
+    edge, spoke = (dict(mode="lines", line=dict(color=c, width=w)) for c, w in (("#B5B5B5", 2), ("#666666", 4)))
+    return [trace(**lines(points[pairs[:, 0]], points[pairs[:, 1]]), name="edges", **edge, **quiet),
+            trace(**lines(0 * points, points), name="spokes", **spoke, **quiet),
+            trace(**plots.xyz(points), name="vectors", mode="markers", marker=ends, **quiet)]
+
+
 path = spread_out(normalize(torch.tensor([1.0, 0.6, 0.4]) + 0.5 * gaussian(4, 3, seed=3), dim=1), 400)
 shown = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 25, 30, 40, 60, 100, 400]
-pairs = torch.tensor(list(itertools.combinations(range(4), 2)))
 turn = torch.linspace(0, 2 * math.pi, 49, dtype=torch.float64)
-ring = torch.stack([turn.cos(), turn.sin(), 0 * turn], dim=1)
-rings = torch.cat([torch.cat([ring.roll(k, 1), torch.full((1, 3), math.nan)]) for k in range(3)])
-
-
-def moved(w):
-    return {"edges": lines(w[pairs[:, 0]], w[pairs[:, 1]]), "spokes": lines(torch.zeros_like(w), w),
-            "vectors": plots.xyz(w)}
-
-
-looks = {
-    "edges": dict(mode="lines", line=dict(color="#B5B5B5", width=3)),
-    "spokes": dict(mode="lines", line=dict(color="#666666", width=5)),
-    "vectors": dict(mode="markers",
-                    marker=dict(size=8, color=plots.class_colors(4), line=dict(color="white", width=1))),
-    "sphere": dict(plots.xyz(rings), mode="lines", line=dict(color="#D8E3EC", width=2)),
-}
-fig = go.Figure([go.Scatter3d(name=name, hoverinfo="skip", showlegend=False, **look) for name, look in looks.items()])
+circle = torch.stack([turn.cos(), turn.sin(), 0 * turn], dim=1)
+sphere = plots.segments(torch.stack([circle.roll(k, 1) for k in range(3)]))
+fig = go.Figure(star(path[0]))
+fig.add_scatter3d(**plots.xyz(sphere), mode="lines", line=dict(color="#D8E3EC", width=2), hoverinfo="skip",
+                  showlegend=False)
 span = dict(range=[-1.05, 1.05])
+space = dict(xaxis=span, yaxis=span, zaxis=span, camera=dict(eye=dict(x=1.1, y=1.1, z=0.6)))
 plots.finish(fig, "Four unit vectors that repel each other", "in space, no projection", width=620, height=520,
-             margin=dict(l=8, r=8, b=8),
-             scene=dict(xaxis=span, yaxis=span, zaxis=span, camera=dict(eye=dict(x=1.1, y=1.1, z=0.6))))
-plots.animate(fig, [f"step {k}, largest cosine {float(pairwise_cosines(path[k]).max()):+.3f}" for k in shown],
-              [moved(path[k]) for k in shown], redraw=True, below=10)
+             margin=dict(l=8, r=8, b=8), scene=space)
 assert (pairwise_cosines(path[-1]) + 1 / 3).abs().max() < 1e-3
-fig
+plots.animate(fig, [f"step {k}, largest cosine {float(pairwise_cosines(path[k]).max()):+.3f}" for k in shown],
+              [{part.name: dict(x=part.x, y=part.y, z=part.z) for part in star(path[k])} for k in shown], redraw=True,
+              below=10)
 
 # %% [markdown]
 # They start close together and settle on the corners of a regular tetrahedron, where all six cosines equal $-1/3$. No
@@ -214,41 +209,17 @@ assert worst < 1e-13
 # of `simplex_etf(C, C - 1)`.
 
 # %%
-fig = make_subplots(
-    1, 3, specs=[[{}, {}, {"type": "scene"}]], horizontal_spacing=0.05, subplot_titles=[
-        f"C = {c}: cosine {'−1' if c == 2 else f'−1/{c - 1}'}, angle {math.degrees(math.acos(-1 / (c - 1))):.1f}°"
-        for c in (2, 3, 4)
-    ],
-)
-for column, count in enumerate((2, 3, 4), start=1):
+SIZES = (2, 3, 4)
+angles = {c: math.degrees(math.acos(-1 / (c - 1))) for c in SIZES}
+fig = make_subplots(1, 3, specs=[[{}, {}, {"type": "scene"}]], horizontal_spacing=0.05, subplot_titles=[
+    f"C = {c}: cosine {'−1' if c == 2 else f'−1/{c - 1}'}, angle {angles[c]:.1f}°" for c in SIZES])
+for column, count in enumerate(SIZES, start=1):
     w = ncbook.simplex_etf(count, count - 1, dtype=torch.float64)
-    points = torch.cat([w, torch.zeros(count, 1, dtype=torch.float64)], dim=1) if count == 2 else w
-    trace = go.Scatter3d if count == 4 else go.Scatter
-    ends = torch.tensor(list(itertools.combinations(range(count), 2)))
-    cell, quiet = dict(row=1, col=column), dict(hoverinfo="skip", showlegend=False)
-    fig.add_trace(
-        trace(**lines(points[ends[:, 0]], points[ends[:, 1]]), mode="lines",
-              line=dict(color="#B5B5B5", width=2), **quiet,
-              ), **cell,
-    )
-    fig.add_trace(
-        trace(**lines(torch.zeros_like(points), points), mode="lines", line=dict(color="#666666", width=4),
-              **quiet,
-              ), **cell,
-    )
-    fig.add_trace(
-        trace(**plots.xyz(points), mode="markers", showlegend=False, name=f"C = {count}",
-              marker=dict(size=6 if count == 4 else 14, color=plots.class_colors(count)),
-              ), **cell,
-    )
+    fig.add_traces(star(torch.cat([w, 0 * w], dim=1) if count == 2 else w), rows=1, cols=column)
 plots.finish(fig, "Exact pictures of simplex ETFs", "the rows of W themselves; nothing is projected", width=900,
-             height=380, margin=dict(l=24, r=24, t=100, b=40),
-             scene=dict(xaxis=span, yaxis=span, zaxis=span, camera=dict(eye=dict(x=1.3, y=0.7, z=0.5))))
-fig.update_xaxes(range=[-1.25, 1.25], showticklabels=False, ticks="", showgrid=False, showline=False)
-fig.update_yaxes(range=[-1.25, 1.25], showticklabels=False, ticks="", showgrid=False, showline=False)
-fig.update_yaxes(scaleanchor="x", col=1)
-fig.update_yaxes(scaleanchor="x2", col=2)
-fig
+             height=380, margin=dict(l=24, r=24, b=40), scene=space | dict(camera_eye=dict(x=1.3, y=0.7, z=0.5)))
+bare = dict(range=[-1.25, 1.25], showticklabels=False, ticks="", showgrid=False, showline=False)
+fig.update_xaxes(**bare).update_yaxes(**bare, scaleanchor="x").update_yaxes(scaleanchor="x2", col=2)
 
 # %% [markdown]
 # The angle shrinks from 180° towards, but never to, a right angle. Ten classes need nine dimensions, and every flat
@@ -258,30 +229,23 @@ fig
 w = ncbook.simplex_etf(10, 10, dtype=torch.float64)
 shadows = {"canonical coordinates 1 and 2": w[:, :2], "the projection used in this book": plots.simplex_vertices(10)}
 fig = make_subplots(1, 2, subplot_titles=list(shadows))
-names = [str(c) for c in range(10)]
 for column, points in enumerate(shadows.values(), start=1):
-    cell = dict(row=1, col=column)
-    fig.add_scatter(**lines(torch.zeros_like(points), points), mode="lines",
-                    line=dict(color="#B5B5B5", width=2), hoverinfo="skip", showlegend=False, **cell)
-    fig.add_scatter(**plots.xyz(points), mode="markers", marker=dict(size=14, color=plots.class_colors(10)), text=names,
-                    hovertemplate="class %{text}<extra></extra>", showlegend=False, **cell)
-    away = [(c, p) for c, p in enumerate(points) if p.norm() > 0.01]
-    fig.add_scatter(**plots.xyz(torch.stack([p + 0.18 * p / p.norm() for _, p in away])), mode="text",
-                    text=[f"<b>{c}</b>" for c, _ in away], hoverinfo="skip", showlegend=False, **cell)
+    away = [c for c, p in enumerate(points) if p.norm() > 0.01]
+    fig.add_traces(star(points)[1:], rows=1, cols=column)
+    fig.add_scatter(**plots.xyz(points[away] + 0.18 * normalize(points[away])), mode="text", hoverinfo="skip",
+                    text=[f"<b>{c}</b>" for c in away], showlegend=False, row=1, col=column)
 at_centre = [c for c in range(10) if w[c, :2].norm() < 1e-12]
+assert len(at_centre) == 7
 fig.add_annotation(x=0, y=0, ax=0.75, ay=-0.55, axref="x", ayref="y", text=f"classes {at_centre[0]} to {at_centre[-1]}",
-                   showarrow=True, arrowcolor="#666666", row=1, col=1)
+                   arrowcolor="#666666", row=1, col=1)
 plots.finish(fig, "One simplex ETF of ten classes, two shadows",
              "projections from 9 to 2 dimensions; lengths on the right are scaled by √(9/2)", width=860, height=490)
 fig.update_xaxes(range=[-1.3, 1.3])
-fig.update_yaxes(range=[-1.3, 1.3], scaleanchor="x")
-fig.update_yaxes(scaleanchor="x2", col=2)
-assert len(at_centre) == 7
-fig
+fig.update_yaxes(range=[-1.3, 1.3], scaleanchor="x").update_yaxes(scaleanchor="x2", col=2)
 
 # %%
-centred, projected = math.degrees(math.acos(-1 / 9)), math.degrees(
-    math.acos(float(pairwise_cosines(shadows["the projection used in this book"])[0])))
+neighbours = shadows["the projection used in this book"][:2]
+centred, projected = (math.degrees(math.acos(cosine)) for cosine in (-1 / 9, float(pairwise_cosines(neighbours))))
 say(f"On the left, {len(at_centre)} of the 10 vertices fall on the same point, though all of them are equally far"
     " from each other. On the right, all are told apart and treated alike, at the corners of a regular 10-gon."
     f" But its angles are not the true ones: neighbours are {projected:.0f}° apart on paper and {centred:.1f}° in"
@@ -306,29 +270,25 @@ fig = make_subplots(1, 2, specs=[[{"type": "polar"}] * 2], subplot_titles=list(f
 density, handed = {}, {}
 for column, (name, frame) in enumerate(frames.items(), start=1):
     vertex = frame @ ncbook.helmert_basis(3, dtype=torch.float64)[0]
-    angle = torch.atan2(vertex[:, 1], vertex[:, 0]).rad2deg() % 360
-    density[name] = torch.histc(angle, 24, 0, 360) / SAMPLES * 24
+    density[name] = torch.histc(torch.atan2(vertex[:, 1], vertex[:, 0]).rad2deg() % 360, 24, 0, 360) / SAMPLES * 24
     handed[name] = float((torch.linalg.det(frame) > 0).double().mean())
-    fig.add_trace(
-        go.Barpolar(theta=[15 * k + 7.5 for k in range(24)], r=density[name].numpy().round(3), width=[15] * 24,
-                    marker=dict(color=["#D55E00", "#0072B2"][column - 1], line=dict(color="white", width=1)),
-                    showlegend=False, hovertemplate="%{r:.2f}<extra></extra>",
-                    ), row=1, col=column,
-    )
-fig.update_polars(radialaxis=dict(range=[0, 2.3], tickvals=[1, 2], angle=90), angularaxis=dict(dtick=45),
-                  bgcolor="white")
-fig.update_polars(angularaxis_gridcolor="#E6E6E6", radialaxis_gridcolor="#E6E6E6")
+    bars = go.Barpolar(theta=[15 * k + 7.5 for k in range(24)], r=density[name].numpy().round(3), width=[15] * 24,
+                       marker=dict(color=["#D55E00", "#0072B2"][column - 1], line=dict(color="white", width=1)),
+                       showlegend=False, hovertemplate="%{r:.2f}<extra></extra>")
+    fig.add_trace(bars, row=1, col=column)
 plots.finish(fig, "Direction of the first vertex of a random simplex ETF",
              "C = 3, d = 2; density relative to the uniform one", width=820, height=460, margin=dict(t=140))
-fig.update_annotations(font=dict(size=14), yshift=24)
+plain = dict(bgcolor="white", angularaxis=dict(gridcolor="#E6E6E6", dtick=45))
+fig.update_polars(**plain, radialaxis=dict(range=[0, 2.3], tickvals=[1, 2], angle=90, gridcolor="#E6E6E6"))
+fig.update_annotations(yshift=24)
 assert (density["signs left as they are"] == 0).sum() >= 10 and (density["signs fixed"] - 1).abs().max() < 0.35
 fig
 
 # %%
-share = {name: f"{100 * value:.0f}%" for name, value in handed.items()}
+before, after = (f"{100 * value:.0f}%" for value in handed.values())
 say("Without the fix, half of the directions never occur. Nor do half of the orientations: for square matrices"
-    f" the share of proper rotations (determinant +1) is {share['signs left as they are']} without the fix and"
-    f" {share['signs fixed']} with it. Multiplying each column of $V$ by the sign of its diagonal entry of $R$"
+    f" the share of proper rotations (determinant +1) is {before} without the fix and {after} with it."
+    " Multiplying each column of $V$ by the sign of its diagonal entry of $R$"
     " makes that diagonal positive and the decomposition unique, and then $V$ inherits the symmetry of $G$"
     " (Mezzadri 2007). It is the line with the comment in `simplex_etf`.")
 
@@ -344,21 +304,17 @@ random = normalize(gaussian(3, 2, seed=4), dim=1)
 degrees = torch.linspace(0, 360, 121, dtype=torch.float64)
 directions = torch.stack([degrees.deg2rad().cos(), degrees.deg2rad().sin()])
 fig = go.Figure()
-for name, vectors, colour, dash in (("simplex ETF", etf, "#0072B2", "solid"), ("random unit vectors", random, "#8A5A2B",
-                                                                               "dash"),
-                                    ):
-    seen = (vectors @ directions).square().sum(0)
+for name, vectors, colour, dash, symbol in (("simplex ETF", etf, "#0072B2", "solid", "circle"),
+                                            ("random unit vectors", random, "#8A5A2B", "dash", "diamond")):
+    seen, at = (vectors @ directions).square().sum(0), torch.atan2(vectors[:, 1], vectors[:, 0]).rad2deg() % 360
     fig.add_scatterpolar(theta=degrees.numpy(), r=seen.numpy().round(4), mode="lines", name=name,
                          line=dict(color=colour, width=3, dash=dash))
-    at = torch.atan2(vectors[:, 1], vectors[:, 0]).rad2deg() % 360
     fig.add_scatterpolar(theta=at.numpy().round(2), r=[1] * 3, mode="markers", showlegend=False, hoverinfo="skip",
-                         marker=dict(size=12, color=colour, symbol="circle" if dash == "solid" else "diamond"))
-fig.update_polars(radialaxis=dict(range=[0, 3], tickvals=[1, 2, 3], angle=90, gridcolor="#E6E6E6"),
-                  angularaxis=dict(gridcolor="#E6E6E6", dtick=45), bgcolor="white")
+                         marker=dict(size=12, color=colour, symbol=symbol))
+fig.update_polars(**plain, radialaxis=dict(range=[0, 3], tickvals=[1, 2, 3], angle=90, gridcolor="#E6E6E6"))
+assert float((etf @ directions).square().sum(0).std()) < 1e-12
 plots.finish(fig, "How strongly three vectors see each direction",
              "Σ⟨w, x⟩² by the angle of x; markers are the vectors", width=620, height=460, margin=dict(t=110))
-assert float((etf @ directions).square().sum(0).std()) < 1e-12
-fig
 
 # %% [markdown]
 # The ETF sees all directions alike: a circle. Three random vectors prefer some and nearly miss others. In matrix form,
@@ -390,37 +346,30 @@ assert (P @ P - P).norm() < 1e-12 and abs(P.trace() - 9) < 1e-12
 # section 8 defines.
 
 # %%
-C, DIMENSIONS = 10, (9, 32, 128, 512)
+C = 10
 fig = make_subplots(1, 2, subplot_titles=["cosines of random unit vectors", "distance to the nearest ETF"],
                     horizontal_spacing=0.13)
-bins = torch.linspace(-1, 1, 61)
-shades = ["#A6CBE3", "#56B4E9", "#0072B2", "#003C5E"]
-for dim, shade in zip(DIMENSIONS, shades):
+left, right, middles = dict(row=1, col=1), dict(row=1, col=2), torch.linspace(-1, 1, 121)[1::2].numpy().round(4)
+for dim, shade in zip((9, 32, 128, 512), ("#A6CBE3", "#56B4E9", "#0072B2", "#003C5E")):
     cosines = pairwise_cosines(gaussian(400, C, dim, seed=dim)).flatten().float()
-    counts = torch.histc(cosines, 60, -1, 1) / len(cosines) * 30
-    fig.add_scatter(x=((bins[1:] + bins[:-1]) / 2).numpy().round(4), y=counts.numpy().round(3), mode="lines",
-                    name=f"random, d = {dim}", line=dict(color=shade, width=2), row=1, col=1)
+    fig.add_scatter(x=middles, y=(torch.histc(cosines, 60, -1, 1) / len(cosines) * 30).numpy().round(3), mode="lines",
+                    name=f"random, d = {dim}", line=dict(color=shade, width=2), **left)
 for name, at, colour in (("orthogonal", 0.0, "#222222"), ("simplex ETF", -1 / (C - 1), "#D55E00")):
-    fig.add_scatter(x=[at, at], y=[0, 10], mode="lines", name=name, line=dict(color=colour, dash="dash", width=2),
-                    row=1, col=1)
+    fig.add_scatter(x=[at, at], y=[0, 10], mode="lines", name=name, line=dict(color=colour, dash="dash"), **left)
 grid = [9, 16, 32, 64, 128, 256, 512]
-far = {
-    d: torch.stack([ncbook.simplex_etf_distance(gaussian(C, d, seed=1000 * d + s)) for s in range(DRAWS)]) for d in grid
-}
-low, middle, high = ([float(far[d].quantile(q)) for d in grid] for q in (0.0, 0.5, 1.0))
-fig.add_scatter(**plots.band(grid, low, high, "#0072B2"), showlegend=False, row=1, col=2)
-fig.add_scatter(x=grid, y=middle, mode="lines+markers", name="random means", line=dict(color="#0072B2", width=2), row=1,
-                col=2)
+far = [torch.stack([ncbook.simplex_etf_distance(gaussian(C, d, seed=1000 * d + s)) for s in range(DRAWS)])
+       for d in grid]
+low, middle, high = ([float(values.quantile(q)) for values in far] for q in (0.0, 0.5, 1.0))
+fig.add_scatter(**plots.band(grid, low, high, "#0072B2"), showlegend=False, **right)
+fig.add_scatter(x=grid, y=middle, mode="lines+markers", name="random means", line=dict(color="#0072B2"), **right)
 fig.add_scatter(x=grid, y=[(C - 1) / (4 * d) for d in grid], mode="lines", name="(C−1)/(4d)",
-                line=dict(color="#666666", dash="dot"), row=1, col=2)
+                line=dict(color="#666666", dash="dot"), **right)
+fig.update_xaxes(title="cosine", range=[-0.8, 0.8], **left).update_yaxes(title="density", range=[0, 10], **left)
+fig.update_xaxes(title="dimension d", type="log", tickvals=grid, **right)
+fig.update_yaxes(title="squared distance", type="log", tickvals=[0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5], **right)
+assert abs(middle[-1] / ((C - 1) / (4 * 512)) - 1) < 0.15 and middle == sorted(middle, reverse=True)
 plots.finish(fig, "Ten random directions as the dimension grows", f"right: median and range of {DRAWS} draws",
              width=900)
-fig.update_xaxes(title="cosine", range=[-0.8, 0.8], row=1, col=1)
-fig.update_yaxes(title="density", range=[0, 10], row=1, col=1)
-fig.update_xaxes(title="dimension d", type="log", tickvals=grid, row=1, col=2)
-fig.update_yaxes(title="squared distance", type="log", tickvals=[0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5], row=1, col=2)
-assert abs(middle[-1] / ((C - 1) / (4 * 512)) - 1) < 0.15 and middle == sorted(middle, reverse=True)
-fig
 
 # %% [markdown]
 # Two true statements that sound like a contradiction. On the left, random cosines gather around $0$ with a standard
@@ -428,13 +377,12 @@ fig
 # simplex ETF. The difference is that the distance **centres** its means first. Centring an orthonormal basis gives a
 # simplex ETF exactly (section 3), and centring nearly orthogonal vectors nearly does.
 #
-# This is a warning for everyone who measures neural collapse. Ten random means in 512 dimensions are close to a
-# simplex ETF without any training, just because there is so much room. (The means of an untrained network are less
-# random than that, since its features share a few directions: the table of chapter 01 starts well above the dotted
-# line.) The singular values of a centred Gaussian
-# matrix spread around $\sqrt d$ with a variance of about $(C-1)/4$, which gives the dotted line $(C-1)/(4d)$.
-# Collapse should be judged against such a starting level, not against 1, and with a metric for the scatter within
-# classes beside it.
+# This is a warning for everyone who measures neural collapse. Ten random means in 512 dimensions are close to a simplex
+# ETF without any training, just because there is so much room. (The means of an untrained network are less random than
+# that, since its features share a few directions: the table of chapter 01 starts well above the dotted line.) The
+# singular values of a centred Gaussian matrix spread around $\sqrt d$ with a variance of about $(C-1)/4$, which gives
+# the dotted line $(C-1)/(4d)$. Collapse should be judged against such a starting level, not against 1, and with a
+# metric for the scatter within classes beside it.
 
 # %%
 orthogonal = torch.eye(C, 64, dtype=torch.float64)
@@ -470,7 +418,6 @@ assert distance < 1e-20 and abs(cosine + 1 / 9) < 1e-12
 # A derivation can be wrong, so compare (4) with (3) itself, by brute force: try a great many random ETFs and keep the
 # best.
 
-
 # %%
 def normalised(class_means):
     """H^T of the text: rows centred, Frobenius norm 1."""
@@ -490,31 +437,27 @@ def distances_of_random_etfs(class_means, trials, seed):
     return torch.cat(found)
 
 
-problems = {(3, 2): "#0072B2", (4, 3): "#D55E00", (6, 5): "#009E73"}
 fig = make_subplots(1, 2, subplot_titles=["random ETFs, C = 4, d = 3", "best of n random ETFs"],
                     horizontal_spacing=0.13)
-excess, smallest = {}, {}
-for (count, dim), colour in problems.items():
-    means = ncbook.simplex_etf(count, dim, dtype=torch.float64) + 0.3 * gaussian(count, dim, seed=5)
+smallest = {}
+n = torch.tensor(sorted({int(10**(k / 4)) for k in range(4 * 7) if 10**(k / 4) <= TRIALS} | {TRIALS}))
+for count, colour in {3: "#0072B2", 4: "#D55E00", 6: "#009E73"}.items():
+    means = ncbook.simplex_etf(count, count - 1, dtype=torch.float64) + 0.3 * gaussian(count, count - 1, seed=5)
     tried, formula = distances_of_random_etfs(means, TRIALS, seed=17), float(ncbook.simplex_etf_distance(means))
     smallest[count] = float(tried.min()) - formula
-    n = torch.tensor(sorted({int(10**(k / 4)) for k in range(4 * 7) if 10**(k / 4) <= TRIALS} | {TRIALS}))
-    excess[count] = tried.cummin(0).values[n - 1] - formula
-    fig.add_scatter(x=n.numpy(), y=excess[count].numpy(), mode="lines+markers", name=f"C = {count}, d = {dim}",
-                    line=dict(color=colour, width=2, shape="hv"), marker=dict(size=5), row=1, col=2)
+    fig.add_scatter(x=n.numpy(), y=(tried.cummin(0).values[n - 1] - formula).numpy(), mode="lines+markers",
+                    name=f"C = {count}, d = {count - 1}", line=dict(color=colour, shape="hv"), marker_size=5, **right)
     if count == 4:
-        counts = torch.histc(tried, 60, 0, 4)
-        fig.add_bar(x=((torch.arange(60) + 0.5) / 15).numpy().round(3), y=(counts / counts.sum() * 15).numpy().round(4),
-                    width=1 / 15, marker=dict(color="#F0C3A5", line=dict(color="white",
-                                                                         width=1)), showlegend=False, row=1, col=1)
+        counts = torch.histc(tried, 60, 0, 4) / len(tried) * 15
+        fig.add_bar(x=((torch.arange(60) + 0.5) / 15).numpy().round(3), y=counts.numpy().round(4), width=1 / 15,
+                    marker=dict(color="#F0C3A5", line=dict(color="white", width=1)), showlegend=False, **left)
         fig.add_scatter(x=[formula] * 2, y=[0, 1], mode="lines", name="formula (4)",
-                        line=dict(color="#222222", dash="dash"), row=1, col=1)
+                        line=dict(color="#222222", dash="dash"), **left)
 plots.finish(fig, "The formula against brute force", f"{TRIALS:,} uniformly random simplex ETFs each", width=900,
              height=430, bargap=0)
-fig.update_xaxes(title="squared distance", range=[0, 4], row=1, col=1)
-fig.update_yaxes(title="density", range=[0, 0.8], row=1, col=1)
-fig.update_xaxes(title="ETFs tried, n", type="log", exponentformat="power", dtick=1, row=1, col=2)
-fig.update_yaxes(title="best found minus formula", type="log", exponentformat="power", dtick=1, row=1, col=2)
+fig.update_xaxes(title="squared distance", range=[0, 4], **left).update_yaxes(title="density", range=[0, 0.8], **left)
+fig.update_xaxes(title="ETFs tried, n", type="log", exponentformat="power", dtick=1, **right)
+fig.update_yaxes(title="best found minus formula", type="log", exponentformat="power", dtick=1, **right)
 assert min(smallest.values()) > -1e-12 and smallest[3] < 1e-5 and smallest[4] < 0.05
 fig
 
@@ -534,22 +477,16 @@ say(f"No random ETF is nearer than the formula says, and the best of {TRIALS:,} 
 
 # %%
 means = gaussian(6, 8, seed=7)
-rotation = torch.linalg.qr(gaussian(8, 8, seed=8))[0]
-single = torch.ones(6, 1, dtype=torch.float64)
-single[2] = 2
 variants = {
-    "moved together": means + 100 * gaussian(8, seed=9), "scaled": 1e-6 * means, "negated": -means,
-    "rotated": means @ rotation,
-    "classes renamed": means[torch.randperm(6, generator=torch.Generator().manual_seed(SEED))],
-    "padded with zeros": torch.cat([means, torch.zeros(6, 5, dtype=torch.float64)],
-                                   dim=1), "one class scaled by 2": single * means,
+    "as it is": means, "moved together": means + 100 * gaussian(8, seed=9), "scaled": 1e-6 * means, "negated": -means,
+    "rotated": means @ torch.linalg.qr(gaussian(8, 8, seed=8))[0], "classes renamed": means[[3, 0, 5, 1, 4, 2]],
+    "padded with zeros": torch.cat([means, 0 * means], dim=1),
+    "one class scaled by 2": torch.cat([means[:2], 2 * means[2:3], means[3:]]),
 }
-base = float(ncbook.simplex_etf_distance(means))
-print(f"{'as it is':22s} {base:.12f}")
-for name, variant in variants.items():
-    value = float(ncbook.simplex_etf_distance(variant))
+values = {name: float(ncbook.simplex_etf_distance(variant)) for name, variant in variants.items()}
+for name, value in values.items():
     print(f"{name:22s} {value:.12f}")
-    assert (abs(value - base) < 1e-10) != name.startswith("one class")
+    assert (abs(value - values["as it is"]) < 1e-10) != name.startswith("one class")
 
 # %% [markdown]
 # ## 9. As noise grows
@@ -571,28 +508,23 @@ def plane(level):
             "class means": plots.xyz(h)}
 
 
-colours = [*plots.class_colors(3), plots.class_colors(3)[0]]
-looks = {
-    "nearest simplex ETF": dict(
-        mode="lines+markers", line=dict(color="#666666", width=2),
-        marker=dict(symbol="diamond-open", size=15, color=colours, line=dict(width=2, color=colours))),
-    "what the distance adds up": dict(mode="lines", line=dict(color="#999999", width=1.5, dash="dot")),
-    "class means": dict(mode="markers", marker=dict(size=14, color=colours[:3])),
-}
-fig = go.Figure([go.Scatter(name=name, hoverinfo="skip", **look) for name, look in looks.items()])
-circle = torch.stack([turn.cos(), turn.sin()], dim=1)
-fig.add_scatter(**plots.xyz(circle), mode="lines", line=dict(color="#E6E6E6"), hoverinfo="skip", showlegend=False)
+colours = plots.class_colors(3)
+fig = go.Figure()
+fig.add_scatter(name="nearest simplex ETF", mode="lines+markers", line=dict(color="#666666", width=2), marker=dict(
+    symbol="diamond-open", size=15, color=[*colours, colours[0]], line=dict(width=2, color=[*colours, colours[0]])))
+fig.add_scatter(name="what the distance adds up", mode="lines", line=dict(color="#999999", width=1.5, dash="dot"))
+fig.add_scatter(name="class means", mode="markers", marker=dict(size=14, color=colours))
+fig.add_scatter(**plots.xyz(circle[:, :2]), mode="lines", line=dict(color="#E6E6E6"), showlegend=False)
+fig.update_traces(hoverinfo="skip")
 plots.finish(fig, "Three class means and their nearest simplex ETF", "in the plane, no projection", width=640,
              height=560, margin=dict(t=116), legend=dict(orientation="h", x=0, y=1.02, yanchor="bottom"))
+fig.update_xaxes(range=[-1.6, 1.6]).update_yaxes(range=[-1.6, 1.6], scaleanchor="x")
 values = [float(ncbook.simplex_etf_distance(base + level * noise)) for level in levels]
-plots.animate(fig, [f"noise level {level:.1f}, squared distance {value:.4f}" for level, value in zip(levels, values)],
-              [plane(level) for level in levels], active=levels.index(0.6), below=36)
-fig.update_xaxes(range=[-1.6, 1.6])
-fig.update_yaxes(range=[-1.6, 1.6], scaleanchor="x")
 handed = [bool(torch.linalg.det(ncbook.nearest_simplex_etf(base + level * noise)[:2]) > 0) for level in levels]
 peak = max(range(len(levels)), key=values.__getitem__)
 assert values[0] < 1e-20 and handed[:peak] == [handed[0]] * peak and handed[-1] != handed[0]
-fig
+plots.animate(fig, [f"noise level {level:.1f}, squared distance {value:.4f}" for level, value in zip(levels, values)],
+              [plane(level) for level in levels], active=levels.index(0.6), below=36)
 
 # %%
 say(f"The distance grows to {values[peak]:.3f} at noise level {levels[peak]:.1f}, close to $2 - \\sqrt 2 \\approx"
@@ -612,29 +544,21 @@ say(f"The distance grows to {values[peak]:.3f} at noise level {levels[peak]:.1f}
 # %%
 sigmas = torch.logspace(-2, 1.5, 15, dtype=torch.float64)
 fig, ratios = go.Figure(), {}
-for (count, dim), colour in {(4, 64): "#D55E00", (10, 64): "#0072B2", (40, 64): "#332288"}.items():
-    k = count - 1
-    exact = ncbook.simplex_etf(count, dim, dtype=torch.float64)
-    d = torch.stack([
-        torch.stack([
-            ncbook.simplex_etf_distance(exact + s / math.sqrt(dim) * gaussian(count, dim, seed=seed))
-            for seed in range(DRAWS)
-        ]) for s in sigmas
-    ])
+for count, colour in {4: "#D55E00", 10: "#0072B2", 40: "#332288"}.items():
+    exact = ncbook.simplex_etf(count, 64, dtype=torch.float64)
+    d = torch.stack([torch.stack([ncbook.simplex_etf_distance(exact + s / 8 * gaussian(count, 64, seed=seed))
+                                  for seed in range(DRAWS)]) for s in sigmas])
     low, middle, high = (d.quantile(q, dim=1) for q in (0.0, 0.5, 1.0))
-    fig.add_scatter(**plots.band(sigmas, low, high, colour), showlegend=False)
-    fig.add_scatter(x=sigmas.numpy(), y=middle.numpy(), mode="lines", name=f"C = {count}",
-                    line=dict(color=colour, width=2.5))
-    theory = sigmas.square() * (k * (k + 1) / 2 - 1) / (count * dim)
+    theory = sigmas.square() * (count * (count - 1) / 2 - 1) / (count * 64)
     ratios[count] = float(d[0].mean() / theory[0])
-    small = sigmas <= 1
-    fig.add_scatter(x=sigmas[small].numpy(), y=theory[small].numpy(), mode="lines", showlegend=count == 40,
-                    name="approximation (5)", line=dict(color="#222222", width=1.5, dash="dot"))
-plots.finish(fig, "Distance to the nearest simplex ETF against noise", f"d = 64; median and range of {DRAWS} draws")
+    fig.add_scatter(**plots.band(sigmas, low, high, colour), showlegend=False)
+    fig.add_scatter(x=sigmas.numpy(), y=middle.numpy(), mode="lines", name=f"C = {count}", line_color=colour)
+    fig.add_scatter(x=sigmas[:9].numpy(), y=theory[:9].numpy(), mode="lines", name="approximation (5)",
+                    showlegend=count == 40, line=dict(color="#222222", width=1.5, dash="dot"))
 fig.update_xaxes(title="noise level σ", type="log", exponentformat="power", dtick=1)
 fig.update_yaxes(title="squared distance", type="log", exponentformat="power", dtick=1)
 assert all(0.6 < ratio < 1.5 for ratio in ratios.values())
-fig
+plots.finish(fig, "Distance to the nearest simplex ETF against noise", f"d = 64; median and range of {DRAWS} draws")
 
 # %%
 say("At the smallest noise, the mean distance divided by (5) is "
@@ -649,12 +573,10 @@ say("At the smallest noise, the mean distance divided by (5) is "
 # %%
 means = ncbook.simplex_etf(10, 64, dtype=torch.float64) + 0.5 / 8 * gaussian(10, 64, seed=11)
 means[[3, 8]] = 0.75 * means[[3, 8]] + 0.25 * means[[8, 3]]
-fig = plots.cosine_heatmap(
+pairs = torch.triu_indices(10, 10, 1)
+assert pairs[:, pairwise_cosines(means - means.mean(0)).argmax()].tolist() == [3, 8]
+plots.cosine_heatmap(
     means, title=f"Cosines of ten class means; squared distance {float(ncbook.simplex_etf_distance(means)):.3f}")
-pairs_of = torch.triu_indices(10, 10, 1)
-closest = pairs_of[:, pairwise_cosines(means - means.mean(0)).argmax()].tolist()
-assert closest == [3, 8]
-fig
 
 # %% [markdown]
 # The ETF would be white throughout. Pale colours are noise; the one saturated pair, 3 and 8, is what a confused network
@@ -674,14 +596,7 @@ fig
 # \varepsilon a_i$ with $\sum a_i = 0$ and mean square $v = \frac{1}{C-1}\sum a_i^2$; then $D = 2 - 2/\sqrt{1 +
 # \varepsilon^2 v}$, which `expm1` and `log1p` evaluate without loss.
 
-
 # %%
-def two_minus_two_x(class_means):
-    h = normalised(class_means)
-    q = ncbook.helmert_basis(len(h), dtype=h.dtype)
-    return float(2 - 2 * torch.linalg.matrix_norm(h.T @ q, "nuc") / math.sqrt(len(h) - 1))
-
-
 a = gaussian(9, seed=12)
 a = a - a.mean()
 Q, frame = ncbook.helmert_basis(10, dtype=torch.float64), torch.linalg.qr(gaussian(32, 9, seed=13))[0]
@@ -690,19 +605,17 @@ for exponent in (-1, -2, -4, -6, -7, -8, -9, -10):
     epsilon = 10.0**exponent
     means = Q @ (frame * (1 + epsilon * a)).T
     true = -2 * math.expm1(-0.5 * math.log1p(epsilon**2 * float(a.square().mean())))
-    naive, ours, single = (two_minus_two_x(means), float(ncbook.simplex_etf_distance(means)),
-                           float(ncbook.simplex_etf_distance(means.float())))
+    naive = float(2 - 2 * torch.linalg.matrix_norm(normalised(means).T @ Q, "nuc") / math.sqrt(9))
+    ours, single = (float(ncbook.simplex_etf_distance(m)) for m in (means, means.float()))
     rows.append([f"$10^{{{exponent}}}$", *(f"{value:.3e}" for value in (true, naive, ours, single))])
-    assert abs(ours / true - 1) < 1e-5
-    assert exponent > -9 or abs(naive - true) > 0.5 * true
+    assert abs(ours / true - 1) < 1e-5 and (exponent > -9 or abs(naive - true) > 0.5 * true)
 table(["$\\varepsilon$", "exact", "2 − 2x, float64", "`simplex_etf_distance`, float64", "the same, float32"], rows)
 
 # %% [markdown]
-# The naive column gets stuck around $10^{-16}$, and what it prints there is rounding; it may even be negative. The
-# sum of squares follows the exact value far below that. In float32 it ends earlier: each singular value carries an
-# error of about $10^{-7}$, and the column gets stuck near the square of that. Float32 means are better than this;
-# convert them to float64 before the call. The package's
-# function does this:
+# The naive column gets stuck around $10^{-16}$, and what it prints there is rounding; it may even be negative. The sum
+# of squares follows the exact value far below that. In float32 it ends earlier: each singular value carries an error of
+# about $10^{-7}$, and the column gets stuck near the square of that. Float32 means are better than this; convert them
+# to float64 before the call. The package's function does this:
 
 # %%
 show_code(ncbook.simplex_etf_distance)

@@ -30,6 +30,7 @@
 
 # %%
 import math
+from dataclasses import replace
 from statistics import median
 
 import plotly.graph_objects as go
@@ -56,6 +57,10 @@ def run_seeds(**options):
     recipes = [ncbook.Recipe(epochs=EPOCHS, seed=seed, frame="canonical", **options) for seed in range(SEEDS)]
     return [list(ncbook.train(recipe, data=DATA)) for recipe in recipes]
 
+
+def angles_between(rows, others):
+    """Angles in degrees between the unit rows of two matrices, row by row."""
+    return (rows * others).sum(1).clamp(-1, 1).arccos().rad2deg()
 
 # %% [markdown]
 # ## 1. Why learn the classifier at all?
@@ -101,16 +106,15 @@ say(f"Between the start and epoch {EPOCHS}, the mean deviation of the rows' cosi
 # Normalised features cannot grow, so the loss has a floor $L_\tau > 0$. How high is it, and how sure can such a
 # classifier become?
 
-
 # %%
 def loss_floor(num_classes, scale):
     return math.log1p((num_classes - 1) * math.exp(-scale * num_classes / (num_classes - 1)))
 
 
-rows = []
-for num_classes in (10, 100, 1000):
-    floors = [loss_floor(num_classes, scale) for scale in (1, 5, 10, 20)]
-    rows.append([num_classes, *(f"{floor:.3g} ({100 * math.exp(-floor):.3g}%)" for floor in floors)])
+floors = {c: [loss_floor(c, scale) for scale in (1, 5, 10, 20)] for c in (10, 100, 1000)}
+say("Lowest cross-entropy, and in brackets the highest probability of the true class:")
+table(["classes", "τ = 1", "τ = 5", "τ = 10", "τ = 20"],
+      [[c, *(f"{floor:.3g} ({100 * math.exp(-floor):.3g}%)" for floor in row)] for c, row in floors.items()], text=0)
 head = ncbook.FixedETFHead(64, C, frame="canonical")
 z = torch.randn(200, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
 y = torch.arange(200) % C
@@ -120,10 +124,8 @@ for _ in range(300):
     reached = F.cross_entropy(head(z), y)
     reached.backward()
     free.step()
-say("Lowest cross-entropy, and in brackets the highest probability of the true class:")
-table(["classes", "τ = 1", "τ = 5", "τ = 10", "τ = 20"], rows, text=0)
 print(f"free features, trained: loss {reached.item():.6f}, floor {loss_floor(C, 5):.6f}; largest angle to their vertex"
-      f" {float((head.embed(z.detach()) / 5 * head.weight[y]).sum(1).clamp(-1, 1).arccos().rad2deg().max()):.2f}°")
+      f" {float(angles_between(head.embed(z.detach()) / 5, head.weight[y]).max()):.2f}°")
 assert loss_floor(C, 5) - 1e-6 < reached.item() < loss_floor(C, 5) + 1e-4
 
 # %% [markdown]
@@ -152,9 +154,8 @@ assert loss_floor(C, 5) - 1e-6 < reached.item() < loss_floor(C, 5) + 1e-4
 
 # %%
 show_code(ncbook.dot_regression_loss)
-w, feature, target = (ncbook.simplex_etf(C, 64), torch.randn(1, 64, generator=torch.Generator().manual_seed(1)),
-                      torch.tensor([3]))
-feature = (feature / feature.norm()).requires_grad_()
+w, target = ncbook.simplex_etf(C, 64), torch.tensor([3])
+feature = F.normalize(torch.randn(1, 64, generator=torch.Generator().manual_seed(1))).requires_grad_()
 ce_gradient = torch.autograd.grad(F.cross_entropy(feature @ w.T, target), feature)[0]
 dot_gradient = torch.autograd.grad(ncbook.dot_regression_loss(feature @ w.T, target), feature)[0]
 p = (feature @ w.T).softmax(1)[0].detach()
@@ -170,16 +171,14 @@ assert torch.allclose(-dot_gradient[0], (1 - feature[0].detach() @ w[3]) * w[3],
 # %%
 triangle = ncbook.simplex_etf(3, 2, dtype=torch.float64)
 start = torch.atan2(triangle[0, 1], triangle[0, 0])
-zero = torch.zeros(1, dtype=torch.long)
 
 
 def force(angle, scale, loss):
     """Derivative of the loss by the angle to vertex 0, for class 0: positive where descent shrinks the angle."""
-    angle = torch.as_tensor(angle, dtype=torch.float64).clone().requires_grad_()
-    unit = torch.stack([(start + angle).cos(), (start + angle).sin()], dim=-1)
-    logits = (scale * unit @ triangle.T).reshape(-1, 3)
-    total = loss(logits, zero.expand(len(logits))) * len(logits)
-    return torch.autograd.grad(total, angle)[0]
+    angle = torch.as_tensor(angle, dtype=torch.float64).reshape(-1).requires_grad_()
+    logits = scale * torch.stack([(start + angle).cos(), (start + angle).sin()], dim=-1) @ triangle.T
+    targets = torch.zeros(len(angle), dtype=torch.long)
+    return torch.autograd.grad(loss(logits, targets) * len(angle), angle)[0]
 
 
 LOSSES = {
@@ -189,36 +188,29 @@ LOSSES = {
 }
 fig = make_subplots(1, 2, subplot_titles=["force towards the vertex", "gradient descent from 150°"],
                     horizontal_spacing=0.13)
+left, right = dict(row=1, col=1), dict(row=1, col=2)
 angles, steps, ends = torch.linspace(0, 180, 91, dtype=torch.float64), 2500, {}
+shown = [0] + sorted({int(10**(k / 10)) for k in range(34)} | {steps})
 for name, (scale, loss, colour, dash) in LOSSES.items():
-    line = dict(color=colour, width=2.5, dash=dash)
-    fig.add_scatter(x=angles.numpy(), y=force(angles.deg2rad(), scale, loss).numpy().round(4), mode="lines", name=name,
-                    line=line, row=1, col=1)
-    angle, path = math.radians(150), []
-    for _ in range(steps + 1):
-        path.append(math.degrees(angle))
-        angle -= 0.1 * float(force(angle, scale, loss))
-    ends[name] = path[-1]
-    shown = [0] + sorted({int(10**(k / 10)) for k in range(34)} | {steps})
-    fig.add_scatter(x=[0.1 * max(k, 0.5) for k in shown], y=[max(path[k], 1e-5) for k in shown], mode="lines",
-                    name=name, showlegend=False, line=line, row=1, col=2)
+    path = [math.radians(150)]
+    for _ in range(steps):
+        path.append(path[-1] - 0.1 * float(force(path[-1], scale, loss)))
+    ends[name], look = math.degrees(path[-1]), dict(mode="lines", name=name, line=dict(color=colour, dash=dash))
+    fig.add_scatter(x=angles.numpy(), y=force(angles.deg2rad(), scale, loss).numpy().round(4), **look, **left)
+    fig.add_scatter(x=[0.1 * max(k, 0.5) for k in shown], y=[max(math.degrees(path[k]), 1e-5) for k in shown],
+                    showlegend=False, **look, **right)
+fig.update_xaxes(title="angle to the vertex, degrees", dtick=60, **left).update_yaxes(title="dL/dθ", **left)
+fig.update_xaxes(title="time (0.1 × steps)", type="log", exponentformat="power", dtick=1, **right)
+fig.update_yaxes(title="angle left, degrees", type="log", exponentformat="power", dtick=1, range=[-2, 2.5], **right)
+assert ends["cross-entropy, τ = 1"] < 1e-2 < 1 < ends["dot regression, τ = 1"]
 plots.finish(fig, "Pulling a feature to its vertex", "C = 3, d = 2; gradient descent on the angle, with steps of 0.1",
              width=900, height=430, margin=dict(b=100), legend=dict(orientation="h", x=0, y=-0.22))
-fig.update_xaxes(title="angle to the vertex, degrees", dtick=60, row=1, col=1)
-fig.update_yaxes(title="dL/dθ", row=1, col=1)
-fig.update_xaxes(title="time (0.1 × steps)", type="log", exponentformat="power", dtick=1, row=1, col=2)
-fig.update_yaxes(title="angle left, degrees", type="log", exponentformat="power", dtick=1, range=[-2, 2.5], row=1,
-                 col=2)
-assert ends["cross-entropy, τ = 1"] < 1e-2 < 1 < ends["dot regression, τ = 1"]
-fig
 
 # %%
 small = torch.tensor([0.01, 0.02], dtype=torch.float64)
-powers = {
-    name: float((force(small, s, loss)[1] / force(small, s, loss)[0]).abs().log2())
-    for name, (s, loss, _, _) in LOSSES.items()
-}
-strength = {name: float(force(small[:1], s, loss) / small[:1]) for name, (s, loss, _, _) in LOSSES.items()}
+near = {name: force(small, scale, loss) for name, (scale, loss, *_) in LOSSES.items()}
+powers = {name: float((pulls[1] / pulls[0]).abs().log2()) for name, pulls in near.items()}
+strength = {name: float(pulls[0] / small[0]) for name, pulls in near.items()}
 negative = angles[force(angles.deg2rad(), 5.0, F.cross_entropy) < -1e-9]
 assert negative.min() > 120
 assert abs(powers["dot regression, τ = 1"] - 3) < 0.01 and abs(powers["cross-entropy, τ = 5"] - 1) < 0.01
@@ -239,12 +231,10 @@ say("The force of dot regression is $(1-\\cos\\theta)\\sin\\theta$: never negati
 # and all features are one and the same unit vector, every term of (3) is zero. A perfect loss, and no classifier. Does
 # training really go there? Here is the same network with a learned cosine classifier and dot regression.
 
-
 # %%
 def mean_cosine_of(rows):
-    unit = F.normalize(rows, dim=1)
-    upper = torch.triu_indices(len(unit), len(unit), 1)
-    return float((unit @ unit.T)[upper[0], upper[1]].mean())
+    cosines = F.normalize(rows, dim=1) @ F.normalize(rows, dim=1).T
+    return float(cosines[~torch.eye(len(rows), dtype=torch.bool)].mean())
 
 
 with torch.random.fork_rng():
@@ -256,20 +246,18 @@ with torch.random.fork_rng():
     for _ in range(4):
         for batch in torch.randperm(len(DATA.train_targets)).split(64):
             sgd.zero_grad()
-            loss = ncbook.dot_regression_loss(learned(backbone(DATA.train_inputs[batch])), DATA.train_targets[batch])
-            loss.backward()
+            logits = learned(backbone(DATA.train_inputs[batch]))
+            ncbook.dot_regression_loss(logits, DATA.train_targets[batch]).backward()
             sgd.step()
         mean_cosine.append(mean_cosine_of(learned.weight.detach()))
 backbone.eval()
 with torch.no_grad():
     logits = learned(backbone(DATA.test_inputs))
-trap = {
-    "loss": float(ncbook.dot_regression_loss(logits, DATA.test_targets)), "accuracy": float(
-        (logits.argmax(1) == DATA.test_targets).double().mean()),
-}
+trap = float(ncbook.dot_regression_loss(logits, DATA.test_targets))
+accuracy = float((logits.argmax(1) == DATA.test_targets).double().mean())
 print(f"mean cosine between rows, epoch by epoch: {', '.join(f'{c:.2f}' for c in mean_cosine)}")
-print(f"test loss {trap['loss']:.5f}, test accuracy {trap['accuracy']:.3f}")
-assert mean_cosine[-1] > 0.5 and trap["loss"] < 0.02
+print(f"test loss {trap:.5f}, test accuracy {accuracy:.3f}")
+assert mean_cosine[-1] > 0.5 and trap < 0.02
 
 # %% [markdown]
 # The rows run together within an epoch, and the loss is tiny. The collapse is not complete: once the loss is almost
@@ -293,9 +281,8 @@ except ValueError as error:
 show_code(ncbook.FixedETFHead._start, ncbook.FixedETFHead.forward)
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, C))
 model[-1] = ncbook.FixedETFHead(32, C, frame="canonical")
-print("output", tuple(model(DATA.test_inputs[:5]).shape), "| parameters of the head:",
-      sum(p.numel() for p in model[-1].parameters()), "| buffers:", [name for name, _ in model[-1].named_buffers()],
-      )
+print("output", tuple(model(DATA.test_inputs[:5]).shape), "| parameters of the head:", len([*model[-1].parameters()]),
+      "| buffers:", [name for name, _ in model[-1].named_buffers()])
 assert not list(model[-1].parameters())
 
 # %% [markdown]
@@ -304,14 +291,11 @@ assert not list(model[-1].parameters())
 # need not even be stored (exercise 3).
 
 # %%
-rows = []
-for num_classes, dim, what in ((10, 64, "digits, this chapter"), (100, 512, "ResNet-18, 100 classes"),
-                               (1000, 2048, "ResNet-50, 1,000 classes"),
-                               ):
-    mib = 4 * num_classes * dim / 2**20
-    rows.append([what, f"{num_classes * dim:,}", f"{3 * mib:.3g} MiB", f"{mib:.3g} MiB",
-                 f"{4 * num_classes * (num_classes - 1) / 2 ** 20:.2g} MiB"])
-table(["classifier", "numbers", "learned, float32", "fixed", "fixed, $d = C-1$"], rows)
+NETWORKS = {"digits, this chapter": (10, 64), "ResNet-18, 100 classes": (100, 512),
+            "ResNet-50, 1,000 classes": (1000, 2048)}
+table(["classifier", "numbers", "learned, float32", "fixed", "fixed, $d = C-1$"],
+      [[what, f"{c * d:,}", f"{12 * c * d / 2**20:.3g} MiB", f"{4 * c * d / 2**20:.3g} MiB",
+        f"{4 * c * (c - 1) / 2**20:.2g} MiB"] for what, (c, d) in NETWORKS.items()])
 try:
     ncbook.FixedETFHead(768, 50_257)
 except ValueError as error:
@@ -332,33 +316,26 @@ except ValueError as error:
 # %%
 runs["fixed"] = run_seeds(head="fixed")
 runs["fixed, dot"] = run_seeds(head="fixed", loss="dot_regression", scale=1.0)
-fig = plots.metric_curves(runs, ["accuracy", "nc1", "nc2_equiangular", "etf_distance", "nc3", "cosine_margin"],
-                          title="Learned and fixed classifiers on digits")
-fig
-
+plots.metric_curves(runs, ["accuracy", "nc1", "nc2_equiangular", "etf_distance", "nc3", "cosine_margin"],
+                    title="Learned and fixed classifiers on digits")
 
 # %%
-def values(method, key, split="train"):
-    return [run[-1].row()[f"{split}_{key}"] for run in runs[method]]
-
-
-def middle(method, key, split="train"):
-    return median(values(method, key, split))
+def at_end(method, column):
+    return [run[-1].row()[column] for run in runs[method]]
 
 
 def results_table(methods):
     say(f"Epoch {EPOCHS}, median over {SEEDS} seeds (range):")
+    columns = {"test_accuracy": ".1f", "train_nc1": ".3f", "train_nc2_equiangular": ".3f", "train_etf_distance": ".4f"}
     table(["head", "test accuracy, %", "NC1", "NC2, angles", "ETF distance"],
-          [[m, median_range(values(m, "accuracy", "test"), ".1f"), median_range(values(m, "nc1"), ".3f"),
-            median_range(values(m, "nc2_equiangular"), ".3f"), median_range(values(m, "etf_distance"), ".4f")]
-           for m in methods])
+          [[m, *(median_range(at_end(m, column), form) for column, form in columns.items())] for m in methods])
 
 
-gap = abs(middle("standard", "accuracy", "test") - middle("fixed", "accuracy", "test"))
-assert gap < 6 and middle("fixed", "etf_distance") < middle("standard", "etf_distance")
-assert middle("standard", "nc3") < middle("fixed", "nc3")
-assert (middle("fixed, dot", "nc1") > middle("fixed", "nc1")
-        and 0.5 < middle("fixed", "nc1") / middle("standard", "nc1") < 2)
+nc1, nc3, etf_distance = ({method: median(at_end(method, f"train_{key}")) for method in runs}
+                          for key in ("nc1", "nc3", "etf_distance"))
+gap = abs(median(at_end("standard", "test_accuracy")) - median(at_end("fixed", "test_accuracy")))
+assert gap < 6 and etf_distance["fixed"] < etf_distance["standard"] and nc3["standard"] < nc3["fixed"]
+assert nc1["fixed, dot"] > nc1["fixed"] and 0.5 < nc1["fixed"] / nc1["standard"] < 2
 results_table(runs)
 say(f"The medians of *standard* and *fixed* differ by {gap:.1f} points of test accuracy, on"
     f" {len(DATA.test_targets)} test images, where a single image is {100 / len(DATA.test_targets):.1f} points.")
@@ -382,7 +359,7 @@ say(f"The medians of *standard* and *fixed* differ by {gap:.1f} points of test a
 
 # %%
 runs["fixed, d = 9"] = run_seeds(head="fixed", feature_dim=C - 1)
-gap = abs(middle("fixed", "accuracy", "test") - middle("fixed, d = 9", "accuracy", "test"))
+gap = abs(median(at_end("fixed", "test_accuracy")) - median(at_end("fixed, d = 9", "test_accuracy")))
 assert gap < 6
 results_table(["fixed", "fixed, d = 9"])
 say(f"The medians of test accuracy differ by {gap:.1f} points.")
@@ -394,23 +371,18 @@ say(f"The medians of test accuracy differ by {gap:.1f} points.")
 
 # %%
 THREE = ncbook.load_dataset("digits", classes=3)
-
-
-def narrow_recipe(dim, scale, seed):
-    return ncbook.Recipe(head="fixed", frame="canonical", feature_dim=dim, scale=scale, classes=3, epochs=10, lr=0.05,
-                         seed=seed)
+NARROW = ncbook.Recipe(head="fixed", frame="canonical", classes=3, epochs=10, lr=0.05)
 
 
 def narrow_run(dim, scale, seed):
-    return list(ncbook.train(narrow_recipe(dim, scale, seed), data=THREE, every=10))[-1].train["accuracy"]
+    recipe = replace(NARROW, feature_dim=dim, scale=scale, seed=seed)
+    return list(ncbook.train(recipe, data=THREE, every=10))[-1].train["accuracy"]
 
 
-settings = [(2, 5.0), (3, 5.0), (2, 1.0)]
-narrow = {setting: [narrow_run(*setting, seed) for seed in range(NARROW_SEEDS)] for setting in settings}
+narrow = {at: [narrow_run(*at, seed) for seed in range(NARROW_SEEDS)] for at in ((2, 5.0), (3, 5.0), (2, 1.0))}
 solved = {setting: sum(a > 0.95 for a in accuracies) for setting, accuracies in narrow.items()}
 say("Three classes, cross-entropy, fixed ETF:")
-table(["d", "τ", f"seeds of {NARROW_SEEDS} that succeed"], [[*setting, count] for setting, count in solved.items()],
-      text=0)
+table(["d", "τ", f"seeds of {NARROW_SEEDS} that succeed"], [[*key, count] for key, count in solved.items()], text=0)
 assert solved[2, 5.0] <= NARROW_SEEDS / 2 and solved[3, 5.0] == solved[2, 1.0] == NARROW_SEEDS
 
 # %% [markdown]
@@ -419,39 +391,33 @@ assert solved[2, 5.0] <= NARROW_SEEDS / 2 and solved[3, 5.0] == solved[2, 1.0] =
 
 # %%
 stuck_seed = min(range(NARROW_SEEDS), key=narrow[2, 5.0].__getitem__)
-flat = ncbook.Trainer(narrow_recipe(2, 5.0, stuck_seed), data=THREE)
+flat = ncbook.Trainer(replace(NARROW, feature_dim=2, scale=5.0, seed=stuck_seed), data=THREE)
 shots = [flat.snapshot(test=False)]
 while not flat.finished:
     flat.step()
     if flat.steps < 12 or flat.steps % flat.steps_per_epoch == 0:
         shots.append(flat.snapshot(test=False))
-jitter = 1 + 0.16 * ((torch.arange(120) * 0.618) % 1)
 colours, vertices = plots.class_colors(3), flat.head.weight
-
-
-def dots(shot):
-    return plots.xyz(shot.features[:120] / 5 * jitter[:, None])
-
-
-fig = go.Figure(go.Scatter(mode="markers", name="features", hoverinfo="skip", marker=dict(
-    size=6, opacity=0.6, color=[colours[int(t)] for t in shots[0].targets[:120]])))
+spread = (1 + 0.16 * ((torch.arange(120) * 0.618) % 1))[:, None] / 5
 turn = torch.linspace(0, 2 * math.pi, 73)
-fig.add_scatter(x=turn.cos().numpy().round(3), y=turn.sin().numpy().round(3), mode="lines", line=dict(color="#D2D2D2"),
-                hoverinfo="skip", showlegend=False)
+fig = go.Figure()
+fig.add_scatter(mode="markers", name="features", marker=dict(
+    size=6, opacity=0.6, color=[colours[int(t)] for t in shots[0].targets[:120]]))
+fig.add_scatter(x=turn.cos(), y=turn.sin(), mode="lines", line=dict(color="#D2D2D2"), showlegend=False)
 for c in range(3):
     fig.add_scatter(x=[0, float(vertices[c, 0])], y=[0, float(vertices[c, 1])], mode="lines+markers",
                     name=f"vertex of “{THREE.class_names[c]}”", line=dict(color=colours[c], width=2),
                     marker=dict(size=[0, 16], symbol="diamond-open", line=dict(width=2)))
+fig.update_traces(hoverinfo="skip")
+fig.update_xaxes(range=[-1.35, 1.35]).update_yaxes(range=[-1.35, 1.35], scaleanchor="x")
 plots.finish(fig, "Three digits in the plane, and a fixed simplex ETF",
              "normalised features in the plane, no projection; spread outwards only to be seen", width=720, height=520)
 plots.animate(fig, [f"step {shot.step}, accuracy {shot.train['accuracy']:.2f}" for shot in shots],
-              [{"features": dots(shot)} for shot in shots], milliseconds=250, transition=150, below=36, left=0.38)
-fig.update_xaxes(range=[-1.35, 1.35])
-fig.update_yaxes(range=[-1.35, 1.35], scaleanchor="x")
-fig
+              [{"features": plots.xyz(shot.features[:120] * spread)} for shot in shots], milliseconds=250,
+              transition=150, below=36, left=0.38)
 
 # %%
-away = (shots[-1].features / 5 * vertices[shots[-1].targets]).sum(1).clamp(-1, 1).arccos().rad2deg()
+away = angles_between(shots[-1].features / 5, vertices[shots[-1].targets])
 medians = {c: float(away[shots[-1].targets == c].median()) for c in range(3)}
 worst = max(medians, key=medians.get)
 others = " and ".join(f"{angle:.0f}°" for c, angle in medians.items() if c != worst)
@@ -461,11 +427,10 @@ assert medians[worst] > 60
 
 # %% [markdown]
 # At step 0 all three classes sit in nearly the same direction, since an untrained network hardly tells its inputs
-# apart. Then they slide along the circle, and one of them ends up *opposite* to its vertex and stays there. In the
-# left panel of section 3 the solid cross-entropy curve shows why: beyond some angle the force for $\tau = 5$ is
-# negative. The push of the
-# two other vertices, which flank that place, beats the pull. The vertex is the only global minimum, as (1) says; this
-# is a local one.
+# apart. Then they slide along the circle, and one of them ends up *opposite* to its vertex and stays there. In the left
+# panel of section 3 the solid cross-entropy curve shows why: beyond some angle the force for $\tau = 5$ is negative.
+# The push of the two other vertices, which flank that place, beats the pull. The vertex is the only global minimum, as
+# (1) says; this is a local one.
 #
 # When does that happen? Let $f = -\tau w_y$ and move it along a great circle, $f(\varphi) = \tau(-w_y \cos\varphi + v
 # \sin\varphi)$ with a unit vector $v \perp w_y$. The gradient is zero at $\varphi = 0$. For $v$ in the span of the
@@ -477,7 +442,6 @@ assert medians[worst] > 60
 #
 # So the wrong side is a **local minimum exactly if the features have no spare dimension, $d = C-1$, and $\tau > C -
 # 1$**. (At $\tau = C-1$ the next order decides.) With spare dimensions there is always a way down. Autograd agrees:
-
 
 # %%
 def curvature_at_antipode(num_classes, dim, scale, inside):
@@ -520,45 +484,30 @@ table(["C", "τ", "inside the span", "outside", "if $d = C-1$"], rows, text=0)
 # - **nearest**: the simplex ETF nearest to the initial class means, the best of *all* orientations;
 # - **opposite**: minus the nearest, the worst of all.
 
-
 # %%
-def angles_to(class_means, etf):
-    centred = F.normalize(class_means - class_means.mean(0), dim=1)
-    return (centred * etf).sum(1).clamp(-1, 1).arccos().rad2deg()
-
-
-def orientations(class_means, canonical):
-    nearest = ncbook.nearest_simplex_etf(class_means)
-    centred = F.normalize(class_means - class_means.mean(0), dim=1)
-    columns = linear_sum_assignment((centred @ canonical.T).numpy(), maximize=True)[1]
-    return {
-        "canonical": canonical.clone(), "best renaming": canonical[torch.from_numpy(columns)], "nearest": nearest,
-        "opposite": -nearest,
-    }
-
-
-def early_run(seed, orientation, epochs=2):
-    """Angle to the target at the start, and the loss at each step of the first epochs."""
+def early_run(seed, orientation):
+    """Mean angle to the target at the start, and the loss at each step of the first two epochs."""
     trainer = ncbook.Trainer(ncbook.Recipe(head="fixed", frame="canonical", epochs=EPOCHS, seed=seed), data=DATA)
-    means = trainer.snapshot(test=False).class_means
-    etf = orientations(means, trainer.head.weight)[orientation]
-    trainer.head.weight.copy_(etf)
-    losses = [trainer.step().item() for _ in range(epochs * trainer.steps_per_epoch)]
-    return float(angles_to(means, etf).mean()), losses
+    means, canonical = trainer.snapshot(test=False).class_means, trainer.head.weight.clone()
+    centred, nearest = F.normalize(means - means.mean(0), dim=1), ncbook.nearest_simplex_etf(means)
+    renamed = canonical[linear_sum_assignment(centred @ canonical.T, maximize=True)[1]]
+    etfs = {"canonical": canonical, "best renaming": renamed, "nearest": nearest, "opposite": -nearest}
+    trainer.head.weight.copy_(etfs[orientation])
+    losses = [trainer.step().item() for _ in range(2 * trainer.steps_per_epoch)]
+    return float(angles_between(centred, etfs[orientation]).mean()), losses
 
 
-early = {
-    name: [early_run(seed, name) for seed in range(SEEDS)]
-    for name in ("canonical", "best renaming", "nearest", "opposite")
-}
+STYLES = {"canonical": ("#E69F00", "dash"), "best renaming": ("#8A5A2B", "dot"), "nearest": ("#0072B2", "solid"),
+          "opposite": ("#CC79A7", "dashdot")}
+early = {name: [early_run(seed, name) for seed in range(SEEDS)] for name in STYLES}
 travel = {name: [angle for angle, _ in results] for name, results in early.items()}
 fig = plots.seed_summary(travel, "mean angle, degrees",
                          title="How far the untrained class means are from their vertices")
-for name, colour in zip(travel, ("#E69F00", "#8A5A2B", "#0072B2", "#CC79A7")):
+for name, (colour, _) in STYLES.items():
     fig.update_traces(marker_color=colour, selector=dict(name=name))
     fig.update_traces(line_color=colour, selector=dict(name=f"{name} median"))
-assert max(travel["nearest"]) < min(
-    travel["best renaming"]) and max(travel["best renaming"]) < min(travel["canonical"]) < min(travel["opposite"])
+assert max(travel["nearest"]) < min(travel["best renaming"])
+assert max(travel["best renaming"]) < min(travel["canonical"]) < min(travel["opposite"])
 fig
 
 # %%
@@ -572,26 +521,20 @@ say(f"The canonical vertices are {median(travel['canonical']):.0f}° away. That 
 # Do these degrees cost anything? Train from the same initial weights, with the same batches, towards each of the four.
 
 # %%
-style = {
-    "canonical": ("#E69F00", "dash"), "best renaming": ("#8A5A2B", "dot"), "nearest": ("#0072B2", "solid"),
-    "opposite": ("#CC79A7", "dashdot"),
-}
 fig, early_loss, later_loss = go.Figure(), {}, {}
-for name, (colour, dash) in style.items():
+for name, (colour, dash) in STYLES.items():
     losses = torch.tensor([losses for _, losses in early[name]])
-    smooth = losses.quantile(0.5, dim=0).unfold(0, 3, 1).mean(1)
     early_loss[name], later_loss[name] = float(losses[:, :losses.shape[1] // 2].mean()), float(losses[:, -10:].mean())
+    smooth = losses.quantile(0.5, dim=0).unfold(0, 3, 1).mean(1)
     fig.add_scatter(x=list(range(2, 2 + len(smooth))), y=smooth.numpy().round(4), mode="lines", name=name,
                     line=dict(color=colour, width=2.5, dash=dash))
-fig.add_hline(y=loss_floor(C, 5), line=dict(color="#999999", width=1, dash="dot"))
-fig.add_annotation(x=1, xref="paper", xanchor="right", y=math.log10(loss_floor(C, 5)), yanchor="bottom",
-                   text="floor of the loss", showarrow=False, font=dict(color="#666666"))
-plots.finish(fig, "The first two epochs, towards four orientations",
-             f"training loss, median of {SEEDS} seeds, mean of 3 steps", height=420)
+fig.add_scatter(x=[2, len(smooth) + 1], y=[loss_floor(C, 5)] * 2, mode="lines", name="floor of the loss",
+                line=dict(color="#999999", width=1, dash="dot"))
 fig.update_xaxes(title="step")
 fig.update_yaxes(title="cross-entropy", type="log", tickvals=[0.05, 0.1, 0.2, 0.5, 1, 2], range=[-1.65, 0.5])
 assert early_loss["opposite"] - early_loss["nearest"] > 2 * (later_loss["opposite"] - later_loss["nearest"]) > 0
-fig
+plots.finish(fig, "The first two epochs, towards four orientations",
+             f"training loss, median of {SEEDS} seeds, mean of 3 steps", height=420)
 
 # %%
 said = [", ".join(f"{value:.2f} for *{name}*" for name, value in loss.items()) for loss in (early_loss, later_loss)]
@@ -609,7 +552,6 @@ say(f"Mean loss of the first epoch: {said[0]}. In the last ten steps of the seco
 # a learned classifier spare the features their journey? Compare where the vertices nearest to the class means point at
 # the start and at the end.
 
-
 # %%
 def inside(snapshot):
     return float((snapshot.features[:, :C - 1].norm(dim=1) / snapshot.features.norm(dim=1)).square().mean())
@@ -617,7 +559,7 @@ def inside(snapshot):
 
 def turned(run):
     start, end = (ncbook.nearest_simplex_etf(run[at].class_means) for at in (0, -1))
-    return float((start * end).sum(1).clamp(-1, 1).arccos().rad2deg().mean())
+    return float(angles_between(start, end).mean())
 
 
 shares = [median(inside(run[at]) for run in runs["fixed"]) for at in (0, -1)]
@@ -642,7 +584,6 @@ say(f"Share of the features' squared length inside the ETF's {C - 1} coordinates
 # frequency, over $W$ and $H$ with $\|W\|_F^2 = C E_W$ and $\|H\|_F^2 = C E_H$. Here, three frequent and three rare
 # classes with $E_W = 1$:
 
-
 # %%
 def layer_peeled(ratio, feature_energy, num_classes=6):
     """Learned rows in the unconstrained model; the first half of the classes is `ratio` times as frequent."""
@@ -656,8 +597,8 @@ def layer_peeled(ratio, feature_energy, num_classes=6):
     def closure():
         lbfgs.zero_grad()
         scale = num_classes * math.sqrt(feature_energy) / (w.norm() * h.norm())
-        loss = (share / share.sum() *
-                F.cross_entropy(scale * h @ w.T, torch.arange(num_classes), reduction="none")).sum()
+        losses = F.cross_entropy(scale * h @ w.T, torch.arange(num_classes), reduction="none")
+        loss = (share / share.sum() * losses).sum()
         loss.backward()
         return loss
 
@@ -716,7 +657,7 @@ fig
 #     g = torch.autograd.grad(200 * ncbook.dot_regression_loss(head(z), y), z)[0]
 #     z = F.normalize(z.detach() - 0.5 * g, dim=1)
 #     if step in (100, 1000, 10_000):
-#         print(step, float((z * head.weight[y]).sum(1).clamp(-1, 1).arccos().rad2deg().mean()))
+#         print(step, float(angles_between(z, head.weight[y]).mean()))
 # ```
 #
 # Ten times the steps shrink the angle by about $\sqrt{10}$, the $1/\sqrt t$ of section 3.

@@ -16,8 +16,7 @@
 # measures exactly this, at all scales at once, and its answer is a handful of numbers that have a gradient. This
 # chapter builds those numbers up from balls that grow, shows that they are the edge lengths of a minimum spanning tree,
 # and follows the gradient of the loss that is made of them until it moves a cloud, and then a network.
-
-# %% [markdown]
+#
 # **You will learn**
 #
 # - what the H<sub>0</sub> barcode of a point cloud is, and how to read one;
@@ -28,8 +27,7 @@
 # - why the usual way to compute distances breaks down on collapsed clouds, and what this book does instead;
 # - what β does to a cloud of free points and to the features of a trained network, and what the word *densification*
 #   has to do with probability mass.
-
-# %% [markdown]
+#
 # ## Setup
 
 # %%
@@ -43,7 +41,7 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 from scipy.cluster.hierarchy import linkage
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import pdist, squareform
 
 from ncbook import Recipe, SameClassSampler, Trainer, live, load_dataset, persistence, plots
 from ncbook.book import profile, say, show_code, table
@@ -55,9 +53,7 @@ PROFILE, DATASET, BACKBONE, EPOCHS, P, (LOW, HIGH) = profile(
     book=dict(DATASET="digits", BACKBONE="small_cnn", EPOCHS=16, P=2, BETAS=(0.5, 1.0)),
     paper=dict(DATASET="mnist", BACKBONE="mnist_cnn", EPOCHS=310, P=1, BETAS=(0.55, 1.1)),
 )
-TRAIN_SIZE, CLOUDS, WEIGHT = 250, (8, 16), 0.1
-SEED = 0
-torch.manual_seed(SEED)
+TRAIN_SIZE, CLOUDS, WEIGHT, SEED = 250, (8, 16), 0.1, 0
 
 # %% [markdown]
 # ## When do points become one piece?
@@ -84,83 +80,56 @@ torch.manual_seed(SEED)
 # %%
 def components(points, scale):
     """For each point the smallest index of a point that it is connected to at this scale."""
-    distances = torch.cdist(points, points).numpy()
-    reachable = np.linalg.matrix_power((distances <= scale).astype(float), len(points)) > 0
-    return reachable.argmax(1)
+    touching = (torch.cdist(points, points) <= scale).double().numpy()
+    return (np.linalg.matrix_power(touching, len(points)) > 0).argmax(1)
 
 
 def lines(points, edges):
     """The edges as one line with gaps, ready to be drawn."""
     return plots.xyz(plots.segments(points[edges]))
 
-
-def discs(points, radius, corners=20):
-    angle = torch.linspace(0, 2 * math.pi, corners + 1, dtype=points.dtype)
-    rings = points[:, None] + radius * torch.stack([angle.cos(), angle.sin()], dim=1)
-    return plots.xyz(plots.segments(rings))
-
-
-def bars(lengths, height):
-    """Horizontal bars from 0 to each length as one line with gaps."""
-    lengths, height = torch.as_tensor(lengths), torch.as_tensor(height)
-    ends = torch.stack([torch.stack([0 * lengths, height], 1), torch.stack([lengths, height], 1)], 1)
-    return plots.xyz(plots.segments(ends))
-
-
 # %%
-POINTS = torch.tensor(
-    [[0.2, 0.5], [0.7, 1.1], [1.0, 0.3], [1.5, 0.9], [3.3, 1.0], [3.7, 1.7], [4.3, 1.2], [2.2, 3.0], [2.8, 3.3],
-     [2.5, 2.3]],
-    dtype=torch.float64,
-)
-DEATHS = h0_death_times(POINTS)
-TREE = spanning_tree(POINTS)
-PAIRS = torch.combinations(torch.arange(len(POINTS)))
-LENGTHS = torch.linalg.vector_norm(POINTS[PAIRS[:, 0]] - POINTS[PAIRS[:, 1]], dim=1)
+POINTS = torch.tensor([[0.2, 0.5], [0.7, 1.1], [1.0, 0.3], [1.5, 0.9], [3.3, 1.0], [3.7, 1.7], [4.3, 1.2], [2.2, 3.0],
+                       [2.8, 3.3], [2.5, 2.3]], dtype=torch.float64)
+DEATHS, PAIRS = h0_death_times(POINTS), torch.combinations(torch.arange(len(POINTS)))
 SCALES = np.linspace(0, 1.8, 31).round(2)
 
 
 def frame(scale):
     """What the figure shows at one scale."""
-    label = components(POINTS, scale)
-    ended, height = DEATHS <= scale, torch.arange(1, len(POINTS))
-    assert len(set(label)) == len(POINTS) - int(ended.sum())
-    pieces = f"{len(set(label))} piece{'s' * (len(set(label)) > 1)}"
-    still_growing = torch.full((int((~ended).sum()) + 1,), scale)
+    label, ended = components(POINTS, scale), (DEATHS <= scale).numpy()
+    count = len(set(label))
+    assert count == len(POINTS) - ended.sum()
+    drawn = {trace.name: dict(x=trace.x, y=trace.y) for trace in plots.spanning_tree_figure(POINTS, radius=scale).data}
     return {
-        "balls": discs(POINTS, scale / 2),
-        "all edges of G<sub>r</sub>": lines(POINTS, PAIRS[LENGTHS <= scale]),
-        "tree edges": lines(POINTS, TREE[ended]),
-        "points": dict(marker=dict(color=label.astype(np.uint8))),
-        "ended bars": bars(DEATHS[ended], height[ended]),
-        "growing bars": bars(still_growing, [*height[~ended].tolist(), len(POINTS)]),
-        "scale r": dict(x=[scale, scale]),
-        "count": dict(text=[f"<b>{pieces}</b>"]),
+        "balls": drawn["balls"], "all edges of G<sub>r</sub>": lines(POINTS, PAIRS[torch.pdist(POINTS) <= scale]),
+        "tree edges": drawn["edges"], "points": dict(marker=dict(color=label.astype(np.uint8))),
+        "ended bars": dict(x=np.where(ended, DEATHS, 0)), "growing bars": dict(x=np.where([*ended, False], 0, scale)),
+        "scale r": dict(x=[scale, scale]), "count": dict(text=[f"<b>{count} piece{'s' * (count > 1)}</b>"]),
     }
 
 
 fig = make_subplots(1, 2, column_widths=[0.6, 0.4], horizontal_spacing=0.1,
                     subplot_titles=("balls of radius r/2", "barcode"))
 left, right = dict(row=1, col=1), dict(row=1, col=2)
-fig.add_scatter(name="balls", mode="lines", fill="toself", fillcolor="rgba(86,180,233,0.18)", hoverinfo="skip",
+fig.add_scatter(name="balls", mode="lines", fill="toself", fillcolor="rgba(86,180,233,0.18)",
                 line=dict(color="rgba(86,180,233,0.7)", width=1), **left)
-fig.add_scatter(name="all edges of G<sub>r</sub>", mode="lines", line=dict(color="#C4C4C4", width=1.5),
-                hoverinfo="skip", **left)
-fig.add_scatter(name="tree edges", mode="lines", line=dict(color="#222222", width=3), hoverinfo="skip", **left)
-fig.add_scatter(x=POINTS[:, 0].numpy(), y=POINTS[:, 1].numpy(), name="points", mode="markers", showlegend=False,
-                marker=dict(size=12, line=dict(color="white", width=1), cmin=0, cmax=9,
-                            colorscale=[(i / 9, color) for i, color in enumerate(plots.CLASS_COLORS)]), **left)
-fig.add_scatter(name="ended bars", mode="lines", line=dict(color="#222222", width=9), hoverinfo="skip", **right)
-fig.add_scatter(name="growing bars", mode="lines", line=dict(color="#56B4E9", width=9), hoverinfo="skip", **right)
+fig.add_scatter(name="all edges of G<sub>r</sub>", mode="lines", line=dict(color="#C4C4C4", width=1.5), **left)
+fig.add_scatter(name="tree edges", mode="lines", line=dict(color="#222222", width=3), **left)
+fig.add_scatter(**plots.xyz(POINTS), name="points", mode="markers", showlegend=False, marker=dict(
+    size=12, line=dict(color="white", width=1), cmin=0, cmax=9,
+    colorscale=[(i / 9, color) for i, color in enumerate(plots.CLASS_COLORS)]), **left)
+for name, colour, count in (("ended bars", "#222222", len(DEATHS)), ("growing bars", "#56B4E9", len(POINTS))):
+    fig.add_bar(name=name, y=np.arange(1, count + 1), orientation="h", marker_color=colour, **right)
 fig.add_scatter(y=[0.5, 10.7], name="scale r", mode="lines", line=dict(color="#D55E00", width=2, dash="dash"), **right)
-fig.add_scatter(x=[0.93], y=[-0.3], name="count", mode="text", textfont=dict(size=15), showlegend=False,
-                hoverinfo="skip", **right)
-plots.finish(fig, "Ten points, all scales", width=860, height=480,
-             legend=dict(orientation="h", x=0, y=1.1, yanchor="bottom", traceorder="normal"))
+fig.add_scatter(x=[0.93], y=[-0.3], name="count", mode="text", textfont=dict(size=15), showlegend=False, **right)
+fig.update_traces(hoverinfo="skip", selector=lambda trace: trace.name != "points")
 fig.update_xaxes(range=[-0.8, 5.2], title="z<sub>1</sub>", **left)
 fig.update_yaxes(range=[-0.5, 4.2], title="z<sub>2</sub>", scaleanchor="x", **left)
 fig.update_xaxes(range=[0, 1.87], title="r", **right)
 fig.update_yaxes(range=[-0.8, 10.8], title="bar", tickvals=list(range(1, 11)), showgrid=False, **right)
+plots.finish(fig, "Ten points, all scales", width=860, height=480, barmode="overlay", bargap=0.35,
+             legend=dict(orientation="h", x=0, y=1.1, yanchor="bottom", traceorder="normal"))
 plots.animate(fig, [f"{scale:.2f}" for scale in SCALES], [frame(scale) for scale in SCALES], prefix="scale r = ",
               active=SCALES.tolist().index(0.9), left=0.25)
 
@@ -178,11 +147,10 @@ live.radius_explorer()
 
 # %% [markdown]
 # The bars are the **H<sub>0</sub> barcode**. Every point starts as a piece of its own, so every bar is born at 0 (if
-# two points coincide, one of their bars dies there too).
-# When two pieces merge, one bar dies, at the length of the edge that joined them; since all were born at the same
-# moment, which of the two it is that dies is a matter of convention and changes no number. The last piece never dies.
-# So $n$ points have one infinite bar and $n-1$ finite ones, and all that the barcode knows is the list of **death
-# times**
+# two points coincide, one of their bars dies there too). When two pieces merge, one bar dies, at the length of the edge
+# that joined them; since all were born at the same moment, which of the two it is that dies is a matter of convention
+# and changes no number. The last piece never dies. So $n$ points have one infinite bar and $n-1$ finite ones, and all
+# that the barcode knows is the list of **death times**
 #
 # $$0 \le t_1 \le t_2 \le \dots \le t_{n-1}, \qquad c(r) = n - \#\{k : t_k \le r\}.$$
 #
@@ -243,8 +211,7 @@ def with_gudhi(distances):
     return np.sort(deaths[np.isfinite(deaths)])
 
 
-generator = torch.Generator().manual_seed(SEED)
-base = torch.randn(16, 8, generator=generator, dtype=torch.float64)
+base = torch.randn(16, 8, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
 clouds = {
     "random": base,
     "a grid, full of ties": torch.cartesian_prod(*[torch.arange(3.0, dtype=torch.float64)] * 3),
@@ -252,27 +219,21 @@ clouds = {
     "with exact duplicates": base[[0, 0, 0, 1, 1, 2, 3, 4, 5, 5]],
     "all points equal": base[:1].repeat(5, 1),
 }
-metrics = {1: "cityblock", 2: "euclidean", math.inf: "chebyshev"}
-oracles = {"Kruskal": kruskal, "SciPy single linkage": None}
+oracles = {"Kruskal": lambda pairs: kruskal(squareform(pairs)),
+           "SciPy single linkage": lambda pairs: linkage(pairs, "single")[:, 2]}
 if importlib.util.find_spec("gudhi"):
-    oracles["GUDHI"] = with_gudhi
-
-worst = {}
+    oracles["GUDHI"] = lambda pairs: with_gudhi(squareform(pairs))
+worst = pd.DataFrame(0.0, index=list(clouds), columns=list(oracles))
 for cloud, points in clouds.items():
-    for p, metric in metrics.items():
-        deaths = h0_death_times(points, p).numpy()
-        condensed = pdist(points.numpy(), metric)
-        matrix = np.zeros((len(points), len(points)))
-        matrix[np.triu_indices(len(points), 1)] = condensed
-        matrix += matrix.T
+    for p, metric in {1: "cityblock", 2: "euclidean", math.inf: "chebyshev"}.items():
+        deaths, pairs = h0_death_times(points, p).numpy(), pdist(points.numpy(), metric)
         for name, oracle in oracles.items():
-            expected = oracle(matrix) if oracle else linkage(condensed, "single")[:, 2]
+            expected = oracle(pairs)
             assert deaths.shape == expected.shape
-            worst[cloud, name] = max(worst.get((cloud, name), 0.0), np.abs(deaths - expected).max())
-assert max(worst.values()) < 1e-9
-print("checked against:", ", ".join(oracles), "" if "GUDHI" in oracles else "(GUDHI is not installed here)")
-print("largest difference over the L1, L2 and maximum norm:")
-pd.Series(worst).unstack().reindex(list(clouds))[list(oracles)].map("{:.1e}".format)
+            worst.loc[cloud, name] = max(worst.loc[cloud, name], np.abs(deaths - expected).max())
+assert worst.max(axis=None) < 1e-9
+print("largest difference over the L1, L2 and maximum norm:", "" if "GUDHI" in oracles else "(GUDHI is not installed)")
+worst.map("{:.1e}".format)
 
 # %% [markdown]
 # What the package runs is Prim's algorithm (1957), which finds the same tree in a different order: it starts at one
@@ -307,11 +268,8 @@ show_code(persistence._prim)
 show_code(densification_loss, persistence._edge_lengths)
 
 # %%
-generator = torch.Generator().manual_seed(8)
-CLOUD = torch.randn(18, 2, generator=generator, dtype=torch.float64)
-BETA = 0.6
-fig = plots.spanning_tree_figure(CLOUD, beta=BETA, arrows=True, title="Where the densification loss pushes")
-fig
+CLOUD, BETA = torch.randn(18, 2, generator=torch.Generator().manual_seed(8), dtype=torch.float64), 0.6
+plots.spanning_tree_figure(CLOUD, beta=BETA, arrows=True, title="Where the densification loss pushes")
 
 # %% [markdown]
 # Blue edges are shorter than β and push their ends apart, orange ones are longer and pull them together. A point with
@@ -321,19 +279,17 @@ fig
 # %%
 cloud = CLOUD.clone().requires_grad_()
 (automatic,) = torch.autograd.grad(densification_loss(cloud[None], BETA), cloud)
-
 by_hand = torch.zeros_like(CLOUD)
 for i, j in spanning_tree(CLOUD):
     edge = CLOUD[i] - CLOUD[j]
     force = torch.sign(edge.norm() - BETA) * edge / edge.norm()
     by_hand[i] += force
     by_hand[j] -= force
-
 assert torch.allclose(automatic, by_hand, rtol=0, atol=1e-12)
 assert torch.autograd.gradcheck(lambda z: densification_loss(z[None], BETA), cloud)
 assert torch.linalg.vector_norm(automatic.sum(0)) < 1e-12
-pairs, edges = math.comb(len(CLOUD), 2), len(CLOUD) - 1
-print(f"{edges} of {pairs} pairs carry a force; autograd, the formula and finite differences agree;")
+print(f"{len(CLOUD) - 1} of {math.comb(len(CLOUD), 2)} pairs carry a force;",
+      "autograd, the formula and finite differences agree;")
 print(f"the forces add up to zero, so the mean of the cloud does not move: {float(automatic.sum(0).norm()):.0e}")
 
 # %% [markdown]
@@ -351,38 +307,32 @@ print(f"the forces add up to zero, so the mean of the cloud does not move: {floa
 fixed = torch.tensor([[0.0, 0.0], [1.0, 0.4], [1.9, -0.2], [3.1, 0.3], [4.0, -0.4], [2.4, 1.5]], dtype=torch.float64)
 walk = torch.linspace(-1, 5, 301, dtype=torch.float64).requires_grad_()
 walker = torch.stack([walk, torch.full_like(walk, 0.8)], dim=1)[:, None]
-moving = torch.cat([fixed.expand(len(walk), -1, -1), walker], dim=1)
-
+deaths = h0_death_times(moving := torch.cat([fixed.expand(len(walk), -1, -1), walker], dim=1))
 deaths = h0_death_times(moving)
 (slope,) = torch.autograd.grad(deaths.sum(), walk)
 deaths, walk = deaths.detach(), walk.detach()
 trees = [frozenset(frozenset(edge) for edge in tree) for tree in spanning_tree(moving).tolist()]
-changes = [k for k in range(1, len(trees)) if trees[k] != trees[k - 1]]
-
-step = float(walk[1] - walk[0])
-largest_move = float(deaths.diff(dim=0).abs().max())
-jumps = slope.diff().abs()
-at_changes = torch.isin(torch.arange(1, len(trees)), torch.tensor(changes))
+changed = np.array([tree != before for before, tree in zip(trees, trees[1:])])
+step, largest_move, jumps = float(walk[1] - walk[0]), float(deaths.diff(dim=0).abs().max()), slope.diff().abs().numpy()
 assert largest_move <= step * (1 + 1e-9)
-assert len(changes) >= 3 and jumps[at_changes].min() > 2 * jumps[~at_changes].max()
+assert changed.sum() >= 3 and jumps[changed].min() > 2 * jumps[~changed].max()
 print(f"the walker moves {step:.3f} a step, no death time more than {largest_move:.3f};")
-print(f"the tree changes {len(changes)} times; the slope of the sum jumps by {jumps[at_changes].min():.2f} or more,")
-print(f"and between neighbouring positions elsewhere it changes by at most {jumps[~at_changes].max():.2f}")
+print(f"the tree changes {changed.sum()} times; the slope of the sum jumps by {jumps[changed].min():.2f} or more,")
+print(f"and between neighbouring positions elsewhere it changes by at most {jumps[~changed].max():.2f}")
 
 fig = make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.12, row_heights=[0.6, 0.4],
                     subplot_titles=("the six death times", "slope of their sum"))
-x = walk.float().numpy()
-for k in range(deaths.shape[1]):
+above, below, x = dict(row=1, col=1), dict(row=2, col=1), walk.float().numpy()
+for k, color in enumerate(plots.CLASS_COLORS[:6]):
     fig.add_scatter(x=x, y=deaths[:, k].float().numpy(), mode="lines", name=f"t<sub>{k + 1}</sub>",
-                    line=dict(color=plots.CLASS_COLORS[k], width=2, simplify=False), row=1, col=1)
+                    line=dict(color=color, width=2, simplify=False), **above)
 fig.add_scatter(x=x, y=slope.float().numpy(), mode="lines", name="slope", showlegend=False,
-                line=dict(color="#222222", width=2, shape="hv"), row=2, col=1)
-for k in changes:
-    fig.add_vline(x=float(x[k - 1] + x[k]) / 2, line=dict(color="#B5B5B5", width=1, dash="dot"))
+                line=dict(color="#222222", width=2, shape="hv"), **below)
+for k in changed.nonzero()[0]:
+    fig.add_vline(x=float(x[k] + x[k + 1]) / 2, line=dict(color="#B5B5B5", width=1, dash="dot"))
+fig.update_xaxes(title="position of the walker", **below).update_yaxes(title="slope", **below)
+fig.update_yaxes(title="death time", **above)
 plots.finish(fig, "One point walks past six others", "dotted lines: the minimum spanning tree changes", height=540)
-fig.update_xaxes(title="position of the walker", row=2, col=1).update_yaxes(title="death time", row=1, col=1)
-fig.update_yaxes(title="slope", row=2, col=1)
-fig
 
 # %% [markdown]
 # The death times have kinks but no gaps, and the kinks are of two kinds. Where two curves cross, the two edges only
@@ -390,8 +340,7 @@ fig
 # and there the slope of the sum jumps. So the loss is continuous, differentiable except on a set of measure zero, and
 # safe for gradient descent in the same sense as a network with ReLUs: where two trees tie, the package returns the
 # gradient of one of them.
-
-# %% [markdown]
+#
 # ## Duplicates
 #
 # The published training scheme draws $n$ points of a class *with replacement*. How often is the same image drawn twice,
@@ -401,8 +350,7 @@ fig
 
 # %%
 DATA = load_dataset("digits", train_size=TRAIN_SIZE)
-counts = torch.bincount(DATA.train_targets)
-b, n = CLOUDS
+counts, n = torch.bincount(DATA.train_targets), CLOUDS[1]
 generator = torch.Generator().manual_seed(SEED)
 anchors = torch.randint(len(DATA.train_targets), (4000,), generator=generator)
 draws = SameClassSampler(DATA.train_targets)(anchors, n, generator)
@@ -412,9 +360,7 @@ expected_zeros = float((n - m * (1 - (1 - 1 / m) ** n)).mean())
 assert abs(float(zeros.mean()) - expected_zeros) < 0.1
 print(f"classes of {counts.min()} to {counts.max()} images, n = {n} draws:")
 print(f"{zeros.mean():.2f} of the {n - 1} death times are zero on average; the formula says {expected_zeros:.2f}")
-
-images = DATA.train_inputs.flatten(1)[draws]
-assert ((h0_death_times(images) == 0).sum(1) == zeros).all()
+assert ((h0_death_times(DATA.train_inputs.flatten(1)[draws]) == 0).sum(1) == zeros).all()
 
 # %% [markdown]
 # The last line checks that `h0_death_times` keeps every one of these zeros: there are always $n-1$ death times. Many
@@ -428,19 +374,15 @@ assert ((h0_death_times(images) == 0).sum(1) == zeros).all()
 
 # %%
 pair = torch.tensor([[1.0, 2.0], [1.0, 2.0], [4.0, 6.0]], requires_grad=True)
-
 naive = (pair[0] - pair[1]).pow(2).sum().sqrt()
 (naive_gradient,) = torch.autograd.grad(naive, pair)
 ours = h0_death_times(pair)
 (our_gradient,) = torch.autograd.grad((ours - 1).abs().sum(), pair)
-
 print("square root of the sum of squares:", naive.item(), " gradient", naive_gradient[0].tolist())
 print("h0_death_times:", ours.tolist())
 print("gradient:", *our_gradient.numpy())
-assert naive_gradient[0].isnan().all() and our_gradient.isfinite().all()
-assert ours.tolist() == [0.0, 5.0]
-twin_forces = torch.linalg.vector_norm(our_gradient[:2], dim=1).sort().values
-assert torch.allclose(twin_forces, torch.tensor([0.0, 1.0]))
+assert naive_gradient[0].isnan().all() and our_gradient.isfinite().all() and ours.tolist() == [0.0, 5.0]
+assert torch.allclose(torch.linalg.vector_norm(our_gradient[:2], dim=1).sort().values, torch.tensor([0.0, 1.0]))
 
 # %% [markdown]
 # The bar of length zero gives no force. The one edge between the two places gives its force to one of the twins, and it
@@ -449,40 +391,31 @@ assert torch.allclose(twin_forces, torch.tensor([0.0, 1.0]))
 # One consequence for reading curves: each zero still contributes $|0 - \beta| = \beta$ to the *value* of the loss. With
 # duplicates, the densification loss cannot fall below β times the number of repetitions, however well the training
 # goes.
-
-# %% [markdown]
+#
 # ## L1, L2 and the maximum norm
 #
-# The public code of the sliding schedule (next chapter) uses the L1 norm for MNIST and the L2 norm for SVHN. Is that
-# a detail? The norm decides the shape of
-# the balls, hence who touches whom first, hence the tree. Here are the same nine points under the three norms, each at
-# its own median death time.
+# The public code of the sliding schedule (next chapter) uses the L1 norm for MNIST and the L2 norm for SVHN. Is that a
+# detail? The norm decides the shape of the balls, hence who touches whom first, hence the tree. Here are the same nine
+# points under the three norms, each at its own median death time.
 
 # %%
-generator = torch.Generator().manual_seed(150)
-NINE = torch.rand(9, 2, generator=generator, dtype=torch.float64) * 4
+NINE = 4 * torch.rand(9, 2, generator=torch.Generator().manual_seed(150), dtype=torch.float64)
 NORMS = {"L1": 1, "L2": 2, "maximum": math.inf}
-
-
-def edge_set(points, p):
-    return {frozenset(edge) for edge in spanning_tree(points, p).tolist()}
-
-
-fig = make_subplots(1, 3, horizontal_spacing=0.06, subplot_titles=[
-    f"{name}: r = {float(h0_death_times(NINE, p).median()):.2f}" for name, p in NORMS.items()])
-for col, p in enumerate(NORMS.values(), start=1):
-    single = plots.spanning_tree_figure(NINE, p, radius=float(h0_death_times(NINE, p).median()))
+RADII = {name: float(h0_death_times(NINE, p).median()) for name, p in NORMS.items()}
+fig = make_subplots(1, 3, horizontal_spacing=0.06, subplot_titles=[f"{name}: r = {r:.2f}" for name, r in RADII.items()])
+for col, (name, p) in enumerate(NORMS.items(), start=1):
+    single = plots.spanning_tree_figure(NINE, p, radius=RADII[name])
     fig.add_traces([t.update(showlegend=t.showlegend and col == 1) for t in single.data], rows=1, cols=col)
-    fig.update_xaxes(range=[-0.9, 4.9], title="z<sub>1</sub>", row=1, col=col)
-    fig.update_yaxes(range=[-0.9, 4.9], scaleanchor=f"x{col if col > 1 else ''}", row=1, col=col)
+    fig.update_yaxes(scaleanchor=f"x{col if col > 1 else ''}", row=1, col=col)
+fig.update_xaxes(range=[-0.9, 4.9], title="z<sub>1</sub>").update_yaxes(range=[-0.9, 4.9])
 fig.update_yaxes(title="z<sub>2</sub>", row=1, col=1)
 plots.finish(fig, "Three norms, three trees", width=860, height=400,
              legend=dict(orientation="h", x=0, y=-0.2, yanchor="top"), margin=dict(b=90))
-shared = {f"{a} and {b}": len(edge_set(NINE, NORMS[a]) & edge_set(NINE, NORMS[b]))
-          for a, b in [("L1", "L2"), ("L2", "maximum"), ("L1", "maximum")]}
+edges = {name: {frozenset(edge) for edge in spanning_tree(NINE, p).tolist()} for name, p in NORMS.items()}
+shared = {f"{a} and {b}": len(edges[a] & edges[b]) for a, b in itertools.combinations(NORMS, 2)}
 print(f"shared edges, of {len(NINE) - 1}:", shared)
 assert all(count < len(NINE) - 1 for count in shared.values())
-topmost = {name: [e for e in edge_set(NINE, p) if int(NINE[:, 1].argmax()) in e] for name, p in NORMS.items()}
+topmost = {name: [edge for edge in edges[name] if int(NINE[:, 1].argmax()) in edge] for name in NORMS}
 assert topmost["L1"] == topmost["L2"] != topmost["maximum"]
 fig
 
@@ -499,24 +432,22 @@ fig
 
 # %%
 generator = torch.Generator().manual_seed(SEED)
-rows = []
+rows = {}
 for d in (2, 16, 128, 512):
     cloud = torch.randn(200, 16, d, generator=generator)
-    median = {name: float(h0_death_times(cloud, p).median()) for name, p in NORMS.items()}
-    rows.append({"d": d, "L1 / L2": median["L1"] / median["L2"], "√(2d/π)": math.sqrt(2 * d / math.pi),
-                 "maximum / L2": median["maximum"] / median["L2"]})
-ratios = pd.DataFrame(rows).set_index("d").round(3)
+    l1, l2, top = (float(h0_death_times(cloud, p).median()) for p in NORMS.values())
+    rows[d] = {"L1 / L2": l1 / l2, "√(2d/π)": math.sqrt(2 * d / math.pi), "maximum / L2": top / l2}
+ratios = pd.DataFrame(rows).T.rename_axis("d").round(3)
 assert (abs(ratios["L1 / L2"] / ratios["√(2d/π)"] - 1)[128:] < 0.05).all()
 
 touched = {}
 for name, p in NORMS.items():
     point = torch.randn(2, 128, generator=generator).requires_grad_()
     (gradient,) = torch.autograd.grad(h0_death_times(point, p).sum(), point)
-    touched[name] = (int((gradient[0] != 0).sum()), round(float(gradient[0].norm()), 3))
+    touched[name] = coordinates, length = int((gradient[0] != 0).sum()), round(float(gradient[0].norm()), 3)
+    print(f"{name}: one edge in 128 dimensions moves {coordinates} coordinates of its end, by {length} in all"
+          " (L2 length of the gradient)")
 assert touched["L1"][0] == 128 and touched["maximum"] == (1, 1.0) and touched["L2"][1] == 1.0
-print("in 128 dimensions, one edge moves")
-for name, (coordinates, length) in touched.items():
-    print(f"  {name}: {coordinates} coordinates of its end, by {length} in all (L2 length of the gradient)")
 say("Median death times of 200 Gaussian clouds of 16 points, as ratios between norms:")
 ratios
 
@@ -537,16 +468,15 @@ say(f"So on 128 features the same β asks for clouds about {factor:.0f} times ti
 # itself as soon as it is given more than 25 points.
 
 # %%
-NORM, DIM = 10.0, 64
 SPACINGS = np.logspace(-4, 0, 9)
 
 
 def cloud_at(spacing, n):
     """n points in float32 at norm about 10, with distances of about `spacing`."""
     generator = torch.Generator().manual_seed(SEED)
-    centre = torch.nn.functional.normalize(torch.randn(DIM, generator=generator, dtype=torch.float64), dim=0)
-    spread = torch.randn(n, DIM, generator=generator, dtype=torch.float64) * spacing / math.sqrt(2 * DIM)
-    return (NORM * centre + spread).float()
+    centre = torch.nn.functional.normalize(torch.randn(64, generator=generator, dtype=torch.float64), dim=0)
+    spread = torch.randn(n, 64, generator=generator, dtype=torch.float64) * spacing / math.sqrt(2 * 64)
+    return (10 * centre + spread).float()
 
 
 def cdist_error(cloud):
@@ -561,8 +491,7 @@ def deaths_error(cloud):
     return float(((h0_death_times(cloud) - truth).abs() / truth).max())
 
 
-error, vanished = cdist_error(cloud_at(1e-3, 26))
-fine, _ = cdist_error(cloud_at(1e-3, 25))
+(error, vanished), (fine, _) = cdist_error(cloud_at(1e-3, 26)), cdist_error(cloud_at(1e-3, 25))
 ours = deaths_error(cloud_at(1e-3, 26))
 assert error > 0.5 and vanished > 0.2 and fine < 1e-5 and ours < 1e-5
 print("float32, norm 10, distances about 1e-3; relative error of")
@@ -571,28 +500,26 @@ print(f"  torch.cdist, 26 points (median): {error:.1e}, and {vanished:.0%} of th
 print(f"  h0_death_times, 26 points (largest): {ours:.1e}")
 
 fig = go.Figure()
-for name, color, dash, values in (
-    ("torch.cdist, 26 points, median", "#D55E00", "solid", [cdist_error(cloud_at(s, 26))[0] for s in SPACINGS]),
-    ("torch.cdist, 25 points, median", "#E69F00", "dash", [cdist_error(cloud_at(s, 25))[0] for s in SPACINGS]),
-    ("h0_death_times, 26 points, largest", "#0072B2", "solid", [deaths_error(cloud_at(s, 26)) for s in SPACINGS]),
+for name, color, dash, error_at in (
+    ("torch.cdist, 26 points, median", "#D55E00", "solid", lambda s: cdist_error(cloud_at(s, 26))[0]),
+    ("torch.cdist, 25 points, median", "#E69F00", "dash", lambda s: cdist_error(cloud_at(s, 25))[0]),
+    ("h0_death_times, 26 points, largest", "#0072B2", "solid", lambda s: deaths_error(cloud_at(s, 26))),
 ):
-    fig.add_scatter(x=SPACINGS, y=values, name=name, mode="lines+markers", line=dict(color=color, dash=dash, width=2))
-limit = NORM * math.sqrt(torch.finfo(torch.float32).eps)
+    fig.add_scatter(x=SPACINGS, y=[error_at(s) for s in SPACINGS], name=name, line=dict(color=color, dash=dash))
+limit = 10 * math.sqrt(torch.finfo(torch.float32).eps)
 fig.add_vline(x=limit, line=dict(color="#666666", dash="dot", width=1))
 fig.add_annotation(x=math.log10(limit), y=-3, text="√ε ‖x‖", showarrow=False, xanchor="left", xshift=4)
-plots.finish(fig, "One point more, and the distances are gone", "float32, 64 dimensions, points at norm 10", width=820,
-             height=420)
 fig.update_xaxes(type="log", title="distance between points", exponentformat="power", dtick=1)
 fig.update_yaxes(type="log", title="relative error", exponentformat="power", dtick=2)
-fig
+plots.finish(fig, "One point more, and the distances are gone", "float32, 64 dimensions, points at norm 10", width=820,
+             height=420)
 
 # %% [markdown]
 # The reference batch has $n = 16$, below the switch, which makes this a treacherous bug: it appears when someone
 # tries larger clouds, and only late in training. The package takes differences first and squares them afterwards, for
 # the search as well as for the measurement of the edges, and is accurate at any size. The price is time, which the
 # tests of the project measure.
-
-# %% [markdown]
+#
 # ## What does β do to a cloud?
 #
 # Leave the network away. Let the points themselves be the parameters, and let them follow the gradient of the
@@ -624,11 +551,8 @@ def descend(start, beta):
     return torch.stack(path)
 
 
-generator = torch.Generator().manual_seed(3)
-START = torch.randn(24, 2, generator=generator, dtype=torch.float64)
-FREE_BETAS = (0.1, 0.4, 1.0)
-PATHS = {beta: descend(START, beta) for beta in FREE_BETAS}
-
+START = torch.randn(24, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+PATHS = {beta: descend(START, beta) for beta in (0.1, 0.4, 1.0)}
 rows = []
 for beta, path in PATHS.items():
     for when, cloud in (("start", path[0]), ("end", path[-1])):
@@ -642,44 +566,33 @@ pd.DataFrame(rows).set_index(["β", ""]).astype(float).round(3)
 # %%
 shown = [0, 2, 4, 7, 10, 15, 20, 26, 33, 42, 54, 70, 90, 120, 160, 220, 350, 600]
 fig = make_subplots(2, 3, row_heights=[0.68, 0.32], vertical_spacing=0.13, horizontal_spacing=0.07,
-                    subplot_titles=[f"β = {beta}" for beta in FREE_BETAS])
-for col, beta in enumerate(FREE_BETAS, start=1):
+                    subplot_titles=[f"β = {beta}" for beta in PATHS])
+changes = [{} for _ in shown]
+for col, (beta, path) in enumerate(PATHS.items(), start=1):
     above, below = dict(row=1, col=col), dict(row=2, col=col)
     fig.add_scatter(name=f"tree {beta}", mode="lines", line=dict(color="#8F8F8F", width=1.5), hoverinfo="skip", **above)
     fig.add_scatter(name=f"points {beta}", mode="markers", marker=dict(size=7, color="#0072B2"), **above)
-    fig.add_scatter(x=[1, len(START) - 1], y=[beta, beta], name=f"β {beta}", mode="lines",
+    fig.add_scatter(x=[1, len(START) - 1], y=[beta, beta], mode="lines",
                     line=dict(color="#222222", width=1.5, dash="dash"), **below)
     fig.add_scatter(x=np.arange(1, len(START)), name=f"deaths {beta}", mode="markers",
                     marker=dict(size=5, color="#0072B2"), **below)
-
-
-def stage(k):
-    change = {}
-    for beta, path in PATHS.items():
-        change[f"tree {beta}"] = lines(path[k], spanning_tree(path[k]))
-        change[f"points {beta}"] = plots.xyz(path[k])
-        change[f"deaths {beta}"] = dict(y=h0_death_times(path[k]).float().numpy())
-    return change
-
-
+    fig.update_xaxes(range=[-3.4, 3.4], **above).update_xaxes(title="rank", **below)
+    fig.update_yaxes(range=[-3.4, 3.4], scaleanchor=f"x{'' if col == 1 else col}", **above)
+    for change, cloud in zip(changes, path[shown]):
+        change |= {f"tree {beta}": lines(cloud, spanning_tree(cloud)), f"points {beta}": plots.xyz(cloud),
+                   f"deaths {beta}": dict(y=h0_death_times(cloud).float().numpy())}
+fig.update_yaxes(range=[0, 1.15], row=2).update_yaxes(title="death time", row=2, col=1)
 plots.finish(fig, "Points that follow the densification loss alone",
              "above: the cloud and its tree; below: its death times, sorted, and β", width=880, height=580,
              showlegend=False)
-for col in (1, 2, 3):
-    axis = "" if col == 1 else col
-    fig.update_xaxes(range=[-3.4, 3.4], row=1, col=col)
-    fig.update_yaxes(range=[-3.4, 3.4], scaleanchor=f"x{axis}", row=1, col=col)
-    fig.update_xaxes(title="rank", row=2, col=col).update_yaxes(range=[0, 1.15], row=2, col=col)
-fig.update_yaxes(title="death time", row=2, col=1)
-plots.animate(fig, [str(k) for k in shown], [stage(k) for k in shown], prefix="step ", left=0.25)
+plots.animate(fig, [str(k) for k in shown], changes, prefix="step ", left=0.25)
 
 # %% [markdown]
 # All three start from the same 24 points; move the slider to 0 to see them. A small β draws the cloud together, a large
 # one blows it up, and the middle one mostly evens it out: gaps close, crowded places spread. In the end every tree edge
 # has length β, up to the last step size. Note what the loss does *not* decide: the overall shape. A long thin chain and
 # a compact patch have the same barcode, and which one comes out depends on the start.
-
-# %% [markdown]
+#
 # ## What does β do to the features of a real class?
 #
 # Now a network has to serve two losses at once. Three runs on 250 digits differ only in the densification term: without
@@ -690,9 +603,8 @@ plots.animate(fig, [str(k) for k in shown], [stage(k) for k in shown], prefix="s
 # %%
 def run(beta):
     schedule = None if beta is None else ConstantSchedule(beta, WEIGHT)
-    recipe = Recipe(dataset=DATASET, train_size=TRAIN_SIZE, backbone=BACKBONE, clouds=CLOUDS, schedule=schedule, p=P,
-                    epochs=EPOCHS, lr=0.1, seed=SEED)
-    trainer = Trainer(recipe)
+    trainer = Trainer(Recipe(dataset=DATASET, train_size=TRAIN_SIZE, backbone=BACKBONE, clouds=CLOUDS, p=P,
+                             schedule=schedule, epochs=EPOCHS, lr=0.1, seed=SEED))
     while not trainer.finished:
         trainer.step()
     return trainer
@@ -702,8 +614,8 @@ def run(beta):
 def features(trainer):
     """Training and test features in evaluation mode, on the CPU."""
     trainer.backbone.eval()
-    parts = (trainer.data.train_inputs, trainer.data.test_inputs)
-    return [torch.cat([trainer.backbone(x) for x in part.split(1000)]).cpu() for part in parts]
+    return [torch.cat([trainer.backbone(x) for x in part.split(1000)]).cpu()
+            for part in (trainer.data.train_inputs, trainer.data.test_inputs)]
 
 
 RUNS = {"no densification": None, f"β = {LOW}": LOW, f"β = {HIGH}": HIGH}
@@ -718,21 +630,19 @@ fig = make_subplots(1, 3, shared_yaxes=True, horizontal_spacing=0.04, subplot_ti
 for col, (name, beta) in enumerate(RUNS.items(), start=1):
     fig.add_traces(plots.barcode(CLASS_DEATHS[name][CLASS], beta).data, rows=1, cols=col)
 fig.update_traces(marker_color="#8F8F8F", selector=dict(name="bars"))
-fig.for_each_trace(lambda t: t.update(showlegend=False))
 longest = float(max(deaths[CLASS].max() for deaths in CLASS_DEATHS.values()))
+fig.update_xaxes(range=[0, 1.06 * longest], title="distance")
+fig.update_yaxes(title="bar", showgrid=False, row=1, col=1)
 plots.finish(fig, f"Barcodes of sixteen images of the digit {CLASS}",
              "the same images after three trainings; dashed: β; blue bars are shorter, orange ones longer", width=860,
-             height=420, barmode="overlay", bargap=0.35)
-fig.update_xaxes(range=[0, 1.06 * longest], title="distance").update_yaxes(title="bar", showgrid=False, row=1, col=1)
-fig
+             height=420, barmode="overlay", bargap=0.35, showlegend=False)
 
 # %%
 medians = {name: float(deaths.median()) for name, deaths in CLASS_DEATHS.items()}
 spread = {name: float(deaths.std() / deaths.mean()) for name, deaths in CLASS_DEATHS.items()}
-for name, beta in RUNS.items():
-    if beta is not None:
-        assert abs(medians[name] - beta) < abs(medians["no densification"] - beta)
-        assert spread[name] < spread["no densification"]
+for name, beta in list(RUNS.items())[1:]:
+    assert abs(medians[name] - beta) < abs(medians["no densification"] - beta)
+    assert spread[name] < spread["no densification"]
 table(["training", "median death time", "spread (std / mean)", "test accuracy, %"],
       [[name, medians[name], spread[name], t.snapshot().row()["test_accuracy"]] for name, t in TRAINERS.items()])
 
@@ -747,13 +657,11 @@ table(["training", "median death time", "spread (std / mean)", "test accuracy, %
 # %%
 last = TRAINERS[f"β = {LOW}"].snapshot().deaths
 repeated = float((last == 0).float().mean())
-assert repeated > 0.05
-fig = plots.death_histogram(last, LOW, title="Death times of the last training batch")
-fig
+floor, value = LOW * float((last == 0).float().sum(1).mean()), float((last - LOW).abs().sum(1).mean())
+assert repeated > 0.05 and floor <= value
+plots.death_histogram(last, LOW, title="Death times of the last training batch")
 
 # %%
-floor, value = LOW * float((last == 0).float().sum(1).mean()), float((last - LOW).abs().sum(1).mean())
-assert floor <= value
 say(f"Of these {last.numel()} death times, {repeated:.0%} are exactly zero: repeated draws, which no training can "
     f"move. The others gather around β = {LOW}. The loss of this batch cannot be smaller than β times the average "
     f"number of zeros a cloud, {floor:.2f}; it is {value:.2f}.")
@@ -797,18 +705,18 @@ def smallest_mass(p, c, n, l):
     return high
 
 
-generator = torch.Generator().manual_seed(SEED)
 normal = torch.distributions.Normal(0.0, 1.0)
 half = float(normal.icdf(torch.tensor(0.75)))
-connected = float((h0_death_times(torch.randn(20_000, 16, 1, generator=generator))[:, -1] < 0.8).float().mean())
+samples = torch.randn(20_000, 16, 1, generator=torch.Generator().manual_seed(SEED))
+connected = float((h0_death_times(samples)[:, -1] < 0.8).float().mean())
 print(f"normal distribution, β = 0.8: {connected:.0%} of the samples are β-connected;")
 for l in (1, 2, 3):
     q = float(2 * normal.cdf(torch.tensor(half + l * 0.8)) - 1)
     assert q >= smallest_mass(0.5, connected, 16, l) and psi(0.5, q, 16, l) <= 1 - connected
     print(f"  mass within {l}β of the middle half: {q:.3f}; asked for: {smallest_mass(0.5, connected, 16, l):.3f}")
 
-bound = pd.DataFrame({c: {l: smallest_mass(0.5, c, 16, l) for l in (1, 2, 3, 4)} for c in (0.5, 0.9, 0.99)}).round(3)
-bound = bound.rename_axis("ℓ").rename_axis("c", axis=1)
+bound = pd.DataFrame({c: {l: smallest_mass(0.5, c, 16, l) for l in (1, 2, 3, 4)} for c in (0.5, 0.9, 0.99)})
+bound = bound.round(3).rename_axis("ℓ").rename_axis("c", axis=1)
 assert (bound.diff().iloc[1:] > 0).all().all() and (bound.diff(axis=1).iloc[:, 1:] > 0).all().all()
 say("Smallest mass $q$ within $\\ell\\beta$ of a set of mass $p = 0.5$, for $n = 16$:")
 bound
@@ -827,27 +735,23 @@ rows = {}
 for name, (train, test) in FEATURES.items():
     distances = torch.cdist(test, train, p=float(P), compute_mode="donot_use_mm_for_euclid_dist")
     same = data.test_targets[:, None] == data.train_targets
-    own = distances.masked_fill(~same, math.inf).amin(1)
-    other = distances.masked_fill(same, math.inf).amin(1)
+    own, other = (distances.masked_fill(mask, math.inf).amin(1) for mask in (~same, same))
     ratio = own / other
     rows[name] = {"own class, median": own.median(), "other class, median": other.median(),
                   "ratio, median": ratio.median(), "ratio, 90% quantile": ratio.quantile(0.9)}
     if RUNS[name] is not None:
         rows[name]["mass within 2β"] = (own < 2 * RUNS[name]).float().mean()
 nearest = pd.DataFrame(rows).T.astype(float).round(3)
-for column in ("own class, median", "other class, median"):
-    assert (nearest[column].iloc[1:] < nearest[column].iloc[0]).all()
+assert (nearest.iloc[1:, :2] < nearest.iloc[0, :2]).all(axis=None)
 nearest
 
 # %% [markdown]
 # The distances within the classes shrink, and so do those between them, for β acts on the scale of all features; the
-# *ratio* is what counts. In these runs the typical test image (the median ratio) gains, more at the smaller β, and
-# the difficult ones (the 90% quantile) do not: a tail of test images that land far from their class is not something
-# that the loss on training samples can see. Whether all this makes for better classification, and when a constant β
-# does
+# *ratio* is what counts. In these runs the typical test image (the median ratio) gains, more at the smaller β, and the
+# difficult ones (the 90% quantile) do not: a tail of test images that land far from their class is not something that
+# the loss on training samples can see. Whether all this makes for better classification, and when a constant β does
 # more harm than good, is for the next chapter.
-
-# %% [markdown]
+#
 # ## Try it
 #
 # **1.** A library reports H<sub>0</sub> death times of a Čech filtration, indexed by the radius of the balls. Which β
@@ -899,8 +803,7 @@ nearest
 # ```
 #
 # </details>
-
-# %% [markdown]
+#
 # ## Summary
 #
 # - Scale means distance. At scale $r$ the graph $G_r$ joins all points at most $r$ apart; a death time is a scale at
@@ -915,8 +818,7 @@ nearest
 # - Where the loss succeeds, no two different points of a cloud are much closer than β and all hang together at scale β.
 #   If that holds for the distribution and not just for the training set, mass must concentrate near the training
 #   points.
-
-# %% [markdown]
+#
 # ## References
 #
 # - C. Hofer, F. Graf, M. Niethammer, R. Kwitt (2020). *Topologically Densified Distributions.* ICML. arXiv 2002.04805.
