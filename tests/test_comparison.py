@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ncbook import Dataset, Recipe, Trainer, nearest_simplex_etf
-from ncbook.experiments import Unit, comparison, write_rows
+from ncbook import Dataset, Recipe, Trainer, load_dataset, nearest_simplex_etf
+from ncbook.experiments import Unit, comparison, run_table, write_rows
 from ncbook.experiments.comparison import CONFIGURATIONS, METHODS, RUNGS, STEPS, UnionHead, configurations
+from ncbook.training.data import DATASETS, Source
 
 
 def row(unit, accuracy):
@@ -61,6 +62,44 @@ def test_a_method_waits_for_all_of_its_settings(tmp_path):
     later = [unit for unit in comparison.comparison_search(tmp_path) if unit.split > 11]
     assert {unit.name.rpartition("_")[0] for unit in later} == set(METHODS) - {units[-1].name.rpartition("_")[0]}
     assert comparison.chosen(tmp_path) == {} and comparison.comparison(tmp_path) == []
+
+
+def test_the_report_waits_for_the_choices_of_all_methods(tmp_path):
+    for _ in RUNGS:
+        units = comparison.comparison_search(tmp_path)
+        write_rows(tmp_path / "comparison_search.csv", [row(unit, 90) for unit in units])
+    assert comparison.comparison(tmp_path)
+    last = [unit for unit in units if unit.name.startswith("union")][-1]
+    write_rows(tmp_path / "comparison_search.csv", [row(unit, 90) for unit in units if unit is not last])
+    assert set(comparison.chosen(tmp_path)) == set(METHODS) - {"union"} and comparison.comparison(tmp_path) == []
+
+
+def test_a_search_with_settings_that_diverge_goes_on_to_its_end(tmp_path, monkeypatch):
+    digits = load_dataset("digits")
+    monkeypatch.setenv("NCBOOK_DATA", str(tmp_path))
+    splits = np.random.default_rng(0).permuted(np.tile(np.arange(1437), (20, 1)), axis=1)[:, :250]
+    np.savez(tmp_path / "splits_250.npz", MNIST_train=splits)
+    monkeypatch.setitem(DATASETS, "mnist-held-out", Source(lambda: digits))
+    monkeypatch.setattr(comparison, "MNIST250", Recipe(clouds=(8, 16), device="cpu"))
+    monkeypatch.setattr(comparison, "RUNGS", ((4, (10,)), (2, (11,))))
+    monkeypatch.setattr(comparison, "METHODS", {"sliding": METHODS["sliding"]})
+    short = METHODS["sliding"].published | {"length": 2, "weight": 1e-4, "weight_decay": 0.0}
+    recipes = [comparison.recipe("sliding", short | {"lr": rate}) for rate in (1e30, 0.1, 1e12, 1e15)]
+    monkeypatch.setattr(comparison, "configurations", lambda method: recipes)
+    for _ in range(3):
+        units = comparison.comparison_search(tmp_path)
+        rows = run_table(units, tmp_path / "comparison_search.csv", jobs=1, progress=False)
+    assert len(rows) == 4 + 2 and comparison.chosen(tmp_path) == {"sliding": recipes[1]}
+    for kept in rows:
+        sound = kept["recipe"] == "sliding_01"
+        assert kept["epoch"] == "2" and (kept["diverged"] == "") == sound == (float(kept["test_accuracy"]) > 50)
+        assert (kept["train_accuracy"] == "" and 0 < int(kept["step"]) < 62) != sound
+
+
+def test_what_is_no_number_counts_as_nothing_right():
+    units = [Unit(name, Recipe()) for name in "abcd"]
+    rows = [row(unit, accuracy) for unit, accuracy in zip(units, ("nan", "", "inf", 90.0), strict=True)]
+    assert [by_split[0] for by_split in comparison.scores(rows).values()] == [0, 0, 0, 90]
 
 
 def test_held_out_images_are_in_no_published_split(monkeypatch):

@@ -184,10 +184,11 @@ def _unit(method: str, number: int, recipe: Recipe, split: int) -> Unit:
 
 
 def scores(rows: Sequence[Mapping[str, str]]) -> dict[str, dict[int, float]]:
-    """Setting -> split -> accuracy on the held-out images, in per cent."""
+    """Setting -> split -> accuracy on the held-out images, in per cent; 0 where there is none, or no finite one."""
     found: dict[str, dict[int, float]] = {}
     for row in rows:
-        found.setdefault(row["recipe"], {})[int(row["split"])] = float(row["test_accuracy"])
+        accuracy = float(row["test_accuracy"] or 0)
+        found.setdefault(row["recipe"], {})[int(row["split"])] = accuracy if np.isfinite(accuracy) else 0.0
     return found
 
 
@@ -230,10 +231,13 @@ def chosen(results: Path = RESULTS) -> dict[str, Recipe]:
 def comparison(results: Path = RESULTS) -> list[Unit]:
     """The report of the fair comparison: the chosen setting of each method, two seeds on each of splits 0 to 9.
 
-    Methods are there once their search is finished. The test images are read here and nowhere else.
+    It is there once the search of all methods is finished. The test images are read here and nowhere else.
     """
+    choices = chosen(results)
+    if set(choices) != set(METHODS):
+        return []
     return [Unit(method, dataclasses.replace(recipe, dataset="mnist", seed=split + 100 * seed), published_split=split)
-            for method, recipe in chosen(results).items() for split in range(10) for seed in range(2)]
+            for method, recipe in choices.items() for split in range(10) for seed in range(2)]
 
 
 TABLES["comparison_search"] = comparison_search

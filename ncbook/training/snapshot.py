@@ -15,6 +15,17 @@ from ncbook.metrics import METRICS, NeuralCollapse
 from ncbook.training.data import Dataset
 
 
+class Diverged(ArithmeticError):
+    """A network whose features, logits or loss are NaN, inf, or too large for the square of their norm."""
+
+
+def check_converging(**values: Tensor) -> None:
+    """Raise Diverged, naming the first of the values whose norm or its square is not finite."""
+    for name, value in values.items():
+        if not torch.linalg.vector_norm(value.detach()).square().isfinite():
+            raise Diverged(f"the network has diverged: its {name} hold NaN, inf or too large numbers")
+
+
 class Classifier(Protocol):
     """What is asked of a head: the weight (C, d) and bias (C,), or None, that its logits are computed with from what
     `embed` makes of the features."""
@@ -85,7 +96,7 @@ def measure(backbone: nn.Module, head: Classifier, data: Dataset, *,
     backbone: inputs -> features (N, d'); head: features -> logits (N, C), with `weight`, `bias` and `embed` as those of
     `ncbook.heads`. sample (k,): the training samples whose features are kept, None for all. keys, test_keys: the
     metrics that are wanted of either set, with "loss" for the loss; None for all, () for none. Both parts are left in
-    evaluation mode. Raises as `neural_collapse`.
+    evaluation mode. Raises as `neural_collapse`, and Diverged for features or logits that are not finite.
     """
     bias = torch.zeros_like(head.weight[:, 0]) if head.bias is None else head.bias
     backbone.eval()
@@ -115,12 +126,13 @@ def keep(x: Tensor) -> Tensor:
 def _evaluate(backbone: nn.Module, head: Classifier, bias: Tensor, inputs: Tensor, targets: Tensor, loss: Callable,
               keys: Sequence[str] | None) -> tuple[Tensor, dict[str, float], NeuralCollapse]:
     features = torch.cat([backbone(x) for x in inputs.split(1000)])
-    embedded = head.embed(features)
+    embedded, logits = head.embed(features), head(features)
+    check_converging(features=features, logits=logits)
     num_classes, dim = head.weight.shape
     state = NeuralCollapse(num_classes, dim).update(embedded, targets)
     metrics = state.compute(head.weight, bias, keys=None if keys is None else [key for key in keys if key != "loss"])
     if keys is None or "loss" in keys:
-        metrics["loss"] = float(loss(head(features), targets))
+        metrics["loss"] = float(loss(logits, targets))
     return embedded, metrics, state
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ncbook.checks import check_integer, check_number
+from ncbook.checks import check_integer, check_number, may_look
 from ncbook.heads import HEADS
 from ncbook.losses import LOSSES
 from ncbook.persistence import h0_death_times
@@ -24,7 +24,7 @@ from ncbook.training.backbones import build_backbone
 from ncbook.training.data import Dataset, SameClassSampler, load_dataset
 from ncbook.training.recipe import Controls, Recipe
 from ncbook.training.regularisers import REGULARISERS
-from ncbook.training.snapshot import SideBySide, Snapshot, average_head, keep, measure
+from ncbook.training.snapshot import SideBySide, Snapshot, average_head, check_converging, keep, measure
 
 
 def resolve_device(name: str) -> torch.device:
@@ -100,7 +100,10 @@ class Trainer:
         return lr * (1 + math.cos(math.pi * self.epoch / self.recipe.epochs)) / 2
 
     def step(self) -> Tensor:
-        """One SGD step; returns the loss, on the device. Raises RuntimeError when the run is finished."""
+        """One SGD step; returns the loss, on the device.
+
+        Raises RuntimeError when the run is finished, on the CPU Diverged for features or a loss that are not finite.
+        """
         if self.finished:
             raise RuntimeError(f"the run has finished its {self.recipe.epochs} epochs")
         within = self.steps % self.steps_per_epoch
@@ -117,11 +120,15 @@ class Trainer:
         self.head.train()
         with self._seeded(self.steps + 1):
             features = self.backbone(inputs)
+            if looking := may_look(features):
+                check_converging(features=features)
             loss = self._loss(self.head(features, targets), targets)
         if self.recipe.clouds:
             clouds = features.unflatten(0, (self._batch, -1))
             self._clouds = clouds.detach()
             loss = loss + self._regulariser(clouds, Controls(**vars(self.controls) | {"p": self._chosen("p")}))
+        if looking:
+            check_converging(loss=loss)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
