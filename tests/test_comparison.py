@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ncbook import Dataset, Recipe, Trainer, load_dataset, nearest_simplex_etf
+from ncbook import ConstantSchedule, Dataset, Recipe, Trainer, load_dataset, nearest_simplex_etf
 from ncbook.experiments import Unit, comparison, run_table, write_rows
 from ncbook.experiments.comparison import CONFIGURATIONS, METHODS, RUNGS, STEPS, UnionHead, configurations
 from ncbook.training.data import DATASETS, Source
@@ -32,11 +32,45 @@ def test_every_method_has_as_many_settings_the_published_one_first(method):
         assert Unit.from_settings("", Unit("", recipe, published_split=10).settings).recipe == recipe
 
 
-def test_how_a_batch_is_drawn_is_a_dial_of_methods_without_densification():
-    for method in ("smoothing", "unit_rows", "fixed_etf", "nearest_etf"):
-        assert len({recipe.clouds and "clouds" or recipe.batch_size for recipe in configurations(method)}) > 2
-    assert all(recipe.clouds is None for recipe in configurations("linear_shuffled"))
-    assert all(recipe.clouds == (8, 16) for recipe in configurations("linear_clouds"))
+def length(recipe):
+    return round(recipe.epochs / (1 if recipe.clouds else STEPS / (250 // recipe.batch_size)))
+
+
+def test_rates_decays_and_lengths_are_the_same_for_every_method_and_fill_their_ranges():
+    triples = {tuple((r.lr, r.weight_decay, length(r)) for r in configurations(method)[1:]) for method in METHODS}
+    assert len(triples) == 1
+    for values, low, high in zip(zip(*triples.pop(), strict=True), (0.01, 1e-4, 15), (0.3, 3e-2, 200), strict=True):
+        gaps = np.diff(np.log([low, *sorted(values), high])) / np.log(high / low) * 15
+        assert gaps == pytest.approx([0.5, *[1] * 14, 0.5], abs=0.25)  # lengths are whole
+
+
+def test_own_dials_fill_their_ranges_beside_the_common_ones():
+    for method in ("smoothing", "unit_rows", "union"):
+        name = "label_smoothing" if method == "smoothing" else "scale"
+        values = np.log(sorted(getattr(r, name) for r in configurations(method)[1:]))
+        np.testing.assert_allclose(np.diff(values), (values[-1] - values[0]) / 14, atol=0.01)
+    for method, heaviest in (("constant", 0.1), ("delayed", 0.1), ("sliding", 0.3), ("union", 0.3)):
+        by_norm = {p: [r.schedule.to_dict() for r in configurations(method)[1:] if r.p == p] for p in (1, 2)}
+        assert [len(schedules) for schedules in by_norm.values()] == [7, 8]
+        for p, (low, high), (light, heavy) in ((1, (0.3, 12), (3e-4, heaviest)), (2, (0.05, 2), (3e-3, 1))):
+            assert all(low < s["beta0"] < high and light < s["weight"] < heavy for s in by_norm[p])
+
+
+def test_constant_starts_from_its_published_setting():
+    first = configurations("constant")[0]
+    assert (first.schedule, first.p, first.weight_decay) == (ConstantSchedule(0.7, 0.1), 2, 0.001)
+
+
+def test_batches_are_a_dial_of_methods_without_densification_in_one_order():
+    def batches(method):
+        return [recipe.clouds or recipe.batch_size for recipe in configurations(method)[1:]]
+
+    shared = batches("smoothing")
+    assert all(batches(method) == shared for method in ("unit_rows", "fixed_etf", "nearest_etf"))
+    assert [shared.count(batch) for batch in ((8, 16), 25, 50, 125)] == [8, 2, 3, 2]
+    assert [batches("linear_shuffled").count(batch) for batch in (25, 50, 125)] == [5, 5, 5]
+    for method in ("linear_clouds", "constant", "delayed", "sliding", "union"):
+        assert batches(method) == 15 * [(8, 16)]
 
 
 def test_rungs_follow_from_the_rows_and_end_in_one_setting(tmp_path):
