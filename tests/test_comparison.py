@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ncbook import ConstantSchedule, Dataset, Recipe, Trainer, load_dataset, nearest_simplex_etf
+from ncbook import ConstantSchedule, Dataset, Recipe, Trainer, joint_snapshot, load_dataset, nearest_simplex_etf
 from ncbook.experiments import Unit, comparison, run_table, write_rows
 from ncbook.experiments.comparison import CONFIGURATIONS, METHODS, RUNGS, STEPS, UnionHead, configurations
 from ncbook.training.data import DATASETS, Source
@@ -179,6 +179,19 @@ def test_the_union_follows_the_epochs_and_survives_a_checkpoint():
     again.load_state_dict(trainer.state_dict())
     assert again.snapshot().row() == trainer.snapshot().row()
     torch.testing.assert_close(trainer.snapshot().weight, recipe.scale * trainer.head.nearest.weight)
+
+
+def test_networks_of_every_method_can_be_put_side_by_side():
+    for method in METHODS:
+        recipe = dataclasses.replace(configurations(method)[0], dataset="digits", train_size=60, backbone="small_cnn",
+                                     clouds=(6, 4), epochs=2, device="cpu")
+        trainers = [Trainer(dataclasses.replace(recipe, seed=seed)) for seed in range(2)]
+        for trainer in trainers:
+            trainer.run_epoch()
+        joint, x, y = joint_snapshot(trainers), trainers[0].data.test_inputs, trainers[0].data.test_targets
+        with torch.no_grad():
+            logits = torch.stack([trainer.head(trainer.backbone(x)) for trainer in trainers]).mean(0)
+        assert joint.test["loss"] == pytest.approx(float(F.cross_entropy(logits, y)), rel=1e-4), method
 
 
 def test_label_smoothing_acts_in_training_alone():

@@ -124,13 +124,6 @@ def test_members_of_a_unit_are_trained_apart_and_measured_together():
     assert row["members"] == "2" and row["train_nc1"] != f'{trainers[0].snapshot().train["nc1"]:.6g}'
 
 
-def test_members_that_cannot_be_measured_together_are_refused_before_they_are_trained(monkeypatch):
-    steps = count_steps(monkeypatch)
-    with pytest.raises(ValueError, match="side by side by their learned heads"):
-        run_unit(Unit("two", dataclasses.replace(BASE, head="nearest"), members=2))
-    assert not steps
-
-
 def test_a_unit_of_a_published_split_is_made_again_from_its_row(tmp_path, monkeypatch):
     digits = load_dataset("digits")
     monkeypatch.setitem(DATASETS, "mnist", Source(lambda: digits))

@@ -33,7 +33,7 @@ from ncbook.schedules import SCHEDULES
 from ncbook.training.backbones import BACKBONES
 from ncbook.training.data import DATASETS, Dataset, load_dataset
 from ncbook.training.regularisers import REGULARISERS
-from ncbook.training.snapshot import Diverged, average_head
+from ncbook.training.snapshot import Diverged
 from ncbook.training.trainer import Trainer, joint_snapshot, resolve_device, save_state
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -131,8 +131,6 @@ def run_unit(unit: Unit, *, checkpoint: Path | None = None) -> list[Row]:
     saved = start = time.perf_counter()
     try:
         trainers, rows, spent = _begin(unit, made, data, checkpoint)
-        if unit.members > 1:
-            average_head([trainer.head for trainer in trainers])  # what cannot be measured at the end fails here
         for epoch in unit.epochs[len(rows):]:
             for trainer in trainers:
                 while trainer.epoch < epoch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -136,25 +136,25 @@ def _evaluate(backbone: nn.Module, head: Classifier, bias: Tensor, inputs: Tenso
     return embedded, metrics, state
 
 
-class SideBySide(nn.ModuleList):
-    """Networks whose features (N, d_m) are put one after the other: (N, d_1 + ... + d_M)."""
+class SideBySide(nn.Module):
+    """Networks whose features, as their heads see them (N, d_m), are put one after the other: (N, d_1 + ... + d_M)."""
+
+    def __init__(self, networks: Iterable[nn.Module], heads: Iterable[nn.Module]):
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.heads: Any = nn.ModuleList(heads)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return torch.cat([network(inputs) for network in self], dim=1)
+        pairs = zip(self.networks, self.heads, strict=True)
+        return torch.cat([head.embed(network(inputs)) for network, head in pairs], dim=1)
 
 
-def average_head(heads: Sequence[nn.Module]) -> LearnedHead:
-    """The linear head on concatenated features whose logits are the average of those of M linear heads.
-
-    Raises ValueError for other heads, whose logits are not linear in the features.
-    """
-    linear = [head for head in heads if isinstance(head, LearnedHead) and head.scale is None]
-    if not heads or len(linear) < len(heads):
-        raise ValueError("runs are put side by side by their learned heads, got heads "
-                         f"{[type(head).__name__ for head in heads]}")
-    weight = torch.cat([head.weight for head in linear], dim=1).detach() / len(heads)
+def average_head(heads: Sequence[Classifier]) -> LearnedHead:
+    """The linear head on concatenated features, as M heads see them, whose logits are the average of theirs."""
+    weight = torch.cat([head.weight for head in heads], dim=1).detach() / len(heads)
+    biases = [torch.zeros_like(weight[:, 0]) if head.bias is None else head.bias for head in heads]
     with torch.random.fork_rng(devices=[]):  # measuring draws no random numbers
         joint = LearnedHead(weight.shape[1], len(weight)).to(weight)
     joint.weight = nn.Parameter(weight)
-    joint.bias = nn.Parameter(torch.stack([head.bias for head in linear]).mean(0).detach())
+    joint.bias = nn.Parameter(torch.stack(biases).mean(0).detach())
     return joint

@@ -217,17 +217,19 @@ class Trainer:
 def joint_snapshot(trainers: Sequence[Trainer]) -> Snapshot:
     """The networks of M runs side by side, as one: features (k, M d) concatenated, logits averaged.
 
-    The weight (C, M d) is that of the average, so the metrics are of one linear classifier on the concatenated
-    features. Data, sample, deaths and settings are those of the first run. Raises ValueError for no runs, for runs at
-    different steps, and for heads other than "learned", whose logits are not linear in the features.
+    The features are those that the heads see, in which their logits are linear. The weight (C, M d) is that of the
+    average, so the metrics are of one linear classifier on the concatenated features. Data, sample, deaths and settings
+    are those of the first run. Raises ValueError for no runs, and for runs at different steps.
     """
-    head = average_head([trainer.head for trainer in trainers])
+    if not trainers:
+        raise ValueError("there are no runs to put side by side")
+    heads = [trainer.head for trainer in trainers]
     if len({trainer.steps for trainer in trainers}) > 1:
         raise ValueError("runs side by side must have done the same number of steps, got "
                          f"{[trainer.steps for trainer in trainers]}")
     first = trainers[0]
-    shot = measure(SideBySide(trainer.backbone for trainer in trainers), head, first.data,
-                   loss=LOSSES[first.recipe.loss], sample=first._sample)
+    networks = SideBySide((trainer.backbone for trainer in trainers), heads)
+    shot = measure(networks, average_head(heads), first.data, loss=LOSSES[first.recipe.loss], sample=first._sample)
     return first._dated(shot)
 
 
