@@ -33,13 +33,14 @@ from ncbook.schedules import SCHEDULES
 from ncbook.training.backbones import BACKBONES
 from ncbook.training.data import DATASETS, Dataset, load_dataset
 from ncbook.training.regularisers import REGULARISERS
-from ncbook.training.snapshot import Diverged
+from ncbook.training.snapshot import OF_LOGITS, Diverged
 from ncbook.training.trainer import Trainer, joint_snapshot, resolve_device, save_state
 
 PACKAGE = Path(__file__).resolve().parents[1]
 KEY = ("recipe", "split", "seed", "epoch", "settings")  # what every table's file has
 COLUMNS = ("recipe", "head", "split", "seed", "members", "epoch", "step", "weight_decay", "lr", "beta",
-           "densify_weight", "test_accuracy", "train_accuracy", "train_loss", "test_loss",
+           "densify_weight", "test_accuracy", "train_accuracy",
+           *(f"{part}_{key}" for key in OF_LOGITS for part in ("train", "test")),
            *(f"{part}_{key}" for part in ("train", "test") for key in METRICS if key != "accuracy"),
            "train_spectrum", "test_spectrum", "diverged", "seconds", "device", "torch", "version", "commit", "settings")
 SAVE_EVERY = 1.0  # seconds from one checkpoint to the next, at least
