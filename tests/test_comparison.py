@@ -146,6 +146,10 @@ def test_held_out_images_are_in_no_published_split(monkeypatch):
     assert len(set(held.test_inputs.tolist())) == comparison.HELD_OUT
     assert not set(held.test_inputs.tolist()) & set(splits.ravel().tolist())
     assert torch.equal(held.test_targets, held.test_inputs % 10) and held.train_inputs is data.train_inputs
+    rest = comparison.held_out(rest=True)
+    assert torch.equal(rest.test_inputs, held.test_inputs) and torch.equal(rest.train_targets, rest.train_inputs % 10)
+    trained = set(rest.train_inputs.tolist())
+    assert trained == set(range(count)) - set(held.test_inputs.tolist()) - set(splits.ravel().tolist()) and trained
 
 
 def test_union_goes_from_the_learned_rows_to_the_nearest_frame():

@@ -75,15 +75,20 @@ class UnionHead(nn.Module):
 HEADS["union"] = HeadKind(UnionHead, "union", ("scale",), learned=True)
 
 
-def held_out() -> Dataset:
-    """MNIST with 10,000 training images outside every published split in the place of the test images."""
+def held_out(*, rest: bool = False) -> Dataset:
+    """MNIST with 10,000 training images outside every published split in the place of the test images.
+
+    rest: train on the images that are neither among these nor in a published split, and not on all.
+    """
     data = load_dataset("mnist")
     free = np.setdiff1d(np.arange(len(data.train_targets)), published_splits("mnist"))
-    chosen = torch.from_numpy(np.random.default_rng(0).choice(free, HELD_OUT, replace=False))
-    return dataclasses.replace(data, test_inputs=data.train_inputs[chosen], test_targets=data.train_targets[chosen])
+    chosen = np.random.default_rng(0).choice(free, HELD_OUT, replace=False)
+    trained = data.subset(torch.from_numpy(np.setdiff1d(free, chosen))) if rest else data
+    return dataclasses.replace(trained, test_inputs=data.train_inputs[chosen], test_targets=data.train_targets[chosen])
 
 
 DATASETS["mnist-held-out"] = Source(held_out, backbone="mnist_cnn", train_size=250)
+DATASETS["mnist-rest"] = Source(functools.partial(held_out, rest=True), backbone="mnist_cnn", train_size=250)
 
 
 Settings = dict[str, Any]
