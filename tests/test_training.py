@@ -21,7 +21,7 @@ from ncbook import (
     train,
 )
 from ncbook.metrics import neural_collapse
-from ncbook.training.snapshot import OF_LOGITS, brier_score, calibration_error
+from ncbook.training.snapshot import OF_LOGITS, Diverged, brier_score, calibration_error
 
 SMALL = Recipe(classes=3, train_size=60, epochs=3, batch_size=20, feature_dim=8)
 CLOUDS = dataclasses.replace(SMALL, clouds=(4, 5), schedule=SlidingSchedule(1.0, 0.1, 3), p=1)
@@ -64,6 +64,23 @@ def test_snapshot_holds_what_it_says():
     assert snapshot.features.shape == (60, 8) and snapshot.targets.shape == (60,)
     assert snapshot.lr == pytest.approx(0.1 * (1 + math.cos(math.pi / 3)) / 2)
     assert Trainer(SMALL, data=data).snapshot().lr == 0.1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e25])
+def test_a_network_that_has_diverged_says_so_and_is_not_moved(value):
+    for recipe in (SMALL, CLOUDS, dataclasses.replace(CLOUDS, head="nearest")):
+        trainer = Trainer(recipe)
+        trainer.step()
+        list(trainer.backbone.parameters())[-1].data.fill_(value)
+        for call in (trainer.step, trainer.snapshot):
+            with pytest.raises(Diverged, match="features hold NaN"):
+                call()
+        assert trainer.steps == 1
+    trainer = Trainer(SMALL)
+    trainer.head.weight.data.mul_(value)
+    for call, name in ((trainer.step, "loss"), (trainer.snapshot, "logits")):
+        with pytest.raises(Diverged, match=f"{name} hold NaN"):
+            call()
 
 
 def test_calibration_is_that_of_the_definitions():
