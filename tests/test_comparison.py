@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ncbook import Dataset, Recipe, Trainer, nearest_simplex_etf
-from ncbook.experiments import Unit, comparison, write_rows
+from ncbook import ConstantSchedule, Dataset, Recipe, Trainer, joint_snapshot, load_dataset, nearest_simplex_etf
+from ncbook.experiments import Unit, comparison, run_table, write_rows
 from ncbook.experiments.comparison import CONFIGURATIONS, METHODS, RUNGS, STEPS, UnionHead, configurations
+from ncbook.training.data import DATASETS, Source
 
 
 def row(unit, accuracy):
@@ -31,11 +32,45 @@ def test_every_method_has_as_many_settings_the_published_one_first(method):
         assert Unit.from_settings("", Unit("", recipe, published_split=10).settings).recipe == recipe
 
 
-def test_how_a_batch_is_drawn_is_a_dial_of_methods_without_densification():
-    for method in ("smoothing", "unit_rows", "fixed_etf", "nearest_etf"):
-        assert len({recipe.clouds and "clouds" or recipe.batch_size for recipe in configurations(method)}) > 2
-    assert all(recipe.clouds is None for recipe in configurations("linear_shuffled"))
-    assert all(recipe.clouds == (8, 16) for recipe in configurations("linear_clouds"))
+def length(recipe):
+    return round(recipe.epochs / (1 if recipe.clouds else STEPS / (250 // recipe.batch_size)))
+
+
+def test_rates_decays_and_lengths_are_the_same_for_every_method_and_fill_their_ranges():
+    triples = {tuple((r.lr, r.weight_decay, length(r)) for r in configurations(method)[1:]) for method in METHODS}
+    assert len(triples) == 1
+    for values, low, high in zip(zip(*triples.pop(), strict=True), (0.01, 1e-4, 15), (0.3, 3e-2, 200), strict=True):
+        gaps = np.diff(np.log([low, *sorted(values), high])) / np.log(high / low) * 15
+        assert gaps == pytest.approx([0.5, *[1] * 14, 0.5], abs=0.25)  # lengths are whole
+
+
+def test_own_dials_fill_their_ranges_beside_the_common_ones():
+    for method in ("smoothing", "unit_rows", "union"):
+        name = "label_smoothing" if method == "smoothing" else "scale"
+        values = np.log(sorted(getattr(r, name) for r in configurations(method)[1:]))
+        np.testing.assert_allclose(np.diff(values), (values[-1] - values[0]) / 14, atol=0.01)
+    for method, heaviest in (("constant", 0.1), ("delayed", 0.1), ("sliding", 0.3), ("union", 0.3)):
+        by_norm = {p: [r.schedule.to_dict() for r in configurations(method)[1:] if r.p == p] for p in (1, 2)}
+        assert [len(schedules) for schedules in by_norm.values()] == [7, 8]
+        for p, (low, high), (light, heavy) in ((1, (0.3, 12), (3e-4, heaviest)), (2, (0.05, 2), (3e-3, 1))):
+            assert all(low < s["beta0"] < high and light < s["weight"] < heavy for s in by_norm[p])
+
+
+def test_constant_starts_from_its_published_setting():
+    first = configurations("constant")[0]
+    assert (first.schedule, first.p, first.weight_decay) == (ConstantSchedule(0.7, 0.1), 2, 0.001)
+
+
+def test_batches_are_a_dial_of_methods_without_densification_in_one_order():
+    def batches(method):
+        return [recipe.clouds or recipe.batch_size for recipe in configurations(method)[1:]]
+
+    shared = batches("smoothing")
+    assert all(batches(method) == shared for method in ("unit_rows", "fixed_etf", "nearest_etf"))
+    assert [shared.count(batch) for batch in ((8, 16), 25, 50, 125)] == [8, 2, 3, 2]
+    assert [batches("linear_shuffled").count(batch) for batch in (25, 50, 125)] == [5, 5, 5]
+    for method in ("linear_clouds", "constant", "delayed", "sliding", "union"):
+        assert batches(method) == 15 * [(8, 16)]
 
 
 def test_rungs_follow_from_the_rows_and_end_in_one_setting(tmp_path):
@@ -63,6 +98,44 @@ def test_a_method_waits_for_all_of_its_settings(tmp_path):
     assert comparison.chosen(tmp_path) == {} and comparison.comparison(tmp_path) == []
 
 
+def test_the_report_waits_for_the_choices_of_all_methods(tmp_path):
+    for _ in RUNGS:
+        units = comparison.comparison_search(tmp_path)
+        write_rows(tmp_path / "comparison_search.csv", [row(unit, 90) for unit in units])
+    assert comparison.comparison(tmp_path)
+    last = [unit for unit in units if unit.name.startswith("union")][-1]
+    write_rows(tmp_path / "comparison_search.csv", [row(unit, 90) for unit in units if unit is not last])
+    assert set(comparison.chosen(tmp_path)) == set(METHODS) - {"union"} and comparison.comparison(tmp_path) == []
+
+
+def test_a_search_with_settings_that_diverge_goes_on_to_its_end(tmp_path, monkeypatch):
+    digits = load_dataset("digits")
+    monkeypatch.setenv("NCBOOK_DATA", str(tmp_path))
+    splits = np.random.default_rng(0).permuted(np.tile(np.arange(1437), (20, 1)), axis=1)[:, :250]
+    np.savez(tmp_path / "splits_250.npz", MNIST_train=splits)
+    monkeypatch.setitem(DATASETS, "mnist-held-out", Source(lambda: digits))
+    monkeypatch.setattr(comparison, "MNIST250", Recipe(clouds=(8, 16), device="cpu"))
+    monkeypatch.setattr(comparison, "RUNGS", ((4, (10,)), (2, (11,))))
+    monkeypatch.setattr(comparison, "METHODS", {"sliding": METHODS["sliding"]})
+    short = METHODS["sliding"].published | {"length": 2, "weight": 1e-4, "weight_decay": 0.0}
+    recipes = [comparison.recipe("sliding", short | {"lr": rate}) for rate in (1e30, 0.1, 1e12, 1e15)]
+    monkeypatch.setattr(comparison, "configurations", lambda method: recipes)
+    for _ in range(3):
+        units = comparison.comparison_search(tmp_path)
+        rows = run_table(units, tmp_path / "comparison_search.csv", jobs=1, progress=False)
+    assert len(rows) == 4 + 2 and comparison.chosen(tmp_path) == {"sliding": recipes[1]}
+    for kept in rows:
+        sound = kept["recipe"] == "sliding_01"
+        assert kept["epoch"] == "2" and (kept["diverged"] == "") == sound == (float(kept["test_accuracy"]) > 50)
+        assert (kept["train_accuracy"] == "" and 0 < int(kept["step"]) < 62) != sound
+
+
+def test_what_is_no_number_counts_as_nothing_right():
+    units = [Unit(name, Recipe()) for name in "abcd"]
+    rows = [row(unit, accuracy) for unit, accuracy in zip(units, ("nan", "", "inf", 90.0), strict=True)]
+    assert [by_split[0] for by_split in comparison.scores(rows).values()] == [0, 0, 0, 90]
+
+
 def test_held_out_images_are_in_no_published_split(monkeypatch):
     count = 12_000
     data = Dataset("mnist", torch.arange(count), torch.arange(count) % 10, torch.arange(5), torch.arange(5), ("a",))
@@ -73,6 +146,10 @@ def test_held_out_images_are_in_no_published_split(monkeypatch):
     assert len(set(held.test_inputs.tolist())) == comparison.HELD_OUT
     assert not set(held.test_inputs.tolist()) & set(splits.ravel().tolist())
     assert torch.equal(held.test_targets, held.test_inputs % 10) and held.train_inputs is data.train_inputs
+    rest = comparison.held_out(rest=True)
+    assert torch.equal(rest.test_inputs, held.test_inputs) and torch.equal(rest.train_targets, rest.train_inputs % 10)
+    trained = set(rest.train_inputs.tolist())
+    assert trained == set(range(count)) - set(held.test_inputs.tolist()) - set(splits.ravel().tolist()) and trained
 
 
 def test_union_goes_from_the_learned_rows_to_the_nearest_frame():
@@ -106,6 +183,19 @@ def test_the_union_follows_the_epochs_and_survives_a_checkpoint():
     again.load_state_dict(trainer.state_dict())
     assert again.snapshot().row() == trainer.snapshot().row()
     torch.testing.assert_close(trainer.snapshot().weight, recipe.scale * trainer.head.nearest.weight)
+
+
+def test_networks_of_every_method_can_be_put_side_by_side():
+    for method in METHODS:
+        recipe = dataclasses.replace(configurations(method)[0], dataset="digits", train_size=60, backbone="small_cnn",
+                                     clouds=(6, 4), epochs=2, device="cpu")
+        trainers = [Trainer(dataclasses.replace(recipe, seed=seed)) for seed in range(2)]
+        for trainer in trainers:
+            trainer.run_epoch()
+        joint, x, y = joint_snapshot(trainers), trainers[0].data.test_inputs, trainers[0].data.test_targets
+        with torch.no_grad():
+            logits = torch.stack([trainer.head(trainer.backbone(x)) for trainer in trainers]).mean(0)
+        assert joint.test["loss"] == pytest.approx(float(F.cross_entropy(logits, y)), rel=1e-4), method
 
 
 def test_label_smoothing_acts_in_training_alone():

@@ -111,6 +111,19 @@ def test_kept_rows_serve_a_unit_that_is_measured_less_and_refuse_one_measured_mo
     assert read_rows(path) == often[:2]
 
 
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_unit_that_diverges_is_rows_that_say_so(tmp_path, members):
+    path, wild = tmp_path / "table.csv", dataclasses.replace(BASE, lr=1e15)
+    unit = Unit("wild", wild, measured=(0, 1, 2), members=members)
+    rows = run_table([unit, UNITS[0]], path, jobs=1, progress=False)
+    assert [row["diverged"] for row in rows] == ["", "1", "1", ""] and [row["epoch"] for row in rows[:3]] == list("012")
+    assert float(rows[0]["test_nc1"]) > 0 and float(rows[3]["test_accuracy"]) > 0
+    for row in rows[1:3]:
+        assert row["test_accuracy"] == "0" and 0 < int(row["step"]) < 6 and row["settings"] == unit.settings
+        assert {column for column in COLUMNS if column.startswith("t") and row[column]} == {"test_accuracy", "torch"}
+    assert run_table([unit], path, jobs=1, progress=False) == rows[:3] == read_rows(path)[1:]
+
+
 def test_members_of_a_unit_are_trained_apart_and_measured_together():
     recipe = dataclasses.replace(BASE, train_size=60)
     (row,) = run_unit(Unit("two", recipe, members=2))
@@ -122,13 +135,6 @@ def test_members_of_a_unit_are_trained_apart_and_measured_together():
     assert float(row["test_accuracy"]) == pytest.approx(100 * joint.test["accuracy"], rel=1e-4)
     assert float(row["train_nc1"]) == pytest.approx(joint.train["nc1"], rel=1e-4)
     assert row["members"] == "2" and row["train_nc1"] != f'{trainers[0].snapshot().train["nc1"]:.6g}'
-
-
-def test_members_that_cannot_be_measured_together_are_refused_before_they_are_trained(monkeypatch):
-    steps = count_steps(monkeypatch)
-    with pytest.raises(ValueError, match="side by side by their learned heads"):
-        run_unit(Unit("two", dataclasses.replace(BASE, head="nearest"), members=2))
-    assert not steps
 
 
 def test_a_unit_of_a_published_split_is_made_again_from_its_row(tmp_path, monkeypatch):

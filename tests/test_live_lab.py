@@ -10,6 +10,7 @@ import torch
 from live_hands import LONG, RECIPE, hands, page, plot_of, wait_until
 
 from ncbook.live import MAX_RUNS, PANELS, LiveLab, Panel
+from ncbook.training.snapshot import Diverged
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_an_error_shows_and_leaves_the_controls_usable(long_lab, monkeypatch):
 def test_divergence_stops_it_and_says_so(lab):
     lab.trainer.backbone[1].weight.data.fill_(float("nan"))
     lab.run(1)
-    assert isinstance(lab.error, ValueError) and "NaN" in lab.status
+    assert isinstance(lab.error, Diverged) and "NaN" in lab.status
     lab.reset()
     lab.run(1)
     assert lab.error is None and lab.trainer.steps == 1

@@ -78,7 +78,7 @@ class Unequal:
     (ValueError, "dataset", dict(recipe=Recipe("my-data"))),
     (ValueError, "backbone", dict(recipe=Recipe(backbone="my-network"))),
     (TypeError, "schedule", dict(recipe=Recipe(schedule=Own(1, 1), **CLOUDS))),
-    (ValueError, "read back", dict(recipe=Recipe(schedule=Unequal(), **CLOUDS))),
+    (TypeError, "read back", dict(recipe=Recipe(schedule=Unequal(), **CLOUDS))),
     (ValueError, "members", dict(members=0)), (TypeError, "members", dict(members=1.5)),
     (ValueError, "measured", dict(measured=())), (ValueError, "measured", dict(measured=(2, 1))),
     (ValueError, "measured", dict(measured=(1, 3))), (TypeError, "measured", dict(measured=(0.5,))),

@@ -21,6 +21,7 @@ from ncbook import (
     train,
 )
 from ncbook.metrics import neural_collapse
+from ncbook.training.snapshot import OF_LOGITS, Diverged, brier_score, calibration_error
 
 SMALL = Recipe(classes=3, train_size=60, epochs=3, batch_size=20, feature_dim=8)
 CLOUDS = dataclasses.replace(SMALL, clouds=(4, 5), schedule=SlidingSchedule(1.0, 0.1, 3), p=1)
@@ -57,7 +58,7 @@ def test_snapshot_holds_what_it_says():
     trainer.backbone.eval()
     features = trainer.backbone(data.train_inputs)
     expected = neural_collapse(features, data.train_targets, trainer.head.weight, trainer.head.bias)
-    assert {k: v for k, v in snapshot.train.items() if k != "loss"} == pytest.approx(expected)
+    assert {k: v for k, v in snapshot.train.items() if k not in OF_LOGITS} == pytest.approx(expected)
     for c in range(3):
         torch.testing.assert_close(snapshot.class_means[c], features[data.train_targets == c].mean(0).detach())
     assert snapshot.features.shape == (60, 8) and snapshot.targets.shape == (60,)
@@ -65,8 +66,55 @@ def test_snapshot_holds_what_it_says():
     assert Trainer(SMALL, data=data).snapshot().lr == 0.1
 
 
-def test_runs_side_by_side_average_their_logits():
-    trainers = [Trainer(dataclasses.replace(SMALL, seed=seed)) for seed in range(3)]
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e25])
+def test_a_network_that_has_diverged_says_so_and_is_not_moved(value):
+    for recipe in (SMALL, CLOUDS, dataclasses.replace(CLOUDS, head="nearest")):
+        trainer = Trainer(recipe)
+        trainer.step()
+        list(trainer.backbone.parameters())[-1].data.fill_(value)
+        for call in (trainer.step, trainer.snapshot):
+            with pytest.raises(Diverged, match="features hold NaN"):
+                call()
+        assert trainer.steps == 1
+    trainer = Trainer(SMALL)
+    trainer.head.weight.data.mul_(value)
+    for call, name in ((trainer.step, "loss"), (trainer.snapshot, "logits")):
+        with pytest.raises(Diverged, match=f"{name} hold NaN"):
+            call()
+
+
+def test_calibration_is_that_of_the_definitions():
+    torch.manual_seed(0)
+    logits, targets = 3 * torch.randn(400, 5), torch.randint(5, (400,))
+    p = logits.double().softmax(1)
+    top, right = p.max(1).values, (p.argmax(1) == targets).double()
+    error = 0.0
+    for low in range(15):
+        here = (top * 15 >= low) & (top * 15 < low + 1)
+        if here.any():
+            error += float(here.double().mean() * (right[here].mean() - top[here].mean()).abs())
+    assert error > 0.1 and float(calibration_error(logits, targets)) == pytest.approx(error, rel=1e-5)
+    brier = sum(((p[i] - torch.eye(5)[targets[i]]) ** 2).sum().item() for i in range(400)) / 400
+    assert float(brier_score(logits, targets)) == pytest.approx(brier, rel=1e-5)
+    sure = 100 * torch.eye(5)
+    assert calibration_error(sure, torch.arange(5)) == brier_score(sure, torch.arange(5)) == 0
+    assert calibration_error(sure, torch.arange(5).roll(1)) == 1 and brier_score(sure, torch.arange(5).roll(1)) == 2
+
+
+def test_calibration_is_measured_where_it_is_asked_for():
+    trainer = Trainer(SMALL)
+    shot = trainer.snapshot(keys=["nc1", "ece"], test_keys=["brier"])
+    assert set(shot.train) == {"nc1", "ece"} and set(shot.test) == {"brier"}
+    with torch.no_grad():
+        logits = trainer.head(trainer.backbone(trainer.data.test_inputs))
+    whole = trainer.snapshot()
+    assert whole.test["brier"] == shot.test["brier"] == float(brier_score(logits, trainer.data.test_targets))
+    assert whole.test["ece"] == float(calibration_error(logits, trainer.data.test_targets))
+
+
+@pytest.mark.parametrize("heads", [("learned",) * 3, ("nearest",) * 3, ("cosine", "fixed", "learned")])
+def test_runs_side_by_side_average_their_logits(heads):
+    trainers = [Trainer(dataclasses.replace(SMALL, head=head, seed=seed)) for seed, head in enumerate(heads)]
     for trainer in trainers:
         for _ in range(5):
             trainer.step()
@@ -84,11 +132,10 @@ def test_runs_side_by_side_average_their_logits():
     assert_same(trainers[0].snapshot(), alone[0])
 
 
-def test_runs_side_by_side_need_learned_heads_and_equal_steps():
+def test_runs_side_by_side_need_equal_steps():
     ahead = Trainer(SMALL)
     ahead.step()
-    for trainers in ([], [Trainer(SMALL), Trainer(dataclasses.replace(SMALL, head="nearest"))],
-                     [Trainer(SMALL), ahead]):
+    for trainers in ([], [Trainer(SMALL), ahead]):
         with pytest.raises(ValueError, match="side by side"):
             joint_snapshot(trainers)
 

@@ -33,15 +33,16 @@ from ncbook.schedules import SCHEDULES
 from ncbook.training.backbones import BACKBONES
 from ncbook.training.data import DATASETS, Dataset, load_dataset
 from ncbook.training.regularisers import REGULARISERS
-from ncbook.training.snapshot import average_head
+from ncbook.training.snapshot import OF_LOGITS, Diverged
 from ncbook.training.trainer import Trainer, joint_snapshot, resolve_device, save_state
 
 PACKAGE = Path(__file__).resolve().parents[1]
 KEY = ("recipe", "split", "seed", "epoch", "settings")  # what every table's file has
 COLUMNS = ("recipe", "head", "split", "seed", "members", "epoch", "step", "weight_decay", "lr", "beta",
-           "densify_weight", "test_accuracy", "train_accuracy", "train_loss", "test_loss",
+           "densify_weight", "test_accuracy", "train_accuracy",
+           *(f"{part}_{key}" for key in OF_LOGITS for part in ("train", "test")),
            *(f"{part}_{key}" for part in ("train", "test") for key in METRICS if key != "accuracy"),
-           "train_spectrum", "test_spectrum", "seconds", "device", "torch", "version", "commit", "settings")
+           "train_spectrum", "test_spectrum", "diverged", "seconds", "device", "torch", "version", "commit", "settings")
 SAVE_EVERY = 1.0  # seconds from one checkpoint to the next, at least
 VOCABULARIES: tuple[dict[str, Any], ...] = (HEADS, LOSSES, METRICS, SCHEDULES, BACKBONES, DATASETS, REGULARISERS)
 
@@ -118,8 +119,8 @@ def run_unit(unit: Unit, *, checkpoint: Path | None = None) -> list[Row]:
 
     checkpoint: a file in which the state is kept at the end of an epoch, `SAVE_EVERY` seconds apart or more. A unit
     that finds the file goes on from it, to the same rows; where the file is damaged, or of other settings or of
-    another device or version, the unit warns and starts anew. The file is the caller's to remove. Raises ValueError
-    for several members whose heads cannot be put side by side.
+    another device or version, the unit warns and starts anew. The file is the caller's to remove. A network that
+    diverges ends the unit: the rows left have diverged 1, test_accuracy 0, the steps reached, and no other measurement.
     """
     made = _made(unit)
     data = None
@@ -131,8 +132,6 @@ def run_unit(unit: Unit, *, checkpoint: Path | None = None) -> list[Row]:
     saved = start = time.perf_counter()
     try:
         trainers, rows, spent = _begin(unit, made, data, checkpoint)
-        if unit.members > 1:
-            average_head([trainer.head for trainer in trainers])  # what cannot be measured at the end fails here
         for epoch in unit.epochs[len(rows):]:
             for trainer in trainers:
                 while trainer.epoch < epoch:
@@ -144,6 +143,10 @@ def run_unit(unit: Unit, *, checkpoint: Path | None = None) -> list[Row]:
                         saved = time.perf_counter()
             shot = trainers[0].snapshot() if unit.members == 1 else joint_snapshot(trainers)
             rows.append({column: _text(value) for column, value in shot.row().items()})
+    except Diverged:
+        steps = str(max(trainer.steps for trainer in trainers))
+        rows += [{"epoch": str(epoch), "step": steps, "test_accuracy": "0", "diverged": "1"}
+                 for epoch in unit.epochs[len(rows):]]
     finally:
         torch.set_num_threads(before)
     made["seconds"] = f"{spent + time.perf_counter() - start:.1f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,6 +13,19 @@ from torch import Tensor, nn
 from ncbook.heads import LearnedHead
 from ncbook.metrics import METRICS, NeuralCollapse
 from ncbook.training.data import Dataset
+
+OF_LOGITS = ("loss", "ece", "brier")  # what a snapshot has beside `METRICS`: the loss, and how well it is calibrated
+
+
+class Diverged(ArithmeticError):
+    """A network whose features, logits or loss are NaN, inf, or too large for the square of their norm."""
+
+
+def check_converging(**values: Tensor) -> None:
+    """Raise Diverged, naming the first of the values whose norm or its square is not finite."""
+    for name, value in values.items():
+        if not torch.linalg.vector_norm(value.detach()).square().isfinite():
+            raise Diverged(f"the network has diverged: its {name} hold NaN, inf or too large numbers")
 
 
 class Classifier(Protocol):
@@ -32,9 +45,9 @@ class Classifier(Protocol):
 class Snapshot:
     """A network at one moment. Tensors are float32 on the CPU, features are what the classifier sees.
 
-    train, test: metrics by their keys in `METRICS`, and "loss"; test is {} without test data. class_means (C, d) of the
-    training set, weight (C, d), bias (C,); features (k, d) and targets (k,) of a fixed sample of it; train_spectrum and
-    test_spectrum: the eigenvalues of the between-class covariance, descending, of the means of either set. Of a run:
+    train, test: metrics by their keys in `METRICS` and `OF_LOGITS`; test is {} without test data. class_means (C, d) of
+    the training set, weight (C, d), bias (C,); features (k, d) and targets (k,) of a fixed sample of it; train_spectrum
+    and test_spectrum: the eigenvalues of the between-class covariance of the means of either set, descending. Of a run:
     epoch, step: finished so far; deaths (b, n-1): death times of the last step's clouds, before that step, or None; the
     last step's dials and lr (before any step, the first's).
     """
@@ -83,9 +96,9 @@ def measure(backbone: nn.Module, head: Classifier, data: Dataset, *,
     """A trained network on all training and test data, in evaluation mode; no trainer is needed.
 
     backbone: inputs -> features (N, d'); head: features -> logits (N, C), with `weight`, `bias` and `embed` as those of
-    `ncbook.heads`. sample (k,): the training samples whose features are kept, None for all. keys, test_keys: the
-    metrics that are wanted of either set, with "loss" for the loss; None for all, () for none. Both parts are left in
-    evaluation mode. Raises as `neural_collapse`.
+    `ncbook.heads`. sample (k,): the training samples whose features are kept, None for all. keys, test_keys: what is
+    wanted of either set, of `METRICS` and `OF_LOGITS`; None for all, () for none. Both parts are left in evaluation
+    mode. Raises as `neural_collapse`, and Diverged for features or logits that are not finite.
     """
     bias = torch.zeros_like(head.weight[:, 0]) if head.bias is None else head.bias
     backbone.eval()
@@ -115,34 +128,52 @@ def keep(x: Tensor) -> Tensor:
 def _evaluate(backbone: nn.Module, head: Classifier, bias: Tensor, inputs: Tensor, targets: Tensor, loss: Callable,
               keys: Sequence[str] | None) -> tuple[Tensor, dict[str, float], NeuralCollapse]:
     features = torch.cat([backbone(x) for x in inputs.split(1000)])
-    embedded = head.embed(features)
+    embedded, logits = head.embed(features), head(features)
+    check_converging(features=features, logits=logits)
     num_classes, dim = head.weight.shape
     state = NeuralCollapse(num_classes, dim).update(embedded, targets)
-    metrics = state.compute(head.weight, bias, keys=None if keys is None else [key for key in keys if key != "loss"])
-    if keys is None or "loss" in keys:
-        metrics["loss"] = float(loss(head(features), targets))
+    of_features = None if keys is None else [key for key in keys if key not in OF_LOGITS]
+    metrics = state.compute(head.weight, bias, keys=of_features)
+    for key, compute in {"loss": loss, "ece": calibration_error, "brier": brier_score}.items():
+        if keys is None or key in keys:
+            metrics[key] = float(compute(logits, targets))
     return embedded, metrics, state
 
 
-class SideBySide(nn.ModuleList):
-    """Networks whose features (N, d_m) are put one after the other: (N, d_1 + ... + d_M)."""
+def calibration_error(logits: Tensor, targets: Tensor) -> Tensor:
+    """How far the top probability is from how often it is right, (N, C), (N,) -> (): 15 equal bins, weighted by size.
+
+    Source: the expected calibration error of Guo et al. 2017, arXiv 1706.04599.
+    """
+    top, guess = logits.softmax(1).max(1)
+    bins = (15 * top).long().clamp(max=14)
+    return torch.bincount(bins, (guess == targets).to(top) - top, 15).abs().sum() / len(targets)
+
+
+def brier_score(logits: Tensor, targets: Tensor) -> Tensor:
+    """The mean over samples of |p - e|^2, p the probabilities, e the one-hot label: (N, C), (N,) -> (), 0 to 2."""
+    return (logits.softmax(1) - F.one_hot(targets, logits.shape[1])).square().sum(1).mean()
+
+
+class SideBySide(nn.Module):
+    """Networks whose features, as their heads see them (N, d_m), are put one after the other: (N, d_1 + ... + d_M)."""
+
+    def __init__(self, networks: Iterable[nn.Module], heads: Iterable[nn.Module]):
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.heads: Any = nn.ModuleList(heads)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return torch.cat([network(inputs) for network in self], dim=1)
+        pairs = zip(self.networks, self.heads, strict=True)
+        return torch.cat([head.embed(network(inputs)) for network, head in pairs], dim=1)
 
 
-def average_head(heads: Sequence[nn.Module]) -> LearnedHead:
-    """The linear head on concatenated features whose logits are the average of those of M linear heads.
-
-    Raises ValueError for other heads, whose logits are not linear in the features.
-    """
-    linear = [head for head in heads if isinstance(head, LearnedHead) and head.scale is None]
-    if not heads or len(linear) < len(heads):
-        raise ValueError("runs are put side by side by their learned heads, got heads "
-                         f"{[type(head).__name__ for head in heads]}")
-    weight = torch.cat([head.weight for head in linear], dim=1).detach() / len(heads)
+def average_head(heads: Sequence[Classifier]) -> LearnedHead:
+    """The linear head on concatenated features, as M heads see them, whose logits are the average of theirs."""
+    weight = torch.cat([head.weight for head in heads], dim=1).detach() / len(heads)
+    biases = [torch.zeros_like(weight[:, 0]) if head.bias is None else head.bias for head in heads]
     with torch.random.fork_rng(devices=[]):  # measuring draws no random numbers
         joint = LearnedHead(weight.shape[1], len(weight)).to(weight)
     joint.weight = nn.Parameter(weight)
-    joint.bias = nn.Parameter(torch.stack([head.bias for head in linear]).mean(0).detach())
+    joint.bias = nn.Parameter(torch.stack(biases).mean(0).detach())
     return joint

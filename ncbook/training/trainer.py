@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ncbook.checks import check_integer, check_number
+from ncbook.checks import check_integer, check_number, may_look
 from ncbook.heads import HEADS
 from ncbook.losses import LOSSES
 from ncbook.persistence import h0_death_times
@@ -24,7 +24,7 @@ from ncbook.training.backbones import build_backbone
 from ncbook.training.data import Dataset, SameClassSampler, load_dataset
 from ncbook.training.recipe import Recipe
 from ncbook.training.regularisers import REGULARISERS, Controls
-from ncbook.training.snapshot import SideBySide, Snapshot, average_head, keep, measure
+from ncbook.training.snapshot import SideBySide, Snapshot, average_head, check_converging, keep, measure
 
 
 def resolve_device(name: str) -> torch.device:
@@ -100,7 +100,10 @@ class Trainer:
         return lr * (1 + math.cos(math.pi * self.epoch / self.recipe.epochs)) / 2
 
     def step(self) -> Tensor:
-        """One SGD step; returns the loss, on the device. Raises RuntimeError when the run is finished."""
+        """One SGD step; returns the loss, on the device.
+
+        Raises RuntimeError when the run is finished, on the CPU Diverged for features or a loss that are not finite.
+        """
         if self.finished:
             raise RuntimeError(f"the run has finished its {self.recipe.epochs} epochs")
         within = self.steps % self.steps_per_epoch
@@ -117,11 +120,15 @@ class Trainer:
         self.head.train()
         with self._seeded(self.steps + 1):
             features = self.backbone(inputs)
+            if looking := may_look(features):
+                check_converging(features=features)
             loss = self._loss(self.head(features, targets), targets)
         if self.recipe.clouds:
             clouds = features.unflatten(0, (self._batch, -1))
             self._clouds = clouds.detach()
             loss = loss + self._regulariser(clouds, Controls(**vars(self.controls) | {"p": self._chosen("p")}))
+        if looking:
+            check_converging(loss=loss)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -210,17 +217,19 @@ class Trainer:
 def joint_snapshot(trainers: Sequence[Trainer]) -> Snapshot:
     """The networks of M runs side by side, as one: features (k, M d) concatenated, logits averaged.
 
-    The weight (C, M d) is that of the average, so the metrics are of one linear classifier on the concatenated
-    features. Data, sample, deaths and settings are those of the first run. Raises ValueError for no runs, for runs at
-    different steps, and for heads other than "learned", whose logits are not linear in the features.
+    The features are those that the heads see, in which their logits are linear. The weight (C, M d) is that of the
+    average, so the metrics are of one linear classifier on the concatenated features. Data, sample, deaths and settings
+    are those of the first run. Raises ValueError for no runs, and for runs at different steps.
     """
-    head = average_head([trainer.head for trainer in trainers])
+    if not trainers:
+        raise ValueError("there are no runs to put side by side")
+    heads = [trainer.head for trainer in trainers]
     if len({trainer.steps for trainer in trainers}) > 1:
         raise ValueError("runs side by side must have done the same number of steps, got "
                          f"{[trainer.steps for trainer in trainers]}")
     first = trainers[0]
-    shot = measure(SideBySide(trainer.backbone for trainer in trainers), head, first.data,
-                   loss=LOSSES[first.recipe.loss], sample=first._sample)
+    networks = SideBySide((trainer.backbone for trainer in trainers), heads)
+    shot = measure(networks, average_head(heads), first.data, loss=LOSSES[first.recipe.loss], sample=first._sample)
     return first._dated(shot)
 
 
