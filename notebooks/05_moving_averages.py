@@ -160,11 +160,8 @@ panels(f"What an average remembers after {T} batches",
 # | constant $\alpha$, for $t \to \infty$ | $\frac{\alpha}{2-\alpha}$ | $\frac{1-\alpha}{\alpha}$ |
 
 # %%
-formulas = {
-    "cumulative": (1 / T, (T - 1) / 2),
-    "ramp (ema)": (2 * (2 * T + 1) / (3 * T * (T + 1)), (T - 1) / 3),
-    NAMES[3]: (ALPHA / (2 - ALPHA), (1 - ALPHA) / ALPHA),
-}
+formulas = {"cumulative": (1 / T, (T - 1) / 2), "ramp (ema)": (2 * (2 * T + 1) / (3 * T * (T + 1)), (T - 1) / 3),
+            NAMES[3]: (ALPHA / (2 - ALPHA), (1 - ALPHA) / ALPHA)}
 for name, (variance, lag) in formulas.items():
     w = weights[name].double()
     squares, age = float(w.square().sum()), float((w * (T - s)).sum())

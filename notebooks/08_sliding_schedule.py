@@ -137,18 +137,15 @@ show_code(SlidingSchedule)
 sliding = SlidingSchedule(BETA0, WEIGHT, EPOCHS)
 SCHEDULES = {"vanilla": None, "constant": ConstantSchedule(BETA0, WEIGHT),
              "delayed": DelayedSchedule(0.0, WEIGHT, start=EPOCHS // 2 + 1), "sliding": sliding}
+assert math.isclose(sliding.beta(0.75 * EPOCHS), BETA0 / 2) and math.isclose(sliding.weight(EPOCHS / 2), WEIGHT / 2)
+assert sliding.beta(1) > sliding.beta(2) > sliding.beta(EPOCHS) == 0 and sliding.weight(EPOCHS) == WEIGHT
 plots.schedule_curves({name: s for name, s in SCHEDULES.items() if s}, EPOCHS)
 
 # %% [markdown]
 # The square root keeps β high for long: it has lost only half its value when three quarters of the training are over,
 # and then falls ever more steeply, to exactly 0 in the last epoch. The weight grows evenly, so the loss is felt most
 # when it asks for the most.
-
-# %%
-assert math.isclose(sliding.beta(0.75 * EPOCHS), BETA0 / 2) and math.isclose(sliding.weight(EPOCHS / 2), WEIGHT / 2)
-assert sliding.beta(1) > sliding.beta(2) > sliding.beta(EPOCHS) == 0 and sliding.weight(EPOCHS) == WEIGHT
-
-# %% [markdown]
+#
 # ## 2. Too early
 #
 # What happens if each class is told to become one point from the first step, at a weight that the sliding schedule
@@ -176,8 +173,8 @@ if PROFILE != "paper":
     assert early.last.train["nc1_quotient"] > 5 * extreme["sliding"].last.train["nc1_quotient"]
 if STRICT:
     assert others > 85 and abs(early.last.train["loss"] - math.log(classes)) < 0.1
-say(f"Always naming one class would give an accuracy of about {100 / classes:.0f}%, and $\\ln C = {math.log(classes):.3f}$ "
-    "is the cross-entropy of a classifier that knows nothing: the too-early network is there.")
+say(f"For comparison: always naming one class would give about {100 / classes:.0f}%, and $\\ln C = {math.log(classes):.3f}$ "
+    "is the cross-entropy of a classifier that knows nothing.")
 
 # %% [markdown]
 # The loss got what it asked for: every class is a point. It is the *same* point. Both schedules that wait escape, the
@@ -392,6 +389,12 @@ if STRICT:
 # Do the death times follow their β at all?
 
 # %%
+deaths = {name: round(runs[name][0].last.deaths.median().item(), 3) for name in runs}
+print("median death time in the last batch:", deaths)
+if STRICT:
+    assert abs(deaths["constant"] - BETA0) < 0.5 * BETA0 and runs["sliding"][0].last.beta == 0
+    assert 0 < deaths["sliding"] < deaths["constant"] < deaths["vanilla"]
+
 fig = make_subplots(1, 2, subplot_titles=("constant", "sliding"), horizontal_spacing=0.09, shared_yaxes=True)
 for column, name in enumerate(("constant", "sliding"), start=1):
     traces = plots.death_times_over_epochs(runs[name][0].shots).data
@@ -399,13 +402,6 @@ for column, name in enumerate(("constant", "sliding"), start=1):
 fig.update_xaxes(title="epoch").update_yaxes(rangemode="tozero")
 plots.finish(fig, "Death times and their target", "quantiles over the clouds of an epoch's last batch, seed 0",
              width=860, height=420, yaxis_title="death time (L1)")
-
-# %%
-deaths = {name: round(runs[name][0].last.deaths.median().item(), 3) for name in runs}
-print("median death time in the last batch:", deaths)
-if STRICT:
-    assert abs(deaths["constant"] - BETA0) < 0.5 * BETA0 and runs["sliding"][0].last.beta == 0
-    assert 0 < deaths["sliding"] < deaths["constant"] < deaths["vanilla"]
 
 # %% [markdown]
 # With constant β, the death times settle around it. With the sliding schedule they come down behind β and do not
@@ -476,15 +472,14 @@ for beta, weight in ((0.0, 0.0), (0.5 * BETA0, LARGE_WEIGHT), (3 * BETA0, LARGE_
     for _ in range(third):
         trainer.run_epoch()
         shots.append(trainer.snapshot())
+medians = [shots[third * act - 1].deaths.median().item() for act in (1, 2, 3)]
+print("median death time at the end of each act:", [round(m, 2) for m in medians])
+assert medians[1] < medians[0] and (medians[1] < medians[2] or not STRICT)
+
 fig = plots.death_times_over_epochs(shots, title="β and weight changed by hand")
 for act, name in enumerate(("w = 0", "tight β", "wide β")):
     fig.add_vline(x=third * act + 0.5, line=dict(color="#B5B5B5", width=1), annotation_text=name)
 fig
-
-# %%
-medians = [shots[third * act - 1].deaths.median().item() for act in (1, 2, 3)]
-print("median death time at the end of each act:", [round(m, 2) for m in medians])
-assert medians[1] < medians[0] and (medians[1] < medians[2] or not STRICT)
 
 # %% [markdown]
 # The cloud tightens when told to, and opens again when β goes back up. (The β drawn in the first act has no effect,
