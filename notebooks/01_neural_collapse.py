@@ -37,6 +37,7 @@ import torch
 import ncbook
 from ncbook import plots
 from ncbook.book import profile, say, show_code, table
+from ncbook.metrics import METRICS
 
 DIGITS = dict(dataset="digits", backbone="mlp", weight_decay=1e-2, lr=0.03, batch_size=128)
 MNIST = dict(dataset="mnist", backbone="resnet18", weight_decay=5e-4, lr=0.1, batch_size=128)
@@ -79,27 +80,23 @@ initial_features = features_of(data.train_inputs)
 shots = [trainer.snapshot()]
 while not trainer.finished:
     trainer.step()
-    at_epoch_end = trainer.steps % trainer.steps_per_epoch == 0
-    if at_epoch_end and (trainer.epoch <= 20 or trainer.epoch % 5 == 0 or trainer.finished):
+    if trainer.steps % trainer.steps_per_epoch == 0 and (trainer.epoch <= 20 or trainer.epoch % 5 == 0):
         shots.append(trainer.snapshot())
 start, end = shots[0], shots[-1]
 terminal = next(shot.epoch for shot in shots if shot.train["accuracy"] > 0.9995)
-print(f"{len(data.train_targets)} training and {len(data.test_targets)} test images of {data.num_classes} classes, "
-      f"{trainer.backbone.feature_dim} features")
-print(f"training accuracy {end.train['accuracy']:.4f}, test accuracy {end.test['accuracy']:.4f}")
-print(f"first recorded epoch with a training error below 0.05%: {terminal} of {EPOCHS}")
+print(f"training accuracy {end.train['accuracy']:.4f}, test accuracy {end.test['accuracy']:.4f}; "
+      f"first recorded epoch with a training error below 0.05%: {terminal} of {EPOCHS}")
 assert terminal < EPOCHS / 2 and end.train["accuracy"] > 0.99 and end.test["accuracy"] > 0.95
 
 # %%
-def on_both_sets(keys, title, subtitle="dotted: the terminal phase begins"):
+def on_both_sets(keys, title):
     fig = plots.metric_curves({"training set": [shots], "test set": [shots]}, keys, title=title,
                               split={"training set": "train", "test set": "test"})
     fig.add_vline(x=terminal, line=dict(color="#666666", width=1, dash="dot"))
-    return fig.update_layout(title_subtitle_text=subtitle)
+    return fig.update_layout(title_subtitle_text="dotted: the terminal phase begins")
 
 
-on_both_sets(["accuracy", "loss"], "Accuracy and loss",
-             "dotted: the terminal phase begins; the loss leaves weight decay out")
+on_both_sets(["accuracy", "loss"], "Accuracy, and loss without weight decay")
 
 # %% [markdown]
 # Judged by the training error, everything after the dotted line is wasted. The rest of this chapter takes place to the
@@ -113,8 +110,7 @@ on_both_sets(["accuracy", "loss"], "Accuracy and loss",
 
 # %%
 names = list(data.class_names)
-fig = plots.geometry_animation([*shots[:-1:3], end], class_names=names, title="Ten classes in the terminal phase")
-fig
+plots.geometry_animation([*shots[:-1:3], end], class_names=names, title="Ten classes in the terminal phase")
 
 # %% [markdown]
 # Each class shrinks towards its mean (large dot), the means move to the corners (grey), and so do the classifier's
@@ -141,8 +137,7 @@ fig
 # %%
 h, y = features_of(data.train_inputs), data.train_targets.cpu()
 W, b = trainer.head.weight.detach().double().cpu(), trainer.head.bias.detach().double().cpu()
-N, d = h.shape
-C = data.num_classes
+(N, d), C = h.shape, data.num_classes
 
 
 def scatter(features, targets):
@@ -156,8 +151,7 @@ balanced = torch.cat([(y == c).nonzero().flatten()[:smallest] for c in range(C)]
 for name, chosen in (("equal classes", balanced), ("as they are", torch.arange(N))):
     S_W, S_B, S_T = scatter(h[chosen], y[chosen])
     gap = float((S_W + S_B - S_T).norm() / S_T.norm())
-    print(f"{name:14} tr S_W = {S_W.trace():.5f}  tr S_B = {S_B.trace():.5f}  tr S_T = {S_T.trace():.5f}  "
-          f"relative gap {gap:.0e}")
+    print(f"{name:14} traces of S_W {S_W.trace():.5f}, S_B {S_B.trace():.5f}, S_T {S_T.trace():.5f}; gap {gap:.0e}")
     assert gap < (1e-12 if name == "equal classes" else 0.05)
 
 # %% [markdown]
@@ -168,9 +162,7 @@ for name, chosen in (("equal classes", balanced), ("as they are", torch.arange(N
 # %%
 mu = torch.stack([h[y == c].mean(0) for c in range(C)])
 mu_G = mu.mean(0)
-H = mu - mu_G
-deviations = h - mu[y]
-S_W, S_B = deviations.T @ deviations / N, H.T @ H / C
+H, deviations = mu - mu_G, h - mu[y]
 values = ncbook.neural_collapse(h, y, W, b)
 
 
@@ -178,9 +170,6 @@ def check(**by_hand):
     for key, value in by_hand.items():
         print(f"{key:20} by hand {float(value):<12.6g} package {values[key]:.6g}")
         assert math.isclose(float(value), values[key], rel_tol=1e-6, abs_tol=1e-12), key
-
-
-print("keys:", ", ".join(values))
 
 # %% [markdown]
 # ## 3. NC1: the classes become points
@@ -202,11 +191,9 @@ print("keys:", ", ".join(values))
 # \mu_{y_i}) \rVert^2$.
 
 # %%
-nc1_by_definition = torch.trace(S_W @ torch.linalg.pinv(S_B, hermitian=True)) / C
+check(nc1=torch.trace(S_W @ torch.linalg.pinv(S_B, hermitian=True)) / C, nc1_quotient=S_W.trace() / S_B.trace())
 A = H.T @ ncbook.helmert_basis(C, dtype=torch.float64)
-nc1_by_samples = (torch.linalg.pinv(A) @ deviations.T).square().sum() / N
-check(nc1=nc1_by_definition, nc1_quotient=S_W.trace() / S_B.trace())
-check(nc1=nc1_by_samples)
+check(nc1=(torch.linalg.pinv(A) @ deviations.T).square().sum() / N)
 
 # %% [markdown]
 # *When does it fall, and does it fall on images that the network was not trained on?*
@@ -218,10 +205,10 @@ assert end.train["nc1"] < end.test["nc1"]
 on_both_sets(["nc1", "nc1_quotient", "numerical_rank"], "Within-class scatter over training")
 
 # %%
-say(f"At the beginning of the terminal phase NC1 has fallen from {start.train['nc1']:.2g} to "
-    f"{at_terminal.train['nc1']:.2g}. After it, with hardly an error left to correct, it falls by another "
-    f"factor of {at_terminal.train['nc1'] / end.train['nc1']:.0f}, to {end.train['nc1']:.2g}. On the test set it ends "
-    f"at {end.test['nc1']:.2g}: section 8 comes back to that.")
+before, turn, after = (shot.train["nc1"] for shot in (start, at_terminal, end))
+say(f"NC1 falls from {before:.2g} to {turn:.2g} before the terminal phase, and in it, with hardly an error left to "
+    f"correct, by another factor of {turn / after:.0f}, to {after:.2g}. On the test set it ends at {end.test['nc1']:.2g} "
+    "(section 8).")
 
 # %% [markdown]
 # The third panel is a relative of NC1, the **numerical rank** of the features $X_c \in \mathbb{R}^{n_c \times d}$ of a
@@ -280,10 +267,9 @@ assert end.train["etf_distance"] < at_terminal.train["etf_distance"]
 on_both_sets(["nc2_equinorm", "nc2_equiangular", "etf_distance"], "From class means to a simplex ETF")
 
 # %%
-say(f"The distance to the nearest ETF goes from {start.train['etf_distance']:.2g} by way of "
-    f"{at_terminal.train['etf_distance']:.2g} at the beginning of the terminal phase to "
-    f"{end.train['etf_distance']:.2g}. "
-    f"In the end the cosines miss $-1/{C - 1}$ by {end.train['nc2_equiangular']:.2g} on average.")
+say("The distance to the nearest ETF before training, when the terminal phase begins, and after training: "
+    + ", ".join(f"{shot.train['etf_distance']:.2g}" for shot in (start, at_terminal, end))
+    + f". In the end the cosines miss $-1/{C - 1}$ by {end.train['nc2_equiangular']:.2g} on average.")
 
 # %% [markdown]
 # NC2 is usually the slowest of the four, and it is not finished here. It also starts from a better place than one may
@@ -305,9 +291,8 @@ say(f"The distance to the nearest ETF goes from {start.train['etf_distance']:.2g
 # perfect indecision.
 
 # %%
-unit_W, unit_H = W / W.norm(), H / H.norm()
-check(nc3=(unit_W - unit_H).square().sum())
-check(nc3=2 - 2 * (unit_W * unit_H).sum())
+check(nc3=(W / W.norm() - H / H.norm()).square().sum())
+check(nc3=2 - 2 * (W * H).sum() / (W.norm() * H.norm()))
 
 dual_gram, weight_lengths = W @ H.T, W.norm(dim=1)
 weight_cosines = W @ W.T / weight_lengths.outer(weight_lengths)
@@ -329,17 +314,15 @@ check(nc3_gram=(dual_gram / dual_gram.norm() - M / math.sqrt(C - 1)).norm(),
 # last if the lengths are equal. NC4 is the share of samples for which the two decisions differ.
 
 # %%
-by_classifier = (h @ W.T + b).argmax(1)
-by_nearest_mean = torch.cdist(h, mu).argmin(1)
-check(nc4=(by_classifier != by_nearest_mean).double().mean(), accuracy=(by_classifier == y).double().mean())
+decided = (h @ W.T + b).argmax(1)
+check(nc4=(decided != torch.cdist(h, mu).argmin(1)).double().mean(), accuracy=(decided == y).double().mean())
 
 assert end.train["nc3"] < at_terminal.train["nc3"] < start.train["nc3"] and end.train["nc4"] < 0.01
 on_both_sets(["nc3", "nc4", "bias_collapse"], "The classifier follows the class means")
 
 # %% [markdown]
 # NC4 is the easiest of the four: where the classifier and the nearest class mean both decide rightly, they agree. It
-# can vanish
-# long before the other three have gone far, so it tells least about how far a collapse has come.
+# can vanish long before the other three have gone far, so it tells least about how far a collapse has come.
 #
 # ## 7. Four classes, without a projection
 #
@@ -351,10 +334,8 @@ on_both_sets(["nc3", "nc4", "bias_collapse"], "The classifier follows the class 
 four_digits = ncbook.Recipe(dataset="digits", classes=4, backbone="mlp", weight_decay=1e-2, lr=0.05, batch_size=128,
                             epochs=FOUR_EPOCHS, seed=SEED)
 four = list(ncbook.train(four_digits, every=max(1, FOUR_EPOCHS // 20)))
-print(f"distance to the nearest ETF: {four[0].train['etf_distance']:.2g} -> {four[-1].train['etf_distance']:.2g}")
 assert four[-1].train["etf_distance"] < 0.1 * four[0].train["etf_distance"]
-fig = plots.geometry_animation(four, class_names=list("0123"), title="Four classes of digits become a tetrahedron")
-fig
+plots.geometry_animation(four, class_names=list("0123"), title="Four classes of digits become a tetrahedron")
 
 # %% [markdown]
 # ## 8. Does the test set collapse?
@@ -373,22 +354,18 @@ table(["set", "NC1", "scatter quotient", "median sample", "share of the farthest
         f"{float(spread[name][:len(spread[name]) // 20].sum() / spread[name].sum()):.0%}"]
        for name, metrics in (("training", end.train), ("test", end.test))])
 assert spread["test"].mean() > spread["training"].mean()
-median_ratio = float(spread["test"].median() / spread["training"].median())
-say(f"NC1 is {end.test['nc1'] / end.train['nc1']:.0f} times larger on the test set. *Median sample* is the squared "
-    f"distance of a median sample to its class mean, divided by $\\operatorname{{tr}} \\Sigma_B$ of the training set: "
-    f"{median_ratio:.0f} times larger on the test set. The last column is the part of all within-class scatter that "
-    "belongs to the 5% of samples that lie farthest out.")
-
 # %% [markdown]
+# (*Median sample*: the squared distance of a median sample to its class mean, divided by $\operatorname{tr} \Sigma_B$
+# of the training set. *Share*: the part of all within-class scatter that belongs to these samples.)
+#
 # So the honest answer is: not as the training set does. Test scatter falls while the network learns to separate the
 # classes. Then it levels off, while on the training set it keeps falling. Two things keep it up: the median test
 # image lies further from its class mean than the median training image, and a few images, farther out still, carry a
-# large part of the scatter (the last column). Papyan et al. state their findings
-# for the training set. Hui, Belkin and Nakkiran (2022) argue that collapse on the test set should be kept apart from it
-# and does not happen in general, and Galanti, György and Hutter (2022) show when what is true of the training samples
-# carries over to new samples and even to new classes, as the number of samples grows. Neural collapse is above all a
-# fact about optimisation; what it does for generalisation is a question, to which chapters 06 and 08 return with
-# experiments.
+# large part of the scatter. Papyan et al. state their findings for the training set. Hui, Belkin and Nakkiran (2022)
+# argue that collapse on the test set should be kept apart from it and does not happen in general, and Galanti, György
+# and Hutter (2022) show when what is true of the training samples carries over to new samples and even to new classes,
+# as the number of samples grows. Neural collapse is above all a fact about optimisation; what it does for
+# generalisation is a question, to which chapters 06 and 08 return with experiments.
 #
 # ## 9. The relatives
 #
@@ -422,8 +399,7 @@ stacked = torch.cat([deviations / math.sqrt(N), H / math.sqrt(C)])
 u, s, _ = torch.linalg.svd(stacked, full_matrices=False)
 check(cdnv=cdnv, vci=1 - u[N:, s > 1e-12 * s[0]].square().sum() / min(d, C - 1))
 literal = 1 - float(torch.trace(torch.linalg.pinv(S_W + S_B, hermitian=True) @ S_B)) / min(d, C - 1)
-off = abs(literal / values["vci"] - 1)
-print(f"VCI taken literally, by the pseudo-inverse of S_T in float64: {literal:.6g}, a relative error of {off:.0e}")
+print(f"VCI by the pseudo-inverse of S_T in float64: {literal:.6g}, relative error {literal / values['vci'] - 1:.0e}")
 
 directions = torch.nn.functional.normalize(W - W.mean(0))
 angles = torch.nn.functional.normalize(h - mu_G) @ directions.T
@@ -484,11 +460,10 @@ for name, (predicted, found) in measured.items():
     assert math.isclose(predicted, found, rel_tol=1e-3)
 
 # %%
+assert last.train["nc1"] < 1e-10 and last.train["etf_distance"] < 1e-10 and last.train["nc3"] < 1e-9
 keys = ["nc1", "nc2_equinorm", "nc2_equiangular", "etf_distance", "nc3", "nc3_gram"]
 fig = plots.metric_curves({"free": [free]}, keys, title="Collapse of the unconstrained-features model")
 fig.update_layout(showlegend=False, title_subtitle_text="free features in float32; an epoch is one gradient step")
-assert last.train["nc1"] < 1e-10 and last.train["etf_distance"] < 1e-10 and last.train["nc3"] < 1e-9
-fig
 
 # %% [markdown]
 # From a random start, gradient descent goes where the theory says, and stops when it must: features in float32 carry a
@@ -502,33 +477,14 @@ fig
 #
 # ## 11. All keys in one table
 #
-# The measured columns are: the network before training, after it, on the test set after it, and the unconstrained model
-# after its last step.
+# Sections 3 to 9 have the formulas. The last columns are: the network before training, after it, on the test set after
+# it, and the unconstrained model after its last step.
 
 # %%
-TABLE = {
-    "nc1": (r"$\operatorname{tr}(\Sigma_W \Sigma_B^+)/C$", "0"),
-    "nc1_quotient": (r"$\operatorname{tr}\Sigma_W / \operatorname{tr}\Sigma_B$", "0"),
-    "cdnv": (r"mean over pairs of $(v_c + v_{c'})/(2\lVert\mu_c - \mu_{c'}\rVert^2)$", "0"),
-    "vci": (r"$1 - \operatorname{tr}(\Sigma_T^+ \Sigma_B)/\min(d, C-1)$", "0"),
-    "nc2_equinorm": (r"std/mean of $\lVert\mu_c - \mu_G\rVert$", "0"),
-    "nc2_equiangular": (r"mean of $\lvert\cos_{cc'} + 1/(C-1)\rvert$", "0"),
-    "nc2_gram": (r"$\lVert H^\top H/\lVert H^\top H\rVert_F - M/\sqrt{C-1}\rVert_F$", "0"),
-    "etf_distance": (r"$2 - 2\lVert HQ\rVert_*/(\sqrt{C-1}\,\lVert HQ\rVert_F)$", "0"),
-    "nc3": (r"$\lVert W^\top/\lVert W\rVert_F - H/\lVert H\rVert_F\rVert_F^2$", "0"),
-    "nc3_gram": (r"$\lVert WH/\lVert WH\rVert_F - M/\sqrt{C-1}\rVert_F$", "0"),
-    "nc4": ("share decided otherwise by the nearest mean", "0"),
-    "weight_equinorm": (r"std/mean of $\lVert w_c\rVert$", "0"),
-    "weight_equiangular": (r"as `nc2_equiangular`, rows of $W$", "0"),
-    "bias_collapse": (r"$\lVert W\mu_G + b\rVert$", "0"),
-    "numerical_rank": (r"mean of $(\lVert X_c\rVert_*/\lVert X_c\rVert_F)^2$", "1"),
-    "cosine_margin": ("mean of own minus best other cosine", r"$\frac{C}{C-1}$"),
-    "accuracy": ("share of right decisions", "1"),
-}
-assert set(TABLE) == set(values)
-table(["key", "formula", "limit", "before", "after", "test, after", "unconstrained"],
-      [[f"`{key}`", *said, *(metrics[key] for metrics in (start.train, end.train, end.test, last.train))]
-       for key, said in TABLE.items()], text=3)
+ends = (start.train, end.train, end.test, last.train)
+table(["key", "metric", "limit", "before", "after", "test, after", "unconstrained"],
+      [[f"`{key}`", METRICS[key].label, METRICS[key].limit(C), *(metrics[key] for metrics in ends)] for key in values],
+      text=2)
 
 # %% [markdown]
 # ## 12. Measuring without being fooled
@@ -591,33 +547,26 @@ def streamed_moments(x):
     return state._variation[0] / len(x)
 
 
-ways = {
-    "E[x²] − E[x]², float32": (tempting, torch.float32),
-    "E[x²] − E[x]², float64": (tempting, torch.float64),
-    "centred, float32": (centred_moments, torch.float32),
-    "ncbook, five batches": (streamed_moments, torch.float64),
-}
+ways = {"E[x²] − E[x]², float32": (tempting, torch.float32), "E[x²] − E[x]², float64": (tempting, torch.float64),
+        "centred, float32": (centred_moments, torch.float32), "ncbook, five batches": (streamed_moments, torch.float64)}
 errors = {name: [] for name in ways}
 for size in spreads:
     cloud = (centre + size * noise).float()
     truth = float(centred_moments(cloud.double()))
     for name, (way, dtype) in ways.items():
         errors[name].append(max(abs(float(way(cloud.to(dtype))) - truth) / truth, 1e-16))
+assert max(errors["ncbook, five batches"]) < 1e-8 and max(errors["E[x²] − E[x]², float32"]) > 1
+assert errors["E[x²] − E[x]², float64"][-1] > 100 * errors["ncbook, five batches"][-1]
 
 fig = go.Figure()
-styles = (("#D55E00", "dash"), ("#E69F00", "dashdot"), ("#56B4E9", "dot"), ("#0072B2", "solid"))
-for (name, error), (colour, dash) in zip(errors.items(), styles):
-    fig.add_scatter(x=spreads, y=[float(f"{e:.3g}") for e in error], name=name, mode="lines",
-                    line=dict(color=colour, dash=dash, width=2.5))
+for (name, error), dash in zip(errors.items(), ("dash", "dashdot", "dot", "solid")):
+    fig.add_scatter(x=spreads, y=error, name=name, mode="lines", line_dash=dash)
 fig.add_hline(y=1, line=dict(color="#666666", width=1, dash="dot"))
-plots.finish(fig, "Error of the within-class variance as a class collapses",
-             "relative; at the dotted line the error is as large as the number", width=820, height=420)
 log = dict(type="log", exponentformat="power")
 fig.update_xaxes(title="spread / norm of the mean (collapse goes to the right)", autorange="reversed", dtick=1, **log)
 fig.update_yaxes(title="relative error", dtick=4, **log)
-assert max(errors["ncbook, five batches"]) < 1e-8 and max(errors["E[x²] − E[x]², float32"]) > 1
-assert errors["E[x²] − E[x]², float64"][-1] > 100 * errors["ncbook, five batches"][-1]
-fig
+plots.finish(fig, "Error of the within-class variance as a class collapses",
+             "relative; at the dotted line the error is as large as the number", width=820)
 
 # %% [markdown]
 # In float32 the tempting formula loses everything long before a class is a point. Float64 postpones that. Centred
@@ -630,13 +579,10 @@ fig
 # %%
 for name, features in (("before training", initial_features), ("after training", h)):
     exact = ncbook.neural_collapse(features, y)["nc1"]
-    single = features.float()
-    means = torch.stack([single[y == c].mean(0) for c in range(C)])
-    centred, deviation = means - means.mean(0), single - means[y]
-    between, within = centred.T @ centred / C, deviation.T @ deviation / N
-    mixed = torch.trace(within.double() @ torch.linalg.pinv(between.double(), hermitian=True)) / C
-    print(f"NC1 {name:16} exact {exact:.4g}   float32 covariances, float64 pseudo-inverse {float(mixed):.4g}")
-    assert abs(float(mixed) - exact) > 0.1 * exact
+    within, between, _ = (covariance.double() for covariance in scatter(features.float(), y))
+    mixed = float(torch.trace(within @ torch.linalg.pinv(between, hermitian=True)) / C)
+    print(f"NC1 {name:16} exact {exact:.4g}   float32 covariances, float64 pseudo-inverse {mixed:.4g}")
+    assert abs(mixed - exact) > 0.1 * exact
 
 # %% [markdown]
 # The form with $A^+$ from section 3 is safe: $A$ is a $d \times (C-1)$ matrix of full rank with nothing to cut off, and

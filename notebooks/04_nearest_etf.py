@@ -28,7 +28,8 @@
 
 # %%
 import math
-import time
+import timeit
+from functools import partial
 
 import plotly.graph_objects as go
 import torch
@@ -36,7 +37,7 @@ from plotly.subplots import make_subplots
 
 import ncbook
 from ncbook import etf, live, plots
-from ncbook.book import profile, say, show_code, table
+from ncbook.book import profile, show_code, table
 
 # PROBLEM: for the solver, TIMED: problems timed with the solver, LARGE: one more without
 PROFILE, PROBLEM, TIMED, LARGE, EPOCHS = profile(
@@ -81,34 +82,25 @@ def squared_distance(class_means, frame):
 angles = torch.tensor([25.0, -80.0, 160.0], dtype=torch.float64).deg2rad()
 lengths = torch.tensor([1.0, 0.7, 0.85], dtype=torch.float64)
 triangle = lengths[:, None] * torch.stack([angles.cos(), angles.sin()], dim=1) + 2.0
-canonical = ncbook.simplex_etf(3, 2, dtype=torch.float64)
-nearest = ncbook.nearest_simplex_etf(triangle)
-distances = {name: squared_distance(triangle, w) for name, w in (("canonical", canonical), ("nearest", nearest))}
+canonical, nearest = ncbook.simplex_etf(3, 2, dtype=torch.float64), ncbook.nearest_simplex_etf(triangle)
+distances = [squared_distance(triangle, frame) for frame in (canonical, nearest)]
+assert distances[1] < distances[0]
 
-panels = [f"{name} ETF: squared distance {value:.3f}" for name, value in distances.items()]
-fig = make_subplots(1, 2, subplot_titles=panels)
+fig = make_subplots(1, 2, subplot_titles=["{} ETF: squared distance {:.3f}".format(*panel)
+                                          for panel in zip(("canonical", "nearest"), distances)])
 h, colours = normalised(triangle), plots.class_colors(3)
 for column, frame in enumerate((canonical, nearest), start=1):
     vertices, cell = frame / math.sqrt(3), dict(row=1, col=column)
-    closed = torch.cat([vertices, vertices[:1]])
-    fig.add_scatter(x=closed[:, 0], y=closed[:, 1], mode="lines", line=dict(color="#B5B5B5", width=2),
-                    name="simplex ETF / √C", showlegend=column == 1, **cell)
-    for c in range(3):
-        fig.add_scatter(x=[h[c, 0], vertices[c, 0]], y=[h[c, 1], vertices[c, 1]], mode="lines", showlegend=False,
-                        line=dict(color=colours[c], width=2, dash="dot"), hoverinfo="skip", **cell)
-    for name, at, symbol in (("vertices", vertices, "diamond-open"), ("class means", h, "circle")):
-        fig.add_scatter(x=at[:, 0], y=at[:, 1], mode="markers", name=name, showlegend=False,
+    fig.add_scatter(**plots.xyz(vertices[[0, 1, 2, 0]]), mode="lines", line_color="#B5B5B5", showlegend=False, **cell)
+    for colour, ends in zip(colours, torch.stack([h, vertices], dim=1)):
+        fig.add_scatter(**plots.xyz(ends), mode="lines", line=dict(color=colour, dash="dot"), showlegend=False, **cell)
+    for name, at, symbol in (("class means, normalised", h, "circle"), ("simplex ETF / √C", vertices, "diamond-open")):
+        fig.add_scatter(**plots.xyz(at), mode="markers", name=name, showlegend=column == 1,
                         marker=dict(symbol=symbol, size=14, color=colours, line=dict(color=colours, width=2)), **cell)
-for name, symbol in (("class means, normalised", "circle"), ("vertex of the same class", "diamond-open")):
-    fig.add_scatter(x=[None], y=[None], mode="markers", name=name,
-                    marker=dict(symbol=symbol, size=12, color="#666666", line=dict(color="#666666", width=2)))
 plots.finish(fig, "Three class means and two simplex ETFs", width=820, height=480,
-             legend=dict(orientation="h", x=0, y=-0.16), margin=dict(b=80))
+             legend=dict(orientation="h", x=0, y=-0.16), margin_b=80)
 fig.update_xaxes(range=[-0.75, 0.75], constrain="domain")
-fig.update_yaxes(range=[-0.75, 0.6], scaleanchor="x", constrain="domain")
-fig.update_yaxes(scaleanchor="x2", col=2)
-assert distances["nearest"] < distances["canonical"]
-fig
+fig.update_yaxes(range=[-0.75, 0.6], scaleanchor="x", constrain="domain").update_yaxes(scaleanchor="x2", col=2)
 
 # %% [markdown]
 # On the left the vertices of classes 1 and 2 (orange and green) lie on the wrong sides, and no rotation mends that: the
@@ -144,8 +136,7 @@ live.nearest_etf_explorer()
 #    A = \tfrac{2}{\sqrt{C-1}}\, H M + \delta\, X_{\rm prev}. \tag{2} $$
 #
 # This is the **orthogonal Procrustes problem** (Schönemann 1966). Let $A = U S V^\top$ be the thin SVD, with singular
-# values
-# $s_1 \ge s_2 \ge \dots \ge 0$ on the diagonal of $S$. Then
+# values $s_1 \ge s_2 \ge \dots \ge 0$ on the diagonal of $S$. Then
 #
 # $$ \langle X, A\rangle = \operatorname{tr}(X^\top U S V^\top)
 #    = \sum_i s_i\, (V^\top X^\top U)_{ii} \le \sum_i s_i , $$
@@ -178,27 +169,22 @@ quadratic = torch.stack([(random_frame(seed) @ M / math.sqrt(C - 1)).square().su
 previous_x, delta = random_frame(1000), 1e-3
 x_star = ncbook.polar_factor(2 / math.sqrt(C - 1) * H @ M + delta * previous_x)
 at_star = published_objective(x_star, previous_x, delta)
-elsewhere = torch.stack([published_objective(random_frame(seed), previous_x, delta) for seed in range(100)])
-nearby = []
-for seed in range(100):
-    q, r = torch.linalg.qr(x_star + 1e-3 * gaussian(d, C, seed=seed))
-    nearby.append(published_objective(q * r.diagonal().sign(), previous_x, delta))
-nearby = torch.stack(nearby)
-assert torch.allclose(quadratic, torch.ones_like(quadratic), atol=1e-12)
-assert at_star < min(elsewhere.min(), nearby.min())
+nearby = [ncbook.polar_factor(x_star + 1e-3 * gaussian(d, C, seed=seed)) for seed in range(100)]
+lowest = [min(float(published_objective(x, previous_x, delta)) for x in frames)
+          for frames in (map(random_frame, range(100)), nearby)]
+assert torch.allclose(quadratic, torch.ones_like(quadratic), atol=1e-12) and at_star < min(lowest)
 print(f"quadratic term at 100 random frames: between {quadratic.min():.12f} and {quadratic.max():.12f}")
-print(f"objective at the polar factor {at_star:.6f}, "
-      f"lowest of 100 random frames {elsewhere.min():.6f}, of 100 close by {nearby.min():.6f}")
+print(f"objective at the polar factor {at_star:.6f}, lowest of 100 random frames {lowest[0]:.6f}, "
+      f"of 100 close by {lowest[1]:.6f}")
 
 # %% [markdown]
 # ## 3. The dead direction
 #
 # Without the proximal term, (2) has a flaw that is easy to miss. Since $M\mathbf 1 = 0$, the matrix $HM$ has rank at
-# most $C-1$ although it has $C$ columns: in the direction of the ones vector, $X$ may be anything. Nor does it
-# matter, as the classifier is built from $XM$ only. So take that direction out. With the Helmert basis $Q$ of chapter
-# 02, $Q Q^\top = M$ and $Q^\top Q = I$, put $V = XQ$, a $(d, C-1)$ matrix with orthonormal columns (here and below,
-# $V$ is this frame and no longer the right singular vectors). As $X M = V Q^\top$, the problem in terms of what
-# matters is
+# most $C-1$ although it has $C$ columns: in the direction of the ones vector, $X$ may be anything. Nor does it matter,
+# as the classifier is built from $XM$ only. So take that direction out. With the Helmert basis $Q$ of chapter 02, $Q
+# Q^\top = M$ and $Q^\top Q = I$, put $V = XQ$, a $(d, C-1)$ matrix with orthonormal columns (here and below, $V$ is
+# this frame and no longer the right singular vectors). As $X M = V Q^\top$, the problem in terms of what matters is
 #
 # $$ V^\star = \operatorname{polar}(H Q), \qquad W^\star = \sqrt{\tfrac{C}{C-1}}\; Q\, V^{\star\top}, \tag{3} $$
 #
@@ -210,8 +196,8 @@ print(f"objective at the polar factor {at_star:.6f}, "
 published_w = math.sqrt(C / (C - 1)) * (ncbook.polar_factor(H @ M) @ M).T
 clean_w = math.sqrt(C / (C - 1)) * Q @ ncbook.polar_factor(H @ Q).T
 package_w = ncbook.nearest_simplex_etf(means)
-print("singular values of H M:", [round(s, 4) for s in torch.linalg.svdvals(H @ M).tolist()])
-print("singular values of H Q:", [round(s, 4) for s in torch.linalg.svdvals(H @ Q).tolist()])
+for name, a in (("H M", H @ M), ("H Q", H @ Q)):
+    print(f"singular values of {name}:", [round(s, 4) for s in torch.linalg.svdvals(a).tolist()])
 gap = max((published_w - clean_w).abs().max(), (package_w - clean_w).abs().max())
 print(f"largest difference between the three classifiers: {gap:.1e}")
 assert gap < 1e-9
@@ -251,30 +237,28 @@ assert max(values) - min(values) < 1e-10
 # \delta\,(C-1)/2$.
 
 # %%
-rows = [(c, 1e-3 * (c - 1) / 2) for c in (2, 10, 100, 1000)]
+pulls = {c: 1e-3 * (c - 1) / 2 for c in (2, 10, 100, 1000)}
 table(["classes $C$", "relative pull $\\rho$ of $\\delta = 10^{-3}$", "share of a turn that the classifier follows"],
-      [[c, f"{100 * rho:.3g}%", f"{100 / (1 + rho):.3g}%"] for c, rho in rows], text=0)
-assert math.isclose(etf.PROXIMAL, dict(rows)[10])
-say(f"The default here: $\\rho$ = {100 * etf.PROXIMAL:.3g}% for every $C$.")
+      [[c, f"{100 * rho:.3g}%", f"{100 / (1 + rho):.3g}%"] for c, rho in pulls.items()], text=0)
+assert math.isclose(etf.PROXIMAL, pulls[10])
 
 # %% [markdown]
-# The last column is for class means that are an exact ETF turned a little away from $V_{\rm prev}$: by an angle
+# The default here is the pull of ten classes, for every $C$. The last column is for class means that are an exact ETF turned a little away from $V_{\rm prev}$: by an angle
 # $\varphi$, say, in one plane. There (4) adds up two rotations, and the result is turned by $\arctan
 # \frac{\sin\varphi}{\cos\varphi + \rho} \approx \varphi/(1+\rho)$. With ten classes the published pull is hardly
 # felt. With a thousand it holds the classifier back by a third of the way, and $\delta$ has become a second, hidden
 # learning rate. A relative $\rho$ means the same for every $C$.
 #
-# To be exact: the pull in (1) also ties the dead direction $X\mathbf 1$ to its previous
-# place, and, through $X^\top X = I$, this reaches $V$ a little. So (1) and (4) agree to rounding without a pull, and
-# with one only up to the order of the pull:
+# To be exact: the pull in (1) also ties the dead direction $X\mathbf 1$ to its previous place, and, through $X^\top X =
+# I$, this reaches $V$ a little. So (1) and (4) agree to rounding without a pull, and with one up to its order only:
 
 # %%
 previous_w = math.sqrt(C / (C - 1)) * Q @ (previous_x @ Q).T
 for delta in (0.0, 1e-3, 1e-2):
-    x = ncbook.polar_factor(2 / math.sqrt(C - 1) * H @ M + delta * previous_x)
-    ours = ncbook.nearest_simplex_etf(means, previous=previous_w, proximal=delta * (C - 1) / 2)
-    difference = (math.sqrt(C / (C - 1)) * (x @ M).T - ours).norm() / ours.norm()
     rho = delta * (C - 1) / 2
+    x = ncbook.polar_factor(2 / math.sqrt(C - 1) * H @ M + delta * previous_x)
+    ours = ncbook.nearest_simplex_etf(means, previous=previous_w, proximal=rho)
+    difference = (math.sqrt(C / (C - 1)) * (x @ M).T - ours).norm() / ours.norm()
     print(f"delta = {delta:<6g} rho = {rho:<7g} relative difference of the classifiers {difference:.1e}")
     assert difference < (1e-9 if delta == 0 else 2 * rho)
 
@@ -283,8 +267,7 @@ for delta in (0.0, 1e-3, 1e-2):
 # twenty times. How far apart are the resulting ETFs?
 
 # %%
-degenerate = means.clone()
-degenerate[1] = degenerate[0]
+degenerate = means[[0, 0, 2, 3, 4, 5]]
 
 
 def spread(**options):
@@ -293,8 +276,7 @@ def spread(**options):
 
 
 free, pulled = spread(), spread(previous=previous_w)
-print(f"largest distance between two solutions, relative to their size: {free:.2g} without a pull, "
-      f"{pulled:.2g} with the default")
+print(f"largest distance of two solutions, relative to their size: {free:.2g} without a pull, {pulled:.2g} with one")
 assert free > 0.1 and pulled < 1e-3
 
 # %% [markdown]
@@ -305,11 +287,10 @@ assert free > 0.1 and pulled < 1e-3
 #
 # The set of frames $\{V : V^\top V = I\}$ is the **Stiefel manifold**, a smooth curved surface in matrix space. A
 # Riemannian trust-region method (Absil, Baker and Gallivan 2007) minimises a function on it as Newton's method would
-# in a flat space: at the current
-# point it builds a quadratic model from the Riemannian gradient and Hessian, minimises the model among tangent
-# vectors of limited length, and *retracts* the step onto the manifold. The paper uses it through pymanopt (Townsend,
-# Koep and Weichwald 2016); so does
-# `riemannian_nearest_etf`, in float64, on the objective of (4) divided by a constant.
+# in a flat space: at the current point it builds a quadratic model from the Riemannian gradient and Hessian, minimises
+# the model among tangent vectors of limited length, and *retracts* the step onto the manifold. The paper uses it
+# through pymanopt (Townsend, Koep and Weichwald 2016); so does `riemannian_nearest_etf`, in float64, on the objective
+# of (4) divided by a constant.
 #
 # For three classes in the plane the whole manifold can be drawn. A frame is a rotation by an angle $\theta$, perhaps
 # with a mirror, and the cost is a function of $\theta$ on two separate circles. The points are what the solver visits
@@ -330,36 +311,31 @@ def angle_of(frame):
     return float(torch.atan2(v[1, 0], v[0, 0]).rad2deg()), bool(torch.linalg.det(v) < 0)
 
 
-start_angle = angle_of(nearest)[0] - 130
-start = etf_at(torch.tensor(start_angle, dtype=torch.float64).deg2rad(), mirrored=True)
-solution = ncbook.riemannian_nearest_etf(triangle, initial=start)
+start_angle = torch.tensor(angle_of(nearest)[0] - 130, dtype=torch.float64)
+solution = ncbook.riemannian_nearest_etf(triangle, initial=etf_at(start_angle.deg2rad(), mirrored=True))
 theta = torch.linspace(-180, 180, 121, dtype=torch.float64)
 curves = {m: [squared_distance(triangle, w) for w in etf_at(theta.deg2rad(), m)] for m in (False, True)}
 visited = [angle_of(w) for w in solution.path]
+assert all(mirrored for _, mirrored in visited) and min(curves[False]) > solution.cost[-1] + 0.1
 
 fig = go.Figure()
-for mirrored, (colour, dash) in {False: ("#8A5A2B", "dash"), True: ("#009E73", "solid")}.items():
-    fig.add_scatter(x=theta, y=[round(v, 4) for v in curves[mirrored]], mode="lines",
-                    name="mirrored" if mirrored else "not mirrored", line=dict(color=colour, dash=dash, width=2.5))
+for mirrored, name, colour, dash in ((False, "not mirrored", "#8A5A2B", "dash"), (True, "mirrored", "#009E73", "solid")):
+    fig.add_scatter(x=theta, y=curves[mirrored], mode="lines", name=name, line=dict(color=colour, dash=dash))
 fig.add_scatter(x=[a for a, _ in visited], y=solution.cost, mode="markers+text", name="solver's path",
                 text=[str(i) if i < 5 else "" for i in range(len(visited))], textposition="top right",
-                marker=dict(symbol="diamond", size=11, color="#0072B2", line=dict(color="white", width=1)))
+                marker=dict(symbol="diamond", size=11, color="#0072B2"))
 fig.add_scatter(x=[angle_of(nearest)[0]], y=[squared_distance(triangle, nearest)], mode="markers", name="closed form",
-                marker=dict(symbol="star-open", size=20, color="#D55E00", line=dict(color="#D55E00", width=2)))
-plots.finish(fig, "All simplex ETFs of three classes in the plane",
-             "squared distance to the class means; numbers count the solver's iterations", height=430)
+                marker=dict(symbol="star-open", size=20, color="#D55E00"))
+plots.finish(fig, "All simplex ETFs of three classes in the plane", "numbers count the solver's iterations")
 fig.update_xaxes(title="angle θ of the frame, degrees", dtick=60, range=[-180, 180])
-fig.update_yaxes(title="squared distance", rangemode="tozero")
-assert all(mirrored for _, mirrored in visited) and min(curves[False]) > solution.cost[-1] + 0.1
-fig
+fig.update_yaxes(title="squared distance to the class means", rangemode="tozero")
 
 # %% [markdown]
-# The solver starts far up one curve and needs a handful of iterations to the bottom, where the closed form already
-# is. The other curve is a warning. For $d = C-1$ frames are square orthogonal matrices, $\det V = \pm 1$, and the
-# manifold $O(d)$ falls into two components. A solver moves continuously, so it stays in the component in which it
-# starts. `riemannian_nearest_etf` therefore compares determinants first and mirrors its start if need be. To see what
-# happens otherwise, we hide the plane in three-dimensional space, by a third coordinate of zero, and start from the
-# wrong side:
+# The solver starts far up one curve and needs a handful of iterations to the bottom, where the closed form already is.
+# The other curve is a warning. For $d = C-1$ frames are square orthogonal matrices, $\det V = \pm 1$, and the manifold
+# $O(d)$ falls into two components. A solver moves continuously, so it stays in the component in which it starts.
+# `riemannian_nearest_etf` therefore compares determinants first and mirrors its start if need be. To see what happens
+# otherwise, we hide the plane in three-dimensional space, by a third coordinate of zero, and start from the wrong side:
 
 # %%
 def in_space(x):
@@ -367,9 +343,8 @@ def in_space(x):
 
 
 stuck = ncbook.riemannian_nearest_etf(in_space(triangle), initial=in_space(canonical))
-print(f"stops after {len(stuck.cost) - 1} iterations: gradient norm {stuck.gradient_norm[-1]:.0e}, "
-      f"cost {stuck.cost[-1]:.3f}; lowest of the dashed curve {min(curves[False]):.3f}, "
-      f"of the solid one {min(curves[True]):.3f}")
+print(f"stops after {len(stuck.cost) - 1} iterations: gradient norm {stuck.gradient_norm[-1]:.0e}, cost "
+      f"{stuck.cost[-1]:.3f}; lowest of the dashed curve {min(curves[False]):.3f}, of the solid one {min(curves[True]):.3f}")
 assert stuck.gradient_norm[-1] < 1e-6 and abs(stuck.cost[-1] - min(curves[False])) < 1e-3
 
 # %% [markdown]
@@ -385,10 +360,9 @@ num_classes, dim = PROBLEM
 problem = gaussian(num_classes, dim, seed=2) * torch.linspace(0.2, 2, num_classes, dtype=torch.float64)[:, None]
 solved = ncbook.riemannian_nearest_etf(problem)
 optimum = float(ncbook.simplex_etf_distance(problem))
-fig = plots.solver_trace(dict(cost=solved.cost, gradient_norm=solved.gradient_norm), optimum=optimum,
-                         title=f"Trust regions for {num_classes} classes in {dim} dimensions")
 assert solved.gradient_norm[-1] < 1e-6 and abs(solved.cost[-1] - optimum) < 1e-10
-fig
+plots.solver_trace(dict(cost=solved.cost, gradient_norm=solved.gradient_norm), optimum=optimum,
+                   title=f"Trust regions for {num_classes} classes in {dim} dimensions")
 
 # %% [markdown]
 # Is it the same ETF? Several problems, with and without the proximal pull, say yes:
@@ -411,13 +385,8 @@ assert worst < 1e-6
 # which saves iterations. Take it as a rough order of magnitude, not as a verdict on its implementation.
 
 # %%
-def best_time(function, class_means, repeats=3):
-    times = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        function(class_means)
-        times.append(time.perf_counter() - begin)
-    return min(times)
+def best_time(function, class_means, repeats):
+    return min(timeit.repeat(lambda: function(class_means), number=1, repeat=repeats))
 
 
 def milliseconds(seconds):
@@ -432,10 +401,10 @@ def closed_form_step(class_means):
 rows = []
 for c, dimensions in [*TIMED, LARGE]:
     class_means = gaussian(c, dimensions, dtype=torch.float32)
-    closed = best_time(closed_form_step, class_means, repeats=3 if c < 500 else 1)
-    solver = best_time(ncbook.riemannian_nearest_etf, class_means, 1) if (c, dimensions) != LARGE else None
-    assert solver is None or solver > closed
-    rows.append([c, dimensions, "not tried" if solver is None else milliseconds(solver), milliseconds(closed)])
+    closed = best_time(closed_form_step, class_means, 3 if c < 500 else 1)
+    solver = best_time(ncbook.riemannian_nearest_etf, class_means, 1) if (c, dimensions) != LARGE else math.inf
+    assert solver > closed
+    rows.append([c, dimensions, milliseconds(solver) if solver < math.inf else "not tried", milliseconds(closed)])
 table(["classes", "dimensions", "solver", "closed form, forward and backward"], rows, text=0)
 
 # %% [markdown]
@@ -524,20 +493,15 @@ assert difference < 1e-10
 
 # %%
 def size(entries):
-    value = 4.0 * entries
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            return f"{value:.3g} {unit}"
-        value /= 1000
+    power = int(math.log10(4 * entries) / 3)
+    return f"{4 * entries / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
-dim, rows = 2048, []
-for c in (10, 100, 1000):
-    jacobian, ours = c * (c + 1) // 2 * dim * c, dim * (c - 1) + (c - 1) + (c - 1) ** 2
-    rows.append([c, size(jacobian), size(c**4), size(ours)])
+dim = 2048
 table(["classes $C$", "constraint Jacobian $\\frac{C(C+1)}2 \\times dC$", "commutation matrix $C^2 \\times C^2$",
-       "saved for (5): $U$, $S$, $V$"], rows, text=0)
-assert 3.9e12 < 4 * 1000**4 < 4.2e12 and 4e12 < 4 * 500500 * dim * 1000 < 4.2e12
+       "saved for (5): $U$, $S$, $V$"],
+      [[c, size(c * (c + 1) // 2 * dim * c), size(c**4), size(dim * (c - 1) + (c - 1) + (c - 1) ** 2)]
+       for c in (10, 100, 1000)], text=0)
 
 # %% [markdown]
 # At ten classes nobody would notice. At a thousand, the systems are of terabytes and formula (5) of megabytes.
@@ -549,15 +513,10 @@ assert 3.9e12 < 4 * 1000**4 < 4.2e12 and 4e12 < 4 * 500500 * dim * 1000 < 4.2e12
 # means to classifier.
 
 # %%
-exact = ncbook.simplex_etf(4, 6, dtype=torch.float64).T @ ncbook.helmert_basis(4, dtype=torch.float64)
-repeated = torch.linalg.qr(gaussian(6, 3))[0] * torch.tensor([2.0, 1, 1], dtype=torch.float64)
 previous = ncbook.simplex_etf(4, 6, dtype=torch.float64)
-
-
-def pulled_etf(class_means):
-    return ncbook.nearest_simplex_etf(class_means, previous=previous, proximal=0.5)
-
-
+exact = previous.T @ ncbook.helmert_basis(4, dtype=torch.float64)
+repeated = torch.linalg.qr(gaussian(6, 3))[0] * torch.tensor([2.0, 1, 1], dtype=torch.float64)
+pulled_etf = partial(ncbook.nearest_simplex_etf, previous=previous, proximal=0.5)
 checks = {
     "polar factor, generic": (ncbook.polar_factor, gaussian(6, 3)),
     "polar factor, square": (ncbook.polar_factor, gaussian(4, 4)),
@@ -567,19 +526,18 @@ checks = {
     "nearest ETF with a pull": (pulled_etf, gaussian(4, 6)),
     "nearest ETF of an exact ETF": (ncbook.nearest_simplex_etf, 3 * previous + 1),
 }
-for name, (function, point) in checks.items():
+for function, point in checks.values():
     assert torch.autograd.gradcheck(function, point.clone().requires_grad_())
-    print(f"gradcheck passed: {name}")
+print("gradcheck passed:", "; ".join(checks))
 
 # %% [markdown]
 # Two directions carry no gradient at all: moving all class means together, and making all of them larger. The nearest
 # ETF does not see either, so the gradient must be orthogonal to both.
 
 # %%
-leaf = gaussian(6, 9, seed=5).requires_grad_()
-(ncbook.nearest_simplex_etf(leaf) * gaussian(6, 9, seed=6)).sum().backward()
-along_shift = leaf.grad.sum(0).abs().max()
-along_scale = (leaf.grad * (leaf - leaf.mean(0))).sum().abs()
+point = gaussian(6, 9, seed=5)
+gradient = polar_gradient(point, gaussian(6, 9, seed=6), ncbook.nearest_simplex_etf)
+along_shift, along_scale = gradient.sum(0).abs().max(), (gradient * (point - point.mean(0))).sum().abs()
 print(f"component along a common shift {along_shift:.1e}, along a common scale {along_scale:.1e}")
 assert max(along_shift, along_scale) < 1e-12
 
@@ -598,9 +556,8 @@ def polar_by_svd(a):
 
 at_etf, upstream = torch.eye(6, 3), gaussian(6, 3, seed=7, dtype=torch.float32)
 by_autograd, by_formula = polar_gradient(at_etf, upstream, polar_by_svd), polar_gradient(at_etf, upstream)
-print("autograd through the SVD, finite entries:", int(by_autograd.isfinite().sum()), "of", by_autograd.numel(),
-      "- NaN:", int(by_autograd.isnan().sum()))
-print("formula (5), finite entries:", int(by_formula.isfinite().sum()), "of", by_formula.numel())
+for name, gradient in (("autograd through the SVD", by_autograd), ("formula (5)", by_formula)):
+    print(f"{name}: {int(gradient.isfinite().sum())} of {gradient.numel()} entries finite")
 assert by_autograd.isnan().any() and by_formula.isfinite().all()
 assert torch.allclose(by_formula.double(), declarative_gradient(at_etf, upstream), atol=1e-6)
 
@@ -620,24 +577,22 @@ for epsilon in epsilons:
         error = (polar_gradient(point, upstream.float(), function).double() - truth).norm() / truth.norm()
         errors[name].append(float(error))
 
-fig = go.Figure()
-for (name, values), style in zip(errors.items(), (("#D55E00", "dash", "triangle-up"), ("#0072B2", "solid", "diamond"))):
-    fig.add_scatter(x=epsilons, y=[float(f"{v:.3g}") if math.isfinite(v) else None for v in values], name=name,
-                    mode="lines+markers", line=dict(color=style[0], dash=style[1], width=2),
-                    marker=dict(symbol=style[2], size=9, color=style[0]))
-plots.finish(fig, "Error of the float32 gradient near an exact ETF",
-             "relative to the declarative node's solution in float64", height=400)
-fig.update_xaxes(title="distance ε from the exact ETF (training goes to the right)", type="log",
-                 autorange="reversed", exponentformat="e")
-fig.update_yaxes(title="relative error", type="log", exponentformat="e", dtick=2)
 assert max(errors["formula (5)"]) < 1e-4
 assert not all(v < 100 * max(errors["formula (5)"]) for v in errors["autograd through the SVD"][3:])
-fig
+
+fig = go.Figure()
+for (name, values), (colour, dash, symbol) in zip(errors.items(), map(plots.method_style, ("constant", "nearest"))):
+    fig.add_scatter(x=epsilons, y=values, name=name, mode="lines+markers", line=dict(color=colour, dash=dash),
+                    marker=dict(symbol=symbol, size=9))
+log = dict(type="log", exponentformat="e")
+fig.update_xaxes(title="distance ε from the exact ETF (training goes to the right)", autorange="reversed", **log)
+fig.update_yaxes(title="relative error", dtick=2, **log)
+plots.finish(fig, "Error of the float32 gradient near an exact ETF", "relative to the declarative node's, in float64")
 
 # %% [markdown]
 # The error of formula (5) stays at the level of float32 throughout. That of autograd grows as the singular values draw
-# together (a point that is missing is not a finite number). Well before the NaN
-# there are gradients whose leading digits are wrong.
+# together (a point that is missing is not a finite number). Well before the NaN there are gradients whose leading
+# digits are wrong.
 #
 # ### When singular values vanish
 #
@@ -647,13 +602,11 @@ fig
 
 # %%
 low_rank = gaussian(8, 2, seed=11) @ gaussian(2, 5, seed=12)
-finite = bool(polar_gradient(low_rank, gaussian(8, 5, seed=13)).isfinite().all())
-leaf = degenerate.clone().requires_grad_()
-(ncbook.nearest_simplex_etf(leaf, previous=previous_w) * gaussian(C, d, seed=14)).sum().backward()
-print(f"rank 2 of 5: gradient finite: {finite}")
-print(f"two equal class means, with a pull: gradient finite: {bool(leaf.grad.isfinite().all())}, "
-      f"its norm {leaf.grad.norm():.3g}")
-assert finite and leaf.grad.isfinite().all()
+at_low_rank = polar_gradient(low_rank, gaussian(8, 5, seed=13))
+at_equal = polar_gradient(degenerate, gaussian(C, d, seed=14), partial(ncbook.nearest_simplex_etf, previous=previous_w))
+print(f"norm of the gradient: {at_low_rank.norm():.3g} at rank 2 of 5, "
+      f"{at_equal.norm():.3g} at two equal class means, with a pull")
+assert at_low_rank.isfinite().all() and at_equal.isfinite().all()
 
 # %% [markdown]
 # With a pull $\rho$ the smallest singular values are near $\rho$ instead of zero, and the gradient in those
@@ -678,10 +631,8 @@ show_code(ncbook.NearestETFHead.forward, ncbook.NearestETFHead._fit)
 recipe = ncbook.Recipe(dataset="digits", backbone="mlp", head="nearest", epochs=EPOCHS, seed=SEED, device="cpu")
 snapshots = list(ncbook.train(recipe))
 last = snapshots[-1]
-print(f"after {last.epoch} epochs: training accuracy {last.train['accuracy']:.3f}, "
-      f"test accuracy {last.test['accuracy']:.3f}")
-print(f"largest mean deviation of the classifier's cosines from -1/9 at any epoch after the start: "
-      f"{max(s.train['weight_equiangular'] for s in snapshots[1:]):.1e}")
+print(f"test accuracy after {last.epoch} epochs {last.test['accuracy']:.3f}; largest mean deviation of the classifier's "
+      f"cosines from -1/9 at any epoch {max(s.train['weight_equiangular'] for s in snapshots[1:]):.1e}")
 assert last.test["accuracy"] > 0.9 and all(s.train["weight_equiangular"] < 1e-5 for s in snapshots)
 assert all(last.train[key] < snapshots[0].train[key] / 3 for key in ("etf_distance", "nc3"))
 plots.metric_curves({"nearest": [snapshots]}, ["accuracy", "etf_distance", "nc3"],
@@ -691,10 +642,7 @@ plots.metric_curves({"nearest": [snapshots]}, ["accuracy", "etf_distance", "nc3"
 # The classifier is an exact simplex ETF from the first step to the last: it never has to become one. What training
 # does is to move the features, until the class means are close to an ETF (`etf_distance`) and in line with the
 # classifier (`nc3`). Both go down together because each step moves the classifier to the features and the features to
-# the classifier.
-#
-# For a look into the ten-class geometry, here is the projection of chapter 02 with the class means and a sample of
-# features at the end of this run:
+# the classifier. Here is the projection of chapter 02, with class means and a sample of features, at the end:
 
 # %%
 plots.geometry(last.class_means, features=last.features, targets=last.targets, weight=last.weight,

@@ -29,8 +29,8 @@
 import copy
 import io
 from collections import defaultdict
+from statistics import mean, median_low
 
-import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
@@ -46,21 +46,22 @@ PROFILE, EPOCHS, SEEDS, BATCHES, REPEATS = profile(
 )
 ALPHA = 0.1  # of the average with a constant weight, which is here for comparison
 SEED = 0
-DEVICE = "cpu"  # the networks are so small that nothing is faster
-
-STYLES = {  # colour, dash
-    "batch alone": ("#8A5A2B", "dot"), "cumulative": ("#E69F00", "dash"), "ramp (ema)": ("#0072B2", "solid"),
-    f"constant α = {ALPHA}": ("#009E73", "dashdot"),
-}
-NAMES = tuple(STYLES)
-WIDE = dict(width=860, height=420, margin=dict(b=90), legend=dict(orientation="h", x=0, y=-0.2))
+NAMES = ("batch alone", "cumulative", "ramp (ema)", f"constant α = {ALPHA}")
+STYLES = dict(zip((*NAMES, "keep", "fill", "fill, with memory"),  # colour, dash
+                  (("#8A5A2B", "dot"), ("#E69F00", "dash"), ("#0072B2", "solid"), ("#009E73", "dashdot"),
+                   ("#0072B2", "solid"), ("#E69F00", "dash"), ("#D55E00", "dashdot"))))
 
 
-def add_line(fig, x, y, name, styles=STYLES, **cell):
-    colour, dash = styles[name]
-    fig.add_scatter(x=[round(float(v), 3) for v in x], y=[float(f"{v:.3g}") for v in y], name=name, legendgroup=name,
-                    mode="lines", line=dict(color=colour, dash=dash, width=2),
-                    showlegend=not any(trace.name == name for trace in fig.data), **cell)
+def panels(title, curves, **axis):
+    """Panels side by side, from the title of each to its x and to the y of each name."""
+    fig = make_subplots(1, len(curves), subplot_titles=list(curves), horizontal_spacing=0.08)
+    for column, (x, lines) in enumerate(curves.values(), start=1):
+        for name, y in lines.items():
+            points = torch.tensor([*zip(x, y)])[::max(1, len(x) // 200)]
+            fig.add_scatter(**plots.xyz(points), name=name, legendgroup=name, mode="lines", showlegend=column == 1,
+                            line=dict(zip(("color", "dash"), STYLES[name])), row=1, col=column)
+    plots.finish(fig, title, width=860, height=420, margin_b=90, legend=dict(orientation="h", x=0, y=-0.2))
+    return fig.update_xaxes(title="batch").update_yaxes(**axis)
 
 
 # %% [markdown]
@@ -80,7 +81,8 @@ def add_line(fig, x, y, name, styles=STYLES, **cell):
 show_code(ncbook.ClassMeanAverage.forward)
 
 # %% [markdown]
-# The gradient runs through `sums`, those of this batch, alone: earlier batches belong to earlier networks, whose graphs are gone.
+# The gradient runs through `sums`, those of this batch, alone: earlier batches belong to earlier networks, whose graphs
+# are gone.
 #
 # What does each of them remember? Unrolling the recursion, batch $s$ enters $a_t$ with the weight $w_s = \alpha_s
 # \prod_{j=s+1}^{t} (1 - \alpha_j)$. For the cumulative average this is $1/t$ for all $s$, the plain mean. For
@@ -93,9 +95,9 @@ show_code(ncbook.ClassMeanAverage.forward)
 
 # %%
 floor_at = next(t for t in range(1, 10**6) if 2 / (t + 1) <= 1e-4)
-say(f"The floor $10^{{-4}}$ is reached at update $t$ = {floor_at:,}. With 22 batches an epoch, as the "
-    f"digits have at a batch size of 64, that is after {floor_at / 22:,.0f} epochs.")
 assert floor_at == 19_999
+say(f"The floor $10^{{-4}}$ is reached at update $t$ = {floor_at:,}: with the digits' 22 batches of 64 an epoch, after "
+    f"{floor_at / 22:,.0f} epochs.")
 
 # %% [markdown]
 # The weights can be read off the module itself, by feeding it unit vectors: if the feature of batch $s$ is the unit
@@ -137,14 +139,8 @@ assert torch.allclose(weights["cumulative"], torch.full((T,), 1 / T), atol=1e-6)
 assert torch.allclose(weights["ramp (ema)"], 2 * s / (T * (T + 1)), atol=1e-6)
 assert abs(weights["ramp (ema)"][T // 2:].sum() - 0.75) < 1 / T
 
-fig = go.Figure()
-for name in NAMES[1:]:
-    add_line(fig, s, weights[name], name)
-plots.finish(fig, f"What an average remembers after {T} batches", "weight of each batch; every curve sums to 1",
-             height=380)
-fig.update_xaxes(title="batch s")
-fig.update_yaxes(title="weight", rangemode="tozero")
-fig
+panels(f"What an average remembers after {T} batches",
+       {"weight of each batch; every curve sums to 1": (s, {name: weights[name] for name in NAMES[1:]})})
 
 # %% [markdown]
 # The cumulative average gives the first batch, of an untrained network, as much say as the last. The ramp lets it
@@ -164,16 +160,13 @@ fig
 # | constant $\alpha$, for $t \to \infty$ | $\frac{\alpha}{2-\alpha}$ | $\frac{1-\alpha}{\alpha}$ |
 
 # %%
-formulas = {
-    "cumulative": (1 / T, (T - 1) / 2),
-    "ramp (ema)": (2 * (2 * T + 1) / (3 * T * (T + 1)), (T - 1) / 3),
-    NAMES[3]: (ALPHA / (2 - ALPHA), (1 - ALPHA) / ALPHA),
-}
+formulas = {"cumulative": (1 / T, (T - 1) / 2), "ramp (ema)": (2 * (2 * T + 1) / (3 * T * (T + 1)), (T - 1) / 3),
+            NAMES[3]: (ALPHA / (2 - ALPHA), (1 - ALPHA) / ALPHA)}
 for name, (variance, lag) in formulas.items():
     w = weights[name].double()
-    measured = float(w.square().sum()), float((w * (T - s)).sum())
-    print(f"{name:15} variance {measured[0]:.4f} (formula {variance:.4f})   lag {measured[1]:.2f} (formula {lag:.2f})")
-    assert abs(measured[0] - variance) < 1e-3 * variance and abs(measured[1] - lag) < 1e-2 * lag
+    squares, age = float(w.square().sum()), float((w * (T - s)).sum())
+    print(f"{name:15} variance {squares:.4f} (formula {variance:.4f})   lag {age:.2f} (formula {lag:.2f})")
+    assert abs(squares - variance) < 1e-3 * variance and abs(age - lag) < 1e-2 * lag
 
 # %% [markdown]
 # Against the cumulative average, the ramp pays a third more variance for a third less lag. Which is the better deal
@@ -194,22 +187,15 @@ for value in target:
         scatter[name].append(float(error.std()))
 rmse = {name: torch.tensor([b**2 + c**2 for b, c in zip(bias[name], scatter[name])]).sqrt() for name in NAMES}
 
-fig = make_subplots(1, 3, horizontal_spacing=0.08,
-                    subplot_titles=("lag: mean error", "noise: standard deviation", "both: root mean square"))
-shown = range(0, steps, 5)
-for column, values in enumerate((bias, scatter, rmse), start=1):
-    for name in NAMES:
-        if column > 1 or name != "batch alone":
-            add_line(fig, [t + 1 for t in shown], [values[name][t] for t in shown], name, row=1, col=column)
-plots.finish(fig, f"Tracking a target that moves, then settles ({REPEATS:,} runs)", **WIDE)
-fig.update_xaxes(title="batch")
-fig.update_yaxes(rangemode="tozero", range=[0, 0.6])
-middle, end = steps // 8, steps - 1
+middle, end = steps // 8, -1
 assert bias["cumulative"][end] > bias["ramp (ema)"][end] > bias[NAMES[3]][end]
 assert scatter["cumulative"][end] < scatter["ramp (ema)"][end] < scatter[NAMES[3]][end] < scatter["batch alone"][end]
 assert rmse["ramp (ema)"][end] < min(rmse["cumulative"][end], rmse[NAMES[3]][end])
 assert rmse[NAMES[3]][middle] < min(rmse["cumulative"][middle], rmse["ramp (ema)"][middle])
-fig
+
+parts = {"lag: mean error": bias, "noise: standard deviation": scatter, "both: root mean square": rmse}
+panels(f"Tracking a target that moves, then settles ({REPEATS:,} runs)",
+       {part: (range(1, steps + 1), values) for part, values in parts.items()}, range=[0, 0.6])
 
 # %% [markdown]
 # Left: the cumulative average is still dragging its beginning along when the target has long come to rest; the ramp
@@ -220,10 +206,9 @@ fig
 # ## 3. On a real run
 #
 # Now the digits. We train with the nearest-ETF head and feed all four averages the features of every batch. Only the
-# head's own (the ramp) steers the classifier, so the four see exactly the same run. What they should track is the
-# class means of the *whole* training set under the network of that moment, computed in training mode as the batches
-# are, with the batch norm's statistics over the whole set. Distances are of centred means, relative to the norm of
-# the true ones.
+# head's own (the ramp) steers the classifier, so the four see exactly the same run. What they should track is the class
+# means of the *whole* training set under the network of that moment, computed in training mode as the batches are, with
+# the batch norm's statistics over the whole set. Distances are of centred means, relative to the norm of the true ones.
 
 # %%
 def centred(x):
@@ -254,7 +239,7 @@ def watch(trainer):
 
 
 def recipe(**changes):
-    settings = dict(dataset="digits", backbone="mlp", head="nearest", epochs=EPOCHS, seed=SEED, device=DEVICE)
+    settings = dict(dataset="digits", backbone="mlp", head="nearest", epochs=EPOCHS, seed=SEED, device="cpu")
     return ncbook.Recipe(**settings | changes)
 
 
@@ -270,25 +255,17 @@ for size in BATCHES:
             for name, average in shadows.items():
                 errors[size][name].append(float((centred(average.mean) - truth).norm() / truth.norm()))
 
-fig = make_subplots(1, len(BATCHES), shared_yaxes=True, horizontal_spacing=0.04,
-                    subplot_titles=[f"batch size {size}" for size in BATCHES])
-for column, size in enumerate(BATCHES, start=1):
-    for name in NAMES:
-        add_line(fig, epochs_at[size], errors[size][name], name, row=1, col=column)
-plots.finish(fig, "How far the averages are from the true class means", **WIDE)
-fig.update_xaxes(title="epoch")
-fig.update_yaxes(type="log", exponentformat="e", dtick=1)
-fig.update_yaxes(title="relative distance", col=1)
-fig
+panels("Relative distance of the averages to the true class means",
+       {f"batch size {size}": (epochs_at[size], errors[size]) for size in BATCHES},
+       type="log", exponentformat="e", dtick=1, matches="y").update_xaxes(title="epoch")
 
 
 # %%
 def late(size, name):
-    values = errors[size][name]
-    return sum(values[-len(values) // 4:]) / len(values[-len(values) // 4:])
+    return mean(errors[size][name][-len(errors[size][name]) // 4:])
 
 
-say("Relative distance to the true class means, mean over the last quarter of the run:")
+say("Mean over the last quarter of the run:")
 table(["batch size", *NAMES], [[size, *(late(size, name) for name in NAMES)] for size in BATCHES], text=0)
 small, large = BATCHES[0], BATCHES[-1]
 assert all(late(size, "ramp (ema)") < late(size, "cumulative") for size in BATCHES)
@@ -323,10 +300,9 @@ def angle(w, other):
 
 
 trainer = ncbook.Trainer(recipe(batch_size=64))
-frames, turn, off, epochs_of = {}, defaultdict(list), defaultdict(list), []
+frames, turn, off = {}, defaultdict(list), defaultdict(list)
 for shadows in watch(trainer):
     target_etf = ncbook.nearest_simplex_etf(true_class_means(trainer))
-    epochs_of.append(trainer.steps / trainer.steps_per_epoch)
     for name, average in shadows.items():
         frame = ncbook.nearest_simplex_etf(average.mean, previous=frames.get(name))
         turn[name].append(angle(frame, frames[name]) if name in frames else float("nan"))
@@ -334,30 +310,18 @@ for shadows in watch(trainer):
         frames[name] = frame
 settled = copy.deepcopy(trainer)
 
-fig = make_subplots(1, 2, horizontal_spacing=0.1,
-                    subplot_titles=("from one step to the next", "to the ETF of the true class means"))
-shown = range(1, len(epochs_of), max(1, len(epochs_of) // 80))
-for column, values in enumerate((turn, off), start=1):
-    for name in NAMES:
-        add_line(fig, [epochs_of[i] for i in shown], [values[name][i] for i in shown], name, row=1, col=column)
-plots.finish(fig, "How the nearest ETF turns, batch size 64", **WIDE)
-fig.update_xaxes(title="epoch")
-ticks = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
-fig.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{t:g}°" for t in ticks])
-fig
+parts = {"from one step to the next": turn, "to the ETF of the true class means": off}
+panels("How the nearest ETF turns, batch size 64",
+       {part: (range(1, trainer.steps + 1), values) for part, values in parts.items()},
+       type="log", tickvals=[0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30], ticksuffix="°")
 
 
 # %%
-def median_late(values):
-    return float(torch.tensor(values[len(values) // 2:]).median())
-
-
-for name in NAMES:
-    print(f"{name:15} second half of the run, median: turns {median_late(turn[name]):6.3f} degrees a step, "
-          f"is off by {median_late(off[name]):.2f} degrees")
-turns = [median_late(turn[name]) for name in ("cumulative", "ramp (ema)", NAMES[3], "batch alone")]
-assert turns == sorted(turns)
-assert median_late(off["ramp (ema)"]) < median_late(off["batch alone"])
+halves = {name: [median_low(values[name][len(values[name]) // 2:]) for values in (turn, off)] for name in NAMES}
+table(["median over the second half of the run, degrees", "turn in a step", "off by"],
+      [[name, *medians] for name, medians in halves.items()])
+turns = [halves[name][0] for name in ("cumulative", "ramp (ema)", NAMES[3], "batch alone")]
+assert turns == sorted(turns) and halves["ramp (ema)"][1] < halves["batch alone"][1]
 
 # %% [markdown]
 # The batch alone makes a restless classifier, which turns by degrees from one step to the next however well it tracks
@@ -368,21 +332,18 @@ assert median_late(off["ramp (ema)"]) < median_late(off["batch alone"])
 
 # %%
 results = {}
-for index, name in enumerate(NAMES):
+for name in NAMES:
     for seed in range(SEEDS):
         trainer = ncbook.Trainer(recipe(seed=seed))
-        trainer.head.averages = list(averages(*trainer.head.weight.shape).values())[index]
+        trainer.head.averages = averages(*trainer.head.weight.shape)[name]
         while not trainer.finished:
             trainer.step()
         shot = trainer.snapshot()
         results.setdefault(name, []).append((shot.test["accuracy"], shot.train["nc1"], shot.train["nc3"]))
 
-
 say(f"After {EPOCHS} epochs, {SEEDS} seed(s), median and range:")
 table(["average in the head", "test accuracy", "nc1", "nc3"],
       [[name, *map(median_range, zip(*values), (".1%", ".3f", ".4f"))] for name, values in results.items()])
-ratio = sorted(v[2] for v in results[NAMES[0]])[SEEDS // 2] / sorted(v[2] for v in results[NAMES[2]])[SEEDS // 2]
-say(f"The `nc3` of the batch alone is {ratio:.2g} times that of the ramp.")
 assert all(accuracy > 0.9 for values in results.values() for accuracy, _, _ in values)
 
 # %% [markdown]
@@ -397,9 +358,8 @@ assert all(accuracy > 0.9 for values in results.values() for accuracy, _, _ in v
 # $(1 - 1/C)^B$.
 
 # %%
-rows = [(10, 16), (10, 64), (10, 256), (100, 256), (1000, 256)]
 table(["classes", "batch size", "classes absent from a batch, expected"],
-      [[c, b, c * (1 - 1 / c) ** b] for c, b in rows], text=0)
+      [[c, b, c * (1 - 1 / c) ** b] for c, b in ((10, 16), (10, 64), (10, 256), (100, 256), (1000, 256))], text=0)
 
 # %% [markdown]
 # So absence is either rare or the rule, and an average needs an answer for it. `ClassMeanAverage` does the obvious: a
@@ -449,7 +409,6 @@ class FilledWithMemory(Filled):
 
 
 RULES = {"keep": ncbook.ClassMeanAverage, "fill": Filled, "fill, with memory": FilledWithMemory}
-RULE_STYLES = {"keep": ("#0072B2", "solid"), "fill": ("#E69F00", "dash"), "fill, with memory": ("#D55E00", "dashdot")}
 
 # %% [markdown]
 # The first experiment is on frozen features, those of the network just trained, so that nothing moves but the
@@ -458,9 +417,8 @@ RULE_STYLES = {"keep": ("#0072B2", "solid"), "fill": ("#E69F00", "dash"), "fill,
 # nearest ETF turns away from where it should be.
 
 # %%
-settled.backbone.eval()
 with torch.no_grad():
-    features = settled.head.embed(settled.backbone(settled.data.train_inputs))
+    features = settled.head.embed(settled.backbone.eval()(settled.data.train_inputs))
 targets = settled.data.train_targets
 true_means = torch.stack([features[targets == c].mean(0) for c in range(10)])
 true_etf = ncbook.nearest_simplex_etf(true_means)
@@ -478,44 +436,34 @@ for step in range(1, STEPS + 1):
         distance[name].append(float((average.mean[9] - true_means[9]).norm() / centred(true_means)[9].norm()))
         vertex[name].append(angle(frames[name][9:], true_etf[9:]))
 
-fig = make_subplots(1, 2, horizontal_spacing=0.1,
-                    subplot_titles=("distance of its average, relative", "angle of its vertex, degrees"))
-shown = [*range(1, GAP - 5, 5), *range(GAP - 5, GAP + 6), *range(GAP + 6, STEPS + 1, 6)]
-for column, values in enumerate((distance, vertex), start=1):
-    for name in RULES:
-        add_line(fig, shown, [values[name][i - 1] for i in shown], name, RULE_STYLES, row=1, col=column)
-plots.finish(fig, f"Class 9, absent from batch {GAP} alone", **WIDE)
-fig.update_xaxes(title="batch")
-fig.update_yaxes(rangemode="tozero")
 before, at, end = GAP - 2, GAP - 1, STEPS - 1
 assert distance["keep"][at] == distance["keep"][before] and distance["fill, with memory"][at] > 0.9
 assert distance["fill, with memory"][end] > 3 * distance["keep"][end]
-fig
+parts = {"distance of its average, relative": distance, "angle of its vertex, degrees": vertex}
+panels(f"Class 9, absent from batch {GAP} alone",
+       {part: (range(1, STEPS + 1), values) for part, values in parts.items()}, rangemode="tozero")
 
 # %%
 lost = distance["fill, with memory"], vertex["fill, with memory"]
-back = next((i for i in range(at, STEPS) if lost[0][i] < 0.2), STEPS) - at
-turned = next((i for i in range(at, STEPS) if lost[1][i] < 5), STEPS) - at
+back, turned = (next((i for i in range(at, STEPS) if values[i] < limit), STEPS) - at
+                for values, limit in zip(lost, (0.2, 5)))
+assert back < STEPS - at and turned < back
 say(f"With *keep* nothing happens. *Fill* mixes a small share of the centre in, the newest batch's weight: the "
     f"distance goes from {distance['fill'][before]:.3f} to {distance['fill'][at]:.3f}. With *fill, with memory* the "
     f"average of class 9 is gone in one step, distance {lost[0][at]:.2f}, and its vertex turns by {lost[1][at]:.0f} "
-    f"degrees. The average comes back only as fast as averages forget: its distance is below 0.2 after {back} more "
-    f"batches. The vertex is within 5 degrees after {turned}, since the nearest ETF looks at directions, and a small "
-    f"share of the right mean already points the right way.")
-assert back < STEPS - at and turned < back
+    f"degrees. The average comes back only as fast as averages forget, to 0.2 after {back} more batches, the vertex to "
+    f"5 degrees after {turned}: a small share of the right mean already points the right way.")
 
 # %% [markdown]
 # With classes of equal size such an accident is rare: with ten of them nearly all batches of 64 are complete, with a
-# thousand hardly any is, and every class is noted soon. What about a class that is absent *often*, because it is
-# rare? For
-# the second experiment most samples of class 9 are taken out of the training set, and a network is trained with each
-# rule. The third column is the distance of the average from the true mean of class 9 at the end of training.
+# thousand hardly any is, and every class is noted soon. What about a class that is absent *often*, because it is rare?
+# For the second experiment most samples of class 9 are taken out of the training set, and a network is trained with
+# each rule. The third column is the distance of the average from the true mean of class 9 at the end of training.
 
 # %%
-digits = ncbook.load_dataset("digits")
-nines = torch.nonzero(digits.train_targets == 9)[:, 0]
-RARE = 14
-rare = digits.subset(torch.cat([torch.nonzero(digits.train_targets != 9)[:, 0], nines[:RARE]]))
+digits, RARE = ncbook.load_dataset("digits"), 14
+is_nine = digits.train_targets == 9
+rare = digits.subset(torch.cat([torch.nonzero(~is_nine)[:, 0], torch.nonzero(is_nine)[:RARE, 0]]))
 outcome = {}
 for name, rule in RULES.items():
     for seed in range(SEEDS):
@@ -561,11 +509,10 @@ early = order[targets[order] < 7][:256]
 with torch.no_grad():
     head(backbone(untrained.data.train_inputs[early]), targets[early])
     embedded = head.embed(backbone(untrained.data.train_inputs))
-seen, means = head.averages.seen, head.averages.mean
+seen, means = head.averages.seen, head.averages.mean.clone()
 centre = means[seen].mean(0)
 zeros_as_means = ncbook.nearest_simplex_etf(means, previous=ncbook.simplex_etf(*means.shape))
-print("seen:", seen.int().tolist(), " updates:", head.averages.count.tolist())
-print(f"norm of the centre of the seen classes {centre.norm():.2f}, "
+print(f"updates: {head.averages.count.tolist()}; norm of the centre of the seen classes {centre.norm():.2f}, "
       f"mean distance of a class mean from it {(means[seen] - centre).norm(dim=1).mean():.2f}")
 
 
@@ -577,9 +524,8 @@ def judge(weight, middle):
 
 
 at_centre, at_zero = judge(head.weight, centre), judge(zeros_as_means, means.mean(0))
-for name, (opposite, loss) in (("at the centre", at_centre), ("zero rows", at_zero)):
-    print(f"unseen classes {name:13}: cosine of their vertices with minus the centre {opposite:5.2f}, "
-          f"loss on their samples {loss:.2f}")
+table(["unseen classes", "cosine of their vertices with minus the centre", "loss on their samples"],
+      [["at the centre", *at_centre], ["zero rows", *at_zero]])
 cosines = (head.weight @ head.weight.T)[~torch.eye(10, dtype=torch.bool)]
 assert head.weight.isfinite().all() and (cosines + 1 / 9).abs().max() < 1e-5
 assert at_zero[0] > 0.9 and abs(at_centre[0]) < 0.5 and at_centre[1] < at_zero[1]
@@ -596,11 +542,10 @@ assert at_zero[0] > 0.9 and abs(at_centre[0]) < 0.5 and at_centre[1] < at_zero[1
 late_batch = order[targets[order] >= 7][:64]
 with torch.no_grad():
     z = backbone(untrained.data.train_inputs[late_batch])
-    old = head.averages.mean.clone()
     head(z, targets[late_batch])
-    first = torch.stack([head.embed(z)[targets[late_batch] == c].mean(0) for c in range(7, 10)])
+first = torch.stack([head.embed(z)[targets[late_batch] == c].mean(0) for c in range(7, 10)])
 print("updates:", head.averages.count.tolist())
-assert torch.equal(head.averages.mean[:7], old[:7]) and torch.allclose(head.averages.mean[7:], first, atol=1e-5)
+assert torch.equal(head.averages.mean[:7], means[:7]) and torch.allclose(head.averages.mean[7:], first, atol=1e-5)
 
 # %% [markdown]
 # ## 7. Checkpoints
@@ -721,8 +666,7 @@ assert same and with_averages == uninterrupted and without > 2 * uninterrupted
 # - The cumulative average weighs all batches alike. The published "exponential" one, $\alpha_t = 2/(t+1)$, is a
 #   linear ramp for its first twenty thousand updates: a third more variance, a third less lag.
 # - On a real run the ramp tracks the true class means better than the cumulative average, and a well-chosen constant
-#   weight better than both. Small batches need
-#   averaging; with large ones, lag is the larger error early on.
+#   weight better than both. Small batches need averaging; with large ones, lag is the larger error early on.
 # - An average makes the classifier steady, where the batch alone turns it by degrees at each step.
 # - An absent class keeps its average. Filling pulls rare classes to the centre, and a fill that forgets can erase an
 #   average in one step, and a rare class's again and again. A class never seen takes no part in the fit.

@@ -15,9 +15,8 @@
 # keep β and the weight of the loss constant. Neural collapse suggests another wish: at the end of training each class
 # should be one point, so β should be 0. Then why not ask for that from the start? This chapter does, watches the
 # classes fall into one another instead of moving apart, finds out what is responsible, and turns to the sliding
-# schedule, which asks
-# for little at first and for collapse at the end. Everything is trained here, on 250 real images, several times, so
-# that the size of an effect can be held against the noise.
+# schedule, which asks for little at first and for collapse at the end. Everything is trained here, on 250 real images,
+# several times, so that the size of an effect can be held against the noise.
 #
 # *You will learn*
 #
@@ -26,27 +25,24 @@
 # - why: the loss never pushes two classes together, it is the network shared by all samples that does;
 # - what the schedules do to test accuracy, to NC1, to NC2 and to the distance to the simplex ETF, with paired
 #   differences;
-# - what happens when sliding densification meets the nearest-ETF head, and how to let the two work on the same
-#   sphere;
+# - what happens when sliding densification meets the nearest-ETF head, and how to let the two work on the same sphere;
 # - how to change β and the weight by hand in the middle of a run, and how to write a schedule of your own.
-
-# %% [markdown]
+#
 # ## Setup
 
 # %%
 import functools
 import math
+from statistics import median
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
-from IPython.display import display
 from plotly.subplots import make_subplots
 
 from ncbook import Controls, Recipe, SameClassSampler, Trainer, densification_loss, plots
-from ncbook.book import profile, say, show_code
+from ncbook.book import median_range, profile, say, show_code, table
 from ncbook.schedules import ConstantSchedule, DelayedSchedule, SlidingSchedule
 
 DIGITS = dict(DATASET="digits", BACKBONE="small_cnn", BETA0=1.1, WEIGHT=0.01, LARGE_WEIGHT=0.03)
@@ -57,31 +53,24 @@ PROFILE, DATASET, BACKBONE, BETA0, WEIGHT, LARGE_WEIGHT, SWEEP, EPOCHS, SEEDS = 
     paper=dict(MNIST, SWEEP=(0.03, 0.1, 0.3, 1.0), EPOCHS=310, SEEDS=range(10)),
 )
 CLOUDS, P, SCALE = (8, 16), 1, 5.0
-COMMON = dict(
-    dataset=DATASET, backbone=BACKBONE, train_size=250, clouds=CLOUDS, p=P, epochs=EPOCHS, lr=0.1, momentum=0.9,
-    weight_decay=0.01, scale=SCALE,
-)
+COMMON = dict(dataset=DATASET, backbone=BACKBONE, train_size=250, clouds=CLOUDS, p=P, epochs=EPOCHS, lr=0.1,
+              momentum=0.9, weight_decay=0.01, scale=SCALE)
 STRICT = PROFILE == "book"  # most claims about trained networks need its epochs, and its data
 torch.manual_seed(0)
 
 # %% [markdown]
 # `book` trains on 250 of scikit-learn's digits and tests on all 360 images of its test part; a seed also chooses its
 # own 250 images. β0 and the weight $w_0$ were chosen for the sliding schedule with three other splits of the training
-# part, judged on the training images left over, so that the test images had no say; the other schedules run at the
-# same values, which need not be their best. `LARGE_WEIGHT` is what section 2 needs. `paper` is the reference setting
-# for MNIST with 250 images: L1 norm, learning rate 0.1, 310 epochs. The full tables of those runs are computed
-# separately.
+# part, judged on the training images left over, so that the test images had no say; the other schedules run at the same
+# values, which need not be their best. `LARGE_WEIGHT` is what section 2 needs. `paper` is the reference setting for
+# MNIST with 250 images: L1 norm, learning rate 0.1, 310 epochs. The full tables of those runs are computed separately.
 
 # %%
 class OnSphere(torch.nn.Module):
-    """Features scaled to norm `radius`."""
-
-    def __init__(self, radius):
-        super().__init__()
-        self.radius = radius
+    """Features scaled to norm SCALE."""
 
     def forward(self, features):
-        return self.radius * F.normalize(features, dim=1)
+        return SCALE * F.normalize(features, dim=1)
 
 
 @functools.cache
@@ -90,19 +79,20 @@ def fit(schedule=None, seed=0, on_sphere=False, **changes):
     trainer = Trainer(Recipe(**{**COMMON, **changes}, schedule=schedule, split=seed, seed=seed))
     network = trainer.backbone
     if on_sphere:
-        trainer.backbone = torch.nn.Sequential(network, OnSphere(SCALE))
+        trainer.backbone = torch.nn.Sequential(network, OnSphere())
     shots = [trainer.snapshot()]
     while not trainer.finished:
         trainer.run_epoch()
         shots.append(trainer.snapshot())
     with torch.no_grad():
         norm = network.eval()(trainer.data.train_inputs).norm(dim=1).mean().item()
-    accuracy = shots[-1].row().get("test_accuracy", math.nan)
+    accuracy = shots[-1].row().get("test_accuracy", math.nan)  # in per cent
     return SimpleNamespace(shots=shots, last=shots[-1], norm=norm, accuracy=accuracy)
 
 
-def percent(x):
-    return f"{x:.1f}%"
+def curves(methods, keys, title, split="train"):
+    shots = {name: [run.shots for run in of_seed] for name, of_seed in methods.items()}
+    return plots.metric_curves(shots, keys, split=split, title=title)
 
 
 # %% [markdown]
@@ -126,8 +116,7 @@ line = torch.zeros_like(collapsed)
 line[..., 0] = 2 * BETA0 * torch.arange(CLOUDS[1])
 losses = [densification_loss(cloud, BETA0, P).item() for cloud in (collapsed, line / 2, line)]
 print("T at beta0 for one point, for edges beta0, for edges 2 beta0:", [round(x, 3) for x in losses])
-assert math.isclose(losses[0], (CLOUDS[1] - 1) * BETA0, rel_tol=1e-5) and losses[1] < 1e-3
-assert math.isclose(losses[0], losses[2], rel_tol=1e-4)
+assert np.allclose(losses, [(CLOUDS[1] - 1) * BETA0, 0, (CLOUDS[1] - 1) * BETA0], rtol=1e-4, atol=1e-3)
 
 # %% [markdown]
 # Only $\beta = 0$ agrees with NC1: $T_0$ is the total length of the tree, which vanishes exactly when the cloud is
@@ -145,27 +134,18 @@ assert math.isclose(losses[0], losses[2], rel_tol=1e-4)
 show_code(SlidingSchedule)
 
 # %%
-SCHEDULES = {
-    "vanilla": None,
-    "constant": ConstantSchedule(BETA0, WEIGHT),
-    "delayed": DelayedSchedule(0.0, WEIGHT, start=EPOCHS // 2 + 1),
-    "sliding": SlidingSchedule(BETA0, WEIGHT, EPOCHS),
-}
-fig = plots.schedule_curves({name: s for name, s in SCHEDULES.items() if s}, EPOCHS)
-fig
+sliding = SlidingSchedule(BETA0, WEIGHT, EPOCHS)
+SCHEDULES = {"vanilla": None, "constant": ConstantSchedule(BETA0, WEIGHT),
+             "delayed": DelayedSchedule(0.0, WEIGHT, start=EPOCHS // 2 + 1), "sliding": sliding}
+assert math.isclose(sliding.beta(0.75 * EPOCHS), BETA0 / 2) and math.isclose(sliding.weight(EPOCHS / 2), WEIGHT / 2)
+assert sliding.beta(1) > sliding.beta(2) > sliding.beta(EPOCHS) == 0 and sliding.weight(EPOCHS) == WEIGHT
+plots.schedule_curves({name: s for name, s in SCHEDULES.items() if s}, EPOCHS)
 
 # %% [markdown]
 # The square root keeps β high for long: it has lost only half its value when three quarters of the training are over,
 # and then falls ever more steeply, to exactly 0 in the last epoch. The weight grows evenly, so the loss is felt most
 # when it asks for the most.
-
-# %%
-sliding = SCHEDULES["sliding"]
-assert math.isclose(sliding.beta(0.75 * EPOCHS), BETA0 / 2) and math.isclose(sliding.weight(EPOCHS / 2), WEIGHT / 2)
-assert sliding.beta(EPOCHS) == 0 and sliding.weight(EPOCHS) == WEIGHT
-assert sliding.beta(1) > sliding.beta(2)
-
-# %% [markdown]
+#
 # ## 2. Too early
 #
 # What happens if each class is told to become one point from the first step, at a weight that the sliding schedule
@@ -175,40 +155,26 @@ assert sliding.beta(1) > sliding.beta(2)
 # should be; section 3 goes through other weights.
 
 # %%
-LARGE = {
-    "too early": ConstantSchedule(0.0, LARGE_WEIGHT),
-    "delayed": DelayedSchedule(0.0, LARGE_WEIGHT, start=EPOCHS // 2 + 1),
-    "sliding": SlidingSchedule(BETA0, LARGE_WEIGHT, EPOCHS),
-    "vanilla": None,
-}
+LARGE = {"too early": ConstantSchedule(0.0, LARGE_WEIGHT),
+         "delayed": DelayedSchedule(0.0, LARGE_WEIGHT, start=EPOCHS // 2 + 1),
+         "sliding": SlidingSchedule(BETA0, LARGE_WEIGHT, EPOCHS), "vanilla": None}
 extreme = {name: fit(schedule, 0) for name, schedule in LARGE.items()}
-early = extreme["too early"]
-
-fig = plots.metric_curves(
-    {name: [run.shots] for name, run in extreme.items()}, ["accuracy", "nc1_quotient", "etf_distance"],
-    split="train", title="The same final demand, made at different times",
-)
-fig
+curves({name: [run] for name, run in extreme.items()}, ["accuracy", "nc1_quotient", "etf_distance"],
+       "The same final demand, made at different times")
 
 # %%
-COLUMNS = {"training loss": "loss", "NC1 quotient": "nc1_quotient", "NC2 angles": "nc2_equiangular",
-           "NC2 norms": "nc2_equinorm", "ETF distance": "etf_distance"}
-table = pd.DataFrame({
-    name: {"test accuracy %": run.accuracy, **{label: run.last.train[key] for label, key in COLUMNS.items()},
-           "feature norm": run.norm}
-    for name, run in extreme.items()
-}).T
-classes = len(early.last.class_means)
+keys = ["loss", "nc1_quotient", "nc2_equiangular", "nc2_equinorm", "etf_distance"]
+table(["schedule", "test accuracy, %", *map(plots.metric_label, keys), "feature norm"],
+      [[name, run.accuracy, *(run.last.train[key] for key in keys), run.norm] for name, run in extreme.items()])
+early, classes = extreme["too early"], len(extreme["too early"].last.class_means)
+others = min(run.accuracy for run in extreme.values() if run is not early)
 if PROFILE != "paper":
-    assert early.accuracy < 25 and table["test accuracy %"].drop("too early").min() > 2 * early.accuracy
+    assert early.accuracy < 25 and others > 2 * early.accuracy
     assert early.last.train["nc1_quotient"] > 5 * extreme["sliding"].last.train["nc1_quotient"]
 if STRICT:
-    assert table["test accuracy %"].drop("too early").min() > 85
-    assert abs(early.last.train["loss"] - math.log(classes)) < 0.1
-display(table.style.set_uuid("extreme").format("{:.3g}"))
-say(f"The too-early network ends at a test accuracy of {percent(early.accuracy)}; always naming one class would give "
-    f"about {100 / classes:.0f}%. Its training loss is {early.last.train['loss']:.3f}, and "
-    f"$\\ln C = {math.log(classes):.3f}$ is the cross-entropy of a classifier that knows nothing.")
+    assert others > 85 and abs(early.last.train["loss"] - math.log(classes)) < 0.1
+say(f"For comparison: always naming one class would give about {100 / classes:.0f}%, and $\\ln C = {math.log(classes):.3f}$ "
+    "is the cross-entropy of a classifier that knows nothing.")
 
 # %% [markdown]
 # The loss got what it asked for: every class is a point. It is the *same* point. Both schedules that wait escape, the
@@ -216,27 +182,20 @@ say(f"The too-early network ends at a test accuracy of {percent(early.accuracy)}
 # directions in which its own class means vary most, with one scale for all three panels.
 
 # %%
-names = ("too early", "delayed", "sliding")
-fig = make_subplots(1, 3, subplot_titles=names, horizontal_spacing=0.06, shared_yaxes=True)
-colors = np.array(plots.class_colors(classes))
-reach = 0.0
+names, colors, between = ("too early", "delayed", "sliding"), np.array(plots.class_colors(classes)), {}
+fig = make_subplots(1, 3, subplot_titles=names, horizontal_spacing=0.06)
 for column, name in enumerate(names, start=1):
     shot = extreme[name].last
-    centre = shot.class_means.mean(0)
-    axes = torch.linalg.svd(shot.class_means - centre, full_matrices=False).Vh[:2]
-    at = ((shot.features - centre) @ axes.T).numpy().astype("float32")
-    reach = max(reach, float(np.abs(at).max()))
-    fig.add_scatter(x=at[:, 0], y=at[:, 1], mode="markers", name=name, showlegend=False, row=1, col=column,
-                    marker=dict(size=6, color=colors[shot.targets], opacity=0.6),
-                    text=[str(t) for t in shot.targets.tolist()], hovertemplate="class %{text}<extra></extra>")
-fig.update_xaxes(range=[-1.1 * reach, 1.1 * reach], title="direction 1").update_yaxes(range=[-1.1 * reach, 1.1 * reach])
+    means = shot.class_means - shot.class_means.mean(0)
+    between[name] = means.norm(dim=1).mean().item()
+    axes = torch.linalg.svd(means, full_matrices=False).Vh[:2]
+    fig.add_scatter(**plots.xyz((shot.features - shot.class_means.mean(0)) @ axes.T), mode="markers", name=name,
+                    marker=dict(color=colors[shot.targets], opacity=0.6), showlegend=False, row=1, col=column)
+fig.update_xaxes(title="direction 1", matches="x").update_yaxes(matches="y")
+print("mean distance of a class mean from the centre:", {name: float(f"{x:.3g}") for name, x in between.items()})
+assert between["too early"] < 0.1 * min(between["delayed"], between["sliding"])
 plots.finish(fig, "Where the training features end up", "colour: class; raw units, one scale", width=860, height=420,
              yaxis_title="direction 2")
-means = {name: extreme[name].last.class_means for name in names}
-between = {name: (mu - mu.mean(0)).norm(dim=1).mean().item() for name, mu in means.items()}
-assert between["too early"] < 0.1 * min(between["delayed"], between["sliding"])
-print("mean distance of a class mean from the centre:", {name: float(f"{x:.3g}") for name, x in between.items()})
-fig
 
 # %% [markdown]
 # Is there a small picture of separated classes hidden in the dot on the left? Angles do not depend on scale, so look
@@ -264,8 +223,7 @@ say("Taken alone, these cosines mislead. The means are at a distance from the ne
 # there.
 
 # %%
-fig = plots.geometry_animation(extreme["sliding"].shots, title="Sliding densification, epoch by epoch")
-fig
+plots.geometry_animation(extreme["sliding"].shots, title="Sliding densification, epoch by epoch")
 
 # %% [markdown]
 # ## 3. What keeps the classes together?
@@ -298,21 +256,20 @@ tree_length = densification_loss(features.unflatten(0, CLOUDS), 0.0, P)
 (tree_pull,) = torch.autograd.grad(tree_length, features)
 
 on_means = tree_pull.unflatten(0, CLOUDS).sum(1).abs().max().item()
-on_scale = {"cross-entropy": (ce_pull * features).sum().item(), "T_0": (tree_pull * features).sum().item()}
+ce_scale, tree_scale = ((pull * features).sum().item() for pull in (ce_pull, tree_pull))
 largest = tree_pull.abs().max().item()
-assert on_means < 1e-4 * largest and math.isclose(on_scale["T_0"], tree_length.item(), rel_tol=1e-4)
+assert on_means < 1e-4 * largest and math.isclose(tree_scale, tree_length.item(), rel_tol=1e-4)
 print(f"T_0: largest entry of the sum over a cloud {on_means:.1e}, largest entry of a single gradient {largest:.2f}")
-print(f"derivative with respect to the common scale: T_0 {on_scale['T_0']:.2f} "
-      f"(T_0 itself is {tree_length.item():.2f}), cross-entropy {on_scale['cross-entropy']:+.3f}")
-print("w T_0 for each weight w:", {w: f"{w * on_scale['T_0']:.3f}" for w in SWEEP})
+print(f"derivative with respect to the common scale: T_0 {tree_scale:.2f} (T_0 itself is {tree_length.item():.2f}), "
+      f"cross-entropy {ce_scale:+.3f}; w T_0 for each weight w:", {w: f"{w * tree_scale:.3f}" for w in SWEEP})
 # At the large weight, shrinking is what the sum of the two losses wants at the start.
-assert LARGE_WEIGHT * on_scale["T_0"] > abs(on_scale["cross-entropy"])
+assert LARGE_WEIGHT * tree_scale > abs(ce_scale)
 
 # %% [markdown]
 # An untrained network gives cross-entropy no reason to keep the features large, as they say nothing about the classes
 # yet: here its derivative is even positive. $w\,T_0$ gives a steady reason to make them small. When they are small,
-# the gradient that could teach
-# the layers below is small too, as it passes through the last layer. This predicts two things that can be tested.
+# the gradient that could teach the layers below is small too, as it passes through the last layer. This predicts two
+# things that can be tested.
 #
 # *First*, without a shared network nothing should go wrong. In the **unconstrained-features model** each sample has a
 # feature vector of its own as a free parameter; there is no last layer to shrink, and the first identity says that
@@ -320,12 +277,11 @@ assert LARGE_WEIGHT * on_scale["T_0"] > abs(on_scale["cross-entropy"])
 
 # %%
 FREE = dict(dataset="unconstrained", backbone="free_features", feature_dim=64, classes=10, epochs=12)
-free = {name: fit(schedule, **FREE) for name, schedule in (("vanilla", None), ("too early", LARGE["too early"]))}
-columns = {"training accuracy": "accuracy", "NC1 quotient": "nc1_quotient", "ETF distance": "etf_distance"}
-rows = {name: {label: run.last.train[key] for label, key in columns.items()} for name, run in free.items()}
-assert all(run.last.train["accuracy"] > 0.99 for run in free.values())
-assert free["too early"].last.train["nc1_quotient"] < free["vanilla"].last.train["nc1_quotient"]
-pd.DataFrame(rows).T.style.set_uuid("shared").format("{:.3g}")
+free = {name: fit(LARGE[name], **FREE).last.train for name in ("vanilla", "too early")}
+table(["free features", "training accuracy", "NC1 quotient", "ETF distance"],
+      [[name, *(last[key] for key in ("accuracy", "nc1_quotient", "etf_distance"))] for name, last in free.items()])
+assert all(last["accuracy"] > 0.99 for last in free.values())
+assert free["too early"]["nc1_quotient"] < free["vanilla"]["nc1_quotient"]
 
 # %% [markdown]
 # With free features the classes separate just as well, and they collapse more tightly, although the demand was there
@@ -337,39 +293,32 @@ pd.DataFrame(rows).T.style.set_uuid("shared").format("{:.3g}")
 # positive β, so it should bear a larger $w_0$.
 
 # %%
-early_by_weight = {w: fit(ConstantSchedule(0.0, w), 0) for w in SWEEP}
-sliding_by_weight = {w: fit(SlidingSchedule(BETA0, w, EPOCHS), 0) for w in SWEEP}
-weights = list(SWEEP)
+by_weight = {"too early": {w: fit(ConstantSchedule(0.0, w), 0) for w in SWEEP},
+             "sliding": {w: fit(SlidingSchedule(BETA0, w, EPOCHS), 0) for w in SWEEP}}
 panels = {"test accuracy (%)": lambda run: run.accuracy, "NC1 quotient": lambda run: run.last.train["nc1_quotient"],
           "distance to nearest ETF": lambda run: run.last.train["etf_distance"]}
 fig = make_subplots(1, 3, subplot_titles=list(panels), horizontal_spacing=0.1)
-styles = {name: plots.METHOD_STYLES[name] for name in ("too early", "sliding")}
 for column, value in enumerate(panels.values(), start=1):
-    for (name, (color, dash, symbol)), by_weight in zip(styles.items(), (early_by_weight, sliding_by_weight)):
-        fig.add_scatter(x=weights, y=[value(by_weight[w]) for w in weights], name=name, legendgroup=name,
-                        showlegend=column == 1, mode="lines+markers", line=dict(color=color, dash=dash, width=2),
-                        marker=dict(symbol=symbol, size=10), row=1, col=column)
-fig.update_xaxes(type="log", title="weight w<sub>0</sub>", tickvals=weights, ticktext=[f"{w:g}" for w in weights])
+    for name, runs_at in by_weight.items():
+        color, dash, symbol = plots.method_style(name)
+        fig.add_scatter(x=SWEEP, y=[*map(value, runs_at.values())], name=name, showlegend=column == 1, row=1, col=column,
+                        mode="lines+markers", line=dict(color=color, dash=dash), marker=dict(symbol=symbol, size=10))
+fig.update_xaxes(type="log", title="weight w<sub>0</sub>", tickvals=SWEEP)
 fig.update_yaxes(type="log", exponentformat="e", dtick=1, col=2).update_yaxes(rangemode="tozero", col=1)
-plots.finish(fig, "How much weight does it take?", "one run per point, seed 0", width=900, height=420,
-             margin=dict(b=100), legend=dict(orientation="h", x=0, y=0, yref="container", yanchor="bottom"))
-fig
+plots.finish(fig, "How much weight does it take?", "one run per point, seed 0", width=900)
 
 # %%
-broken = [w for w in weights if early_by_weight[w].accuracy < 50]
-fine = [w for w in weights if early_by_weight[w].accuracy >= 50]
 if STRICT:
-    assert broken and fine and max(fine) < min(broken)
-    assert all(sliding_by_weight[w].accuracy > early_by_weight[w].accuracy + 10 for w in broken)
-    assert sliding_by_weight[max(weights)].accuracy < sliding_by_weight[min(weights)].accuracy
-    lowest = min(sliding_by_weight[w].accuracy for w in broken)
-    best = max(fine, key=lambda w: early_by_weight[w].accuracy)
-    first, slid = early_by_weight[best].accuracy, sliding_by_weight[best].accuracy
+    at_once, slid = ({w: run.accuracy for w, run in runs_at.items()} for runs_at in by_weight.values())
+    broken, fine = [w for w in SWEEP if at_once[w] < 50], [w for w in SWEEP if at_once[w] >= 50]
+    best = max(fine, key=at_once.get)
+    assert broken and max(fine) < min(broken) and all(slid[w] > at_once[w] + 10 for w in broken)
+    assert slid[max(SWEEP)] < slid[min(SWEEP)]
     say(f"Asked too early, the network still learns at a weight of {max(fine):g} and no longer at {min(broken):g}. At "
-        f"the weights that break it, the sliding schedule reaches {percent(lowest)} or more, though it pays for the "
-        f"largest weight as well. At {best:g}, collapse from the first step gives {percent(first)} and the sliding "
-        f"schedule {percent(slid)}, one run each. So the too-early collapse is a matter of weight and time together, "
-        "and what the schedule buys is room for a larger weight.")
+        f"the weights that break it, the sliding schedule reaches {min(slid[w] for w in broken):.1f}% or more, though it "
+        f"pays for the largest weight as well. At {best:g}, collapse from the first step gives {at_once[best]:.1f}% and "
+        f"the sliding schedule {slid[best]:.1f}%, one run each. So the too-early collapse is a matter of weight and time "
+        "together, and what the schedule buys is room for a larger weight.")
 
 # %% [markdown]
 # ## 4. Four schedules, several seeds
@@ -381,37 +330,25 @@ if STRICT:
 # %%
 runs = {name: [fit(schedule, seed) for seed in SEEDS] for name, schedule in SCHEDULES.items()}
 accuracy = {name: [run.accuracy for run in of_seed] for name, of_seed in runs.items()}
-fig = plots.seed_summary(accuracy, "test accuracy (%)", title="Test accuracy after the last epoch")
-fig
+plots.seed_summary(accuracy, "test accuracy (%)", title="Test accuracy after the last epoch")
 
 # %%
-def compare(methods, baseline, count):
-    """Accuracies in percent, and differences to the baseline within each seed."""
-    rows = {}
-    for name, values in methods.items():
-        difference = np.subtract(values, methods[baseline])
-        rows[name] = {"median": f"{np.median(values):.1f}", "range": f"{min(values):.1f} to {max(values):.1f}"}
-        if name != baseline:
-            rows[name] |= {f"minus {baseline}, mean": f"{difference.mean():+.2f}",
-                           "range of differences": f"{difference.min():+.2f} to {difference.max():+.2f}",
-                           "better / worse": f"{(difference > 0).sum()} / {(difference < 0).sum()}"}
-    display(pd.DataFrame(rows).T.fillna(""))
-    share = np.median(methods[baseline]) / 100
-    error = 100 * math.sqrt(share * (1 - share) / count)
-    others = {name: values for name, values in methods.items() if name != baseline}
-    means = {name: np.subtract(values, methods[baseline]).mean() for name, values in others.items()}
-    largest = max(means, key=lambda name: abs(means[name]))
-    say(f"{len(methods[baseline])} run(s) per method and {count} test images: one image is {100 / count:.2f} "
-        f"percentage points, and the binomial standard error of one accuracy is about {error:.1f}. The largest mean "
-        f"difference to *{baseline}* is {means[largest]:+.2f} (*{largest}*).")
-    return 2 * error
+def compare(methods, baseline):
+    """Accuracies in per cent, and differences to the baseline within each seed; returns their means."""
+    gains = {name: np.subtract(values, methods[baseline]) for name, values in methods.items()}
+    table(["method", "median and range", f"minus {baseline}, mean", "range of differences", "better / worse"],
+          [[name, median_range(methods[name], ".1f"), f"{gain.mean():+.2f}", f"{gain.min():+.2f} to {gain.max():+.2f}",
+            f"{(gain > 0).sum()} / {(gain < 0).sum()}"] for name, gain in gains.items()])
+    return [gain.mean() for gain in gains.values()]
 
 
-TEST_SIZE = len(trainer.data.test_targets)
-bound = compare(accuracy, "vanilla", TEST_SIZE)
+share, count = median(accuracy["vanilla"]) / 100, len(trainer.data.test_targets)
+error = 100 * math.sqrt(share * (1 - share) / count)
+gains = compare(accuracy, "vanilla")
+say(f"{len(SEEDS)} run(s) per method and {count} test images: one image is {100 / count:.2f} percentage points, and the "
+    f"binomial standard error of one accuracy is about {error:.1f}.")
 if STRICT:
-    # No schedule gains what these runs could vouch for.
-    assert max(np.subtract(values, accuracy["vanilla"]).mean() for values in accuracy.values()) < bound
+    assert max(gains) < 2 * error  # no schedule gains what these runs could vouch for
 
 # %% [markdown]
 # Read this table with care. With so few runs, all judged on the same few test images, differences below about two
@@ -425,33 +362,21 @@ if STRICT:
 
 # %%
 KEYS = ["nc1_quotient", "nc1", "nc2_equiangular", "nc2_equinorm", "etf_distance", "nc3"]
-curves = {name: [run.shots for run in of_seed] for name, of_seed in runs.items()}
-fig = plots.metric_curves(curves, KEYS, title="Neural collapse under four schedules")
-fig
+curves(runs, KEYS, "Neural collapse under four schedules")
 
 # %%
-def summary(methods, keys, split="train"):
-    """Median over seeds of the last snapshot's metrics."""
-    return pd.DataFrame({
-        name: {plots.metric_label(k): np.median([getattr(run.last, split)[k] for run in of_seed]) for k in keys}
-        for name, of_seed in methods.items()
-    }).T
+def final(methods, key, split="train"):
+    """Of each method, the median over seeds of a metric at the end."""
+    return {name: median(getattr(run.last, split)[key] for run in of_seed) for name, of_seed in methods.items()}
 
 
-final = summary(runs, KEYS)
-final["NC1 quotient, test images"] = summary(runs, ["nc1_quotient"], "test").iloc[:, 0]
-quotient, distance = final[plots.metric_label("nc1_quotient")], final[plots.metric_label("etf_distance")]
-display(final.style.set_uuid("schedules").format("{:.2g}"))
+columns = [final(runs, key) for key in KEYS] + [final(runs, "nc1_quotient", "test")]
+table(["median at the end", *map(plots.metric_label, KEYS), "NC1 quotient, test images"],
+      [[name, *(column[name] for column in columns)] for name in runs])
 if STRICT:
-    lasts = {name: [r.last.train for r in of_seed] for name, of_seed in runs.items()}
-    assert all(s["nc1_quotient"] < v["nc1_quotient"] / 5 for s, v in zip(lasts["sliding"], lasts["vanilla"]))
-    assert all(s["etf_distance"] > v["etf_distance"] for s, v in zip(lasts["sliding"], lasts["vanilla"]))
-    assert quotient["sliding"] < quotient["constant"]
-    assert final.loc["sliding", "NC1 quotient, test images"] < final.loc["vanilla", "NC1 quotient, test images"]
-say("Within-class scatter relative to the scatter between the means: "
-    + ", ".join(f"*{name}* {value:.2g}" for name, value in quotient.items())
-    + ". Distance of the means to the nearest simplex ETF: "
-    + ", ".join(f"*{name}* {value:.2f}" for name, value in distance.items()) + ".")
+    for ours, vanilla in zip(*([run.last.train for run in runs[name]] for name in ("sliding", "vanilla"))):
+        assert ours["nc1_quotient"] < vanilla["nc1_quotient"] / 5 and ours["etf_distance"] > vanilla["etf_distance"]
+    assert columns[0]["sliding"] < columns[0]["constant"] and columns[-1]["sliding"] < columns[-1]["vanilla"]
 
 # %% [markdown]
 # Two effects, and they point in opposite directions. Sliding densification brings NC1 forward by a large factor, and
@@ -464,6 +389,12 @@ say("Within-class scatter relative to the scatter between the means: "
 # Do the death times follow their β at all?
 
 # %%
+deaths = {name: round(runs[name][0].last.deaths.median().item(), 3) for name in runs}
+print("median death time in the last batch:", deaths)
+if STRICT:
+    assert abs(deaths["constant"] - BETA0) < 0.5 * BETA0 and runs["sliding"][0].last.beta == 0
+    assert 0 < deaths["sliding"] < deaths["constant"] < deaths["vanilla"]
+
 fig = make_subplots(1, 2, subplot_titles=("constant", "sliding"), horizontal_spacing=0.09, shared_yaxes=True)
 for column, name in enumerate(("constant", "sliding"), start=1):
     traces = plots.death_times_over_epochs(runs[name][0].shots).data
@@ -471,16 +402,6 @@ for column, name in enumerate(("constant", "sliding"), start=1):
 fig.update_xaxes(title="epoch").update_yaxes(rangemode="tozero")
 plots.finish(fig, "Death times and their target", "quantiles over the clouds of an epoch's last batch, seed 0",
              width=860, height=420, yaxis_title="death time (L1)")
-fig
-
-# %%
-final_deaths = {name: runs[name][0].last.deaths.median().item() for name in runs}
-print("median death time in the last batch:", {name: round(x, 3) for name, x in final_deaths.items()},
-      " last beta of sliding:", runs["sliding"][0].last.beta)
-if STRICT:
-    assert abs(final_deaths["constant"] - BETA0) < 0.5 * BETA0
-    assert final_deaths["sliding"] < final_deaths["constant"] < final_deaths["vanilla"]
-    assert final_deaths["sliding"] > runs["sliding"][0].last.beta == 0
 
 # %% [markdown]
 # With constant β, the death times settle around it. With the sliding schedule they come down behind β and do not
@@ -503,37 +424,26 @@ if STRICT:
 UNION = {"nearest": dict(), "union": dict(schedule=sliding), "union on sphere": dict(schedule=sliding, on_sphere=True)}
 joint = {name: [fit(head="nearest", seed=seed, **options) for seed in SEEDS] for name, options in UNION.items()}
 joint = {"sliding": runs["sliding"], **joint}
-fig = plots.metric_curves(
-    {name: [run.shots for run in of_seed] for name, of_seed in joint.items()},
-    ["accuracy", "nc1_quotient", "etf_distance"], split="test",
-    title="Sliding densification, nearest-ETF head, and both",
-)
-fig
+curves(joint, ["accuracy", "nc1_quotient", "etf_distance"], "Sliding densification, nearest-ETF head, and both", "test")
 
 # %%
-compare({name: [run.accuracy for run in of_seed] for name, of_seed in joint.items()}, "sliding", TEST_SIZE)
-final = summary(joint, ["nc1_quotient", "etf_distance", "nc3"])
-final["raw feature norm"] = [np.median([run.norm for run in of_seed]) for of_seed in joint.values()]
-final["NC1 quotient, test images"] = summary(joint, ["nc1_quotient"], "test").iloc[:, 0]
-display(final.style.set_uuid("unions").format("{:.2g}"))
-quotient, norm = final[plots.metric_label("nc1_quotient")], final["raw feature norm"]
-distance = final[plots.metric_label("etf_distance")]
+compare({name: [run.accuracy for run in of_seed] for name, of_seed in joint.items()}, "sliding")
+quotient, distance, nc3 = (final(joint, key) for key in ("nc1_quotient", "etf_distance", "nc3"))
+norm = {name: median(run.norm for run in of_seed) for name, of_seed in joint.items()}
+columns = quotient, distance, nc3, norm, final(joint, "nc1_quotient", "test")
+table(["median at the end", "NC1 quotient", "ETF distance", "NC3", "raw feature norm", "NC1 quotient, test images"],
+      [[name, *(column[name] for column in columns)] for name in joint])
 if STRICT:
-    assert norm["union"] < norm["nearest"]
-    assert distance[["nearest", "union", "union on sphere"]].max() < distance["sliding"] / 2
-    assert quotient["union on sphere"] < quotient["union"] / 2 and distance["nearest"] < distance["union on sphere"]
-say(f"The plain union keeps the head's geometry (ETF distance {distance['union']:.2g}; nearest alone "
-    f"{distance['nearest']:.2g}, sliding alone {distance['sliding']:.2g}). But its NC1 quotient is "
-    f"{quotient['union']:.2g} against {quotient['nearest']:.2g} without densification, while the norm of the "
-    f"raw features has gone from {norm['nearest']:.2g} to {norm['union']:.2g}. On the sphere the quotient is "
-    f"{quotient['union on sphere']:.2g} at an ETF distance of {distance['union on sphere']:.2g}.")
+    assert norm["union"] < norm["nearest"] and quotient["union on sphere"] < quotient["union"] / 2
+    assert max(distance[name] for name in UNION) < distance["sliding"] / 2
+    assert distance["nearest"] < distance["union on sphere"]
 
 # %% [markdown]
-# The plain union gives way partly as foreseen: in the length of the features, where the classifier does not look. Put
-# on the sphere, the same loss works on angles alone, and the classes become denser there than with the head alone or
-# with the plain union; the price is some distance to the ETF. Part of this is a matter of units, though: on the
-# sphere features have length 5 where the raw ones have the norms in the table, so the same $w$ weighs an angle
-# several times as much. These runs do not separate the two effects.
+# The plain union keeps the head's geometry, and gives way partly as foreseen: in the length of the features, where the
+# classifier does not look. Put on the sphere, the same loss works on angles alone, and the classes become denser there
+# than with the head alone or with the plain union; the price is some distance to the ETF. Part of this is a matter of
+# units, though: on the sphere features have length 5 where the raw ones have the norms in the table, so the same $w$
+# weighs an angle several times as much. These runs do not separate the two effects.
 #
 # In accuracy no gain from the union can be claimed from these runs. The mismatch above may be one reason in the case
 # of the plain union, since there the loss does only part of its work; that is an explanation which fits these
@@ -562,20 +472,14 @@ for beta, weight in ((0.0, 0.0), (0.5 * BETA0, LARGE_WEIGHT), (3 * BETA0, LARGE_
     for _ in range(third):
         trainer.run_epoch()
         shots.append(trainer.snapshot())
-fig = plots.death_times_over_epochs(shots, title="β and weight changed by hand")
-for act, name in enumerate(("w = 0", "tight β", "wide β")):
-    fig.add_annotation(x=third * (act + 0.5) + 0.5, y=1.0, yref="paper", yanchor="bottom", text=name, showarrow=False,
-                       font_size=14)
-for act in (1, 2):
-    fig.add_vline(x=third * act + 0.5, line=dict(color="#B5B5B5", width=1))
-fig
-
-# %%
 medians = [shots[third * act - 1].deaths.median().item() for act in (1, 2, 3)]
 print("median death time at the end of each act:", [round(m, 2) for m in medians])
-assert medians[1] < medians[0]
-if STRICT:
-    assert medians[1] < medians[2]
+assert medians[1] < medians[0] and (medians[1] < medians[2] or not STRICT)
+
+fig = plots.death_times_over_epochs(shots, title="β and weight changed by hand")
+for act, name in enumerate(("w = 0", "tight β", "wide β")):
+    fig.add_vline(x=third * act + 0.5, line=dict(color="#B5B5B5", width=1), annotation_text=name)
+fig
 
 # %% [markdown]
 # The cloud tightens when told to, and opens again when β goes back up. (The β drawn in the first act has no effect,
@@ -603,9 +507,9 @@ class Staircase:
 
 stairs = fit(Staircase(BETA0, WEIGHT, EPOCHS))
 assert stairs.last.beta == 0 and stairs.last.densify_weight == WEIGHT
-print("seed 0, test accuracy and NC1 quotient:")
-for name, run in (("staircase", stairs), ("sliding", runs["sliding"][0])):
-    print(f"  {name:10s} {percent(run.accuracy)}  {run.last.train['nc1_quotient']:.2g}")
+table(["seed 0", "test accuracy, %", "NC1 quotient"],
+      [[name, run.accuracy, run.last.train["nc1_quotient"]]
+       for name, run in (("staircase", stairs), ("sliding", runs["sliding"][0]))])
 
 # %% [markdown]
 # ## Try it
@@ -633,7 +537,7 @@ for name, run in (("staircase", stairs), ("sliding", runs["sliding"][0])):
 #     weight = staticmethod(lambda epoch: LARGE_WEIGHT * epoch / EPOCHS)
 #
 # run = fit(WeightOnly())
-# print(percent(run.accuracy), run.last.train["nc1_quotient"], run.last.train["etf_distance"])
+# print(run.accuracy, run.last.train["nc1_quotient"], run.last.train["etf_distance"])
 # ```
 #
 # One seed says little about accuracy. Compare the geometry first, then repeat with `seed=1` and `seed=2`.
@@ -648,7 +552,7 @@ for name, run in (("staircase", stairs), ("sliding", runs["sliding"][0])):
 # ```python
 # for weight in (0.03, 0.1, 0.3):
 #     run = fit(ConstantSchedule(0.0, weight), p=2)
-#     print(weight, percent(run.accuracy), run.norm)
+#     print(weight, run.accuracy, run.norm)
 # ```
 #
 # In 64 dimensions the L1 length of a vector is between 1 and 8 times its L2 length. Section 3 says what to compare
@@ -664,9 +568,8 @@ for name, run in (("staircase", stairs), ("sliding", runs["sliding"][0])):
 #   at chance. At small weight it does not.
 # - The loss does not push on class means. It is the shared network that gives way, by shrinking all features at once;
 #   free features separate unharmed.
-# - On 250 digits no schedule gains more accuracy over plain training than a few runs can vouch for. Sliding lowers
-#   the within-class scatter by a large factor, and leaves the means farther from a simplex ETF than cross-entropy
-#   alone.
+# - On 250 digits no schedule gains more accuracy over plain training than a few runs can vouch for. Sliding lowers the
+#   within-class scatter by a large factor, and leaves the means farther from a simplex ETF than cross-entropy alone.
 # - Noise can look like an ETF: read NC2 together with NC1.
 # - The nearest-ETF head with the plain union keeps its geometry, and part of the densification goes into the length
 #   of the features. On the same sphere the two give dense classes near an ETF.
@@ -682,5 +585,4 @@ for name, run in (("staircase", stairs), ("sliding", runs["sliding"][0])):
 #   Simplex Equiangular Tight Frame.* NeurIPS 2024. arXiv 2411.01248.
 # - Vardan Papyan, X. Y. Han, David L. Donoho. *Prevalence of neural collapse during the terminal phase of deep
 #   learning training.* PNAS 2020. arXiv 2008.08186.
-# - Dustin G. Mixon, Hans Parshall, Jianzong Pi. *Neural collapse with unconstrained features.* 2020. arXiv
-#   2011.11619.
+# - Dustin G. Mixon, Hans Parshall, Jianzong Pi. *Neural collapse with unconstrained features.* 2020. arXiv 2011.11619.
