@@ -130,7 +130,10 @@ class ClassMeanAverage(SingleOrBetter):
     def _class_sums(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Sums (C, d) and sizes (C, 1) of the classes in the joint batch, all zero for one that may not enter."""
         dtype, num_classes = self.mean.dtype, len(self.mean)
-        members = (targets == torch.arange(num_classes, device=targets.device)[:, None]).to(dtype)
+        classes = torch.arange(num_classes, device=targets.device)[:, None]
+        members = (targets == classes).to(dtype)
+        if 0 <= self.ignore_index < num_classes:
+            members = members * (classes != self.ignore_index)
         size = members.sum(1, keepdim=True)
         sums = members @ features.to(dtype)
         total: Any = len(targets)
@@ -192,13 +195,14 @@ class BatchMeanAverage(ClassMeanAverage):
 
     _least = 1
 
-    def __init__(self, dim: int, **options):
+    def __init__(self, dim: int, *, ignore_index: int = IGNORE, **options):
         super().__init__(1, dim, **options)
+        self._ignored = check_integer("ignore_index", ignore_index)
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """As ClassMeanAverage; of the targets (...), which may be absent, only ignore_index matters."""
         if targets is None:
             targets = torch.zeros(features.shape[:-1], dtype=torch.long, device=features.device)
         elif isinstance(targets, Tensor):
-            targets = torch.where(targets == self.ignore_index, self.ignore_index, 0)
+            targets = torch.where(targets == self._ignored, self.ignore_index, 0)
         return super().forward(features, targets)

@@ -73,6 +73,14 @@ def _once(function, *tensors: Tensor) -> Tensor:
     return _Once.apply(function, *tensors) if torch.is_grad_enabled() else function(*tensors)
 
 
+def _exactly(function, grad: Tensor, *saved: Tensor) -> Tensor:
+    """The gradient that a function computes, whatever autocast there is around the backward pass."""
+    # A compiler traces this inside the forward's context, where there seems to be no autocast to switch off.
+    compiled = torch.compiler.is_compiling()
+    with torch.autocast(grad.device.type, enabled=False) if compiled else full_precision(grad):
+        return _once(function, grad, *saved)
+
+
 class _PolarFactor(torch.autograd.Function):
     generate_vmap_rule = True
 
@@ -89,7 +97,7 @@ class _PolarFactor(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor, *unused):
-        return None if grad is None else _once(_polar_gradient, grad, *ctx.saved_tensors)
+        return None if grad is None else _exactly(_polar_gradient, grad, *ctx.saved_tensors)
 
 
 def _polar_gradient(grad: Tensor, a: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> Tensor:
@@ -177,7 +185,7 @@ class _NearestFrame(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor, *unused):
-        gradient = None if grad is None else _once(_frame_gradient, grad, *ctx.saved_tensors)
+        gradient = None if grad is None else _exactly(_frame_gradient, grad, *ctx.saved_tensors)
         return gradient, None, None, None
 
 

@@ -29,20 +29,22 @@ def on_sphere(x: Tensor, radius: float) -> Tensor:
     norm = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True)
     if may_look(norm) and norm.numel() and 1e-12 < float(norm.min()) and float(norm.max()) < 1e15:
         return _OnSphere.apply(x, x, norm, radius)
-    largest = torch.linalg.vector_norm(x.detach(), math.inf, dim=-1, keepdim=True)
+    largest = x.detach().abs().amax(-1, keepdim=True)
     # Division by a power of two changes no digit, and keeps the squares from over- and underflow.
-    power = torch.where(largest == 0, 1, largest / (2 * torch.frexp(largest).mantissa))
-    norm = power * torch.linalg.vector_norm(x / power, dim=-1, keepdim=True)
-    return radius * (x / torch.where(largest == 0, torch.inf, norm))
+    scaled = x / torch.where(largest == 0, 1, largest / (2 * torch.frexp(largest).mantissa))
+    norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
+    return radius * (scaled / torch.where(largest == 0, torch.inf, norm))
 
 
 class _OnSphere(torch.autograd.Function):
     """radius * x / norm, in fewer passes than autograd's. x comes twice, for its gradient in two parts: autograd adds
     them up one by one, and added up here they would round otherwise."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, again: Tensor, norm: Tensor, radius: float) -> Tensor:
-        return (x / norm).mul_(radius)
+        return x / norm * radius
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -64,8 +66,8 @@ class _OnSphere(torch.autograd.Function):
             norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
             return grad / norm, x / norm * -(grad * (x / norm / norm)).sum(-1, keepdim=True), None, None
         unit = x / norm
-        along = (unit / norm).mul_(grad).sum(-1, keepdim=True).neg_()
-        return grad.div_(norm), unit.mul_(along), None, None
+        along = -(unit / norm * grad).sum(-1, keepdim=True)
+        return grad / norm, unit * along, None, None
 
 
 class _UnitRows(nn.Module):
@@ -78,6 +80,7 @@ class Head(nn.Module):
 
     in_features: int
     scale: float | None = None
+    _takes_scale = False  # also where it is None
 
     def embed(self, features: Tensor) -> Tensor:
         """The features (..., d) that the classifier sees, in their dtype: scale * z/|z|, without a scale as they are.
@@ -97,13 +100,14 @@ class Head(nn.Module):
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.scale is not None:
-            destination[prefix + "scale"] = torch.tensor(self.scale, dtype=torch.float64)
+        if self.scale is not None or self._takes_scale:
+            scale = math.nan if self.scale is None else self.scale
+            destination[prefix + "scale"] = torch.tensor(scale, dtype=torch.float64)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
         scale = state_dict.pop(prefix + "scale", None)  # absent in version 0.1
-        if scale is not None and self.scale is not None:
-            self.scale = float(scale)
+        if scale is not None and (self.scale is not None or self._takes_scale):
+            self.scale = None if scale.isnan() else float(scale)
         if (problem := self._misfit({k.removeprefix(prefix): v for k, v in state_dict.items()})) is not None:
             errors.append(f"{prefix or 'state dict of a '}{type(self).__name__}: {problem}")
         else:
@@ -155,6 +159,7 @@ class _ETFHead(SingleOrBetter, Head):
     scale: float | None
     averages: Any
     _generator_state: Any
+    _takes_scale = True
 
     def __init__(self, in_features: int, out_features: int, bias: bool, scale: float | None, device, dtype):
         super().__init__()
@@ -273,8 +278,9 @@ class NearestETFHead(_ETFHead):
 
     The logits of a training call know the labels of their batch, above all in the first steps: accuracy is to be taken
     from an earlier call without targets, or in evaluation mode. There are no parameters to freeze: eval() or `holding`
-    keeps W. Activation checkpointing gives one update a step if each batch's backward follows its forward, and an error
-    otherwise or where the head is compiled too.
+    keeps W. Activation checkpointing gives one update a step if each batch's backward follows its forward with no other
+    call between; where there was one, an error that cannot be relied on, or wrong gradients. A head that is compiled
+    too raises.
 
     in_features d >= C-1, out_features C. Buffers `weight` (C, d), `bias` (C,), `averages`. Raises ValueError for
     d < C-1, an unknown method, negative proximal, and for features and targets as `ClassMeanAverage`; a call that
@@ -359,6 +365,8 @@ class NearestETFHead(_ETFHead):
             self.bias.copy_(bias.detach())
 
     def _ask_for_targets(self) -> None:
+        if not torch.is_grad_enabled():
+            return  # a look at accuracy before the step
         if not self._taught and not self.averages.count.any():
             warnings.warn("this NearestETFHead is in training mode and has never been given targets, so its simplex "
                           "ETF does not follow the features: call head(features, targets), or the model inside "
@@ -369,6 +377,16 @@ class NearestETFHead(_ETFHead):
         if "weight" in state and "averages.mean" not in state:
             return "has a weight without the averages that it is fitted to; was it saved from a plain linear layer?"
         return None
+
+    def reset_parameters(self) -> None:
+        """As for the other frames, and forget all batches."""
+        super().reset_parameters()
+        self._basis = self._new_basis()
+
+    def _load_from_state_dict(self, *arguments):
+        super()._load_from_state_dict(*arguments)
+        if (self._basis.device, self._basis.dtype) != (self.weight.device, self.weight.dtype):
+            self._basis = self._new_basis()
 
     def _new_basis(self) -> Tensor:
         return helmert_basis(self.out_features, dtype=self.weight.dtype, device=self.weight.device)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ncbook.averages import ClassMeanAverage
+from ncbook.heads import FixedETFHead
 
 
 def batch(size=60, dim=7, num_classes=4, seed=0):
@@ -138,3 +139,16 @@ BAD = [
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("backend", [None, "aot_eager"])
+def test_ignored_samples_may_have_the_label_of_a_class(backend):
+    features, targets = torch.randn(40, 7), torch.arange(40) % 4
+    averages = ClassMeanAverage(4, 7, ignore_index=0)
+    call = averages if backend is None else torch.compile(averages, backend=backend)
+    call(features, targets)
+    assert averages.count.tolist() == [0, 1, 1, 1] and not averages.mean[0].any()
+    torch.testing.assert_close(averages.mean[2], features[targets == 2].mean(0))
+    centred = FixedETFHead(7, 4, centred=True, ignore_index=0)
+    centred(features, targets)
+    torch.testing.assert_close(centred.averages.mean[0], centred.embed(features[targets != 0]).mean(0))

@@ -214,3 +214,25 @@ def test_second_derivatives_are_right_or_refused():
     (first,) = torch.autograd.grad(function(x), x, create_graph=True)
     with pytest.raises(NotImplementedError, match="differentiated once, not twice"):
         first.square().sum().backward()
+
+
+def test_gradient_of_the_frame_is_in_full_precision_under_autocast():
+    means, weight = torch.randn(10, 64), torch.randn(10, 64)
+
+    def gradient(frame, inside=False):
+        leaf = means.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = (frame(leaf) * weight).sum()
+            if inside:
+                loss.backward()
+        return leaf.grad if inside else torch.autograd.grad(loss, leaf)[0]
+
+    expected = gradient(nearest_simplex_etf)
+    compiled = torch.compile(nearest_simplex_etf, backend="aot_eager")
+    for found in (gradient(compiled), gradient(nearest_simplex_etf, True)):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_empty_batch_compiles_where_eager_takes_it():
+    head = torch.compile(FixedETFHead(8, 4).eval(), backend="aot_eager")
+    assert head(torch.empty(0, 8)).shape == (0, 4)

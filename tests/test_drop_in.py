@@ -1,11 +1,13 @@
 """Heads in the place of nn.Linear: shapes, arguments, state dicts, features of any size."""
 
+import warnings
 from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from ncbook.etf import simplex_etf
 from ncbook.heads import FixedETFHead, LearnedHead, NearestETFHead
 
 
@@ -107,3 +109,43 @@ def test_embedding_has_the_digits_of_normalize_and_zero_rows_no_gradient():
     assert torch.equal(head.embed(x), 5 * F.normalize(x, dim=1))
     head(x).square().sum().backward()
     assert torch.equal(x.grad[3], torch.zeros(7)) and x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", [FixedETFHead, NearestETFHead])
+def test_features_taken_as_they_are_survive_saving(kind):
+    plain, scaled = kind(8, 4, scale=None), kind(8, 4, scale=3.0)
+    other = kind(8, 4, scale=None)
+    scaled.load_state_dict(plain.state_dict())
+    assert scaled.scale is None
+    other.load_state_dict(kind(8, 4, scale=3.0).state_dict())
+    assert other.scale == 3.0
+
+
+def test_nearest_head_trains_after_a_load_from_meta_or_into_empty_memory():
+    features, targets = torch.randn(40, 8), torch.arange(40) % 4
+    meta, emptied = NearestETFHead(8, 4, device="meta"), NearestETFHead(8, 4)
+    meta.load_state_dict(NearestETFHead(8, 4).state_dict(), assign=True)
+    emptied.to_empty(device="cpu")
+    emptied.reset_parameters()
+    for head in (meta, emptied):
+        head(features, targets)
+        torch.testing.assert_close(head.weight @ head.weight.T, simplex_etf(4, 8) @ simplex_etf(4, 8).T)
+
+
+@pytest.mark.parametrize("size", [1e38, 1e37, 1e-37])
+def test_embedding_has_its_norm_at_the_ends_of_float32(size):
+    assert FixedETFHead(2048, 3).embed(torch.full((1, 2048), size)).norm().item() == pytest.approx(5.0, rel=1e-5)
+
+
+def test_gradients_of_the_embedding_come_in_batches():
+    x = torch.randn(2, 8, requires_grad=True)
+    head = FixedETFHead(8, 4)
+    batched = torch.autograd.functional.jacobian(head, x, vectorize=True)
+    torch.testing.assert_close(batched, torch.autograd.functional.jacobian(head, x))
+
+
+def test_a_look_at_accuracy_before_the_step_is_no_forgotten_target():
+    head = NearestETFHead(8, 4)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        head(torch.randn(3, 8))
