@@ -278,9 +278,9 @@ class NearestETFHead(_ETFHead):
 
     The logits of a training call know the labels of their batch, above all in the first steps: accuracy is to be taken
     from an earlier call without targets, or in evaluation mode. There are no parameters to freeze: eval() or `holding`
-    keeps W. Activation checkpointing gives one update a step if each batch's backward follows its forward with no other
-    call between; where there was one, an error that cannot be relied on, or wrong gradients. A head that is compiled
-    too raises.
+    keeps W. Activation checkpointing gives one update a step if each batch's backward follows its forward, with nothing
+    between but calls without gradient; otherwise an error that cannot be relied on, or wrong gradients. A head that is
+    compiled too raises.
 
     in_features d >= C-1, out_features C. Buffers `weight` (C, d), `bias` (C,), `averages`. Raises ValueError for
     d < C-1, an unknown method, negative proximal, and for features and targets as `ClassMeanAverage`; a call that
@@ -327,11 +327,12 @@ class NearestETFHead(_ETFHead):
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """features (..., d), targets (...) int64 in 0..C-1 or ignore_index -> logits (..., C)."""
         embedded = self._embedded(features)
-        again = not torch.compiler.is_compiling() and in_backward() and self._last is not None
+        again = self.training and self._last is not None and not torch.compiler.is_compiling() and in_backward()
         previous, known = self._last if again else (held(self.weight) if self.training else self.weight, self._targets)
         targets = known if targets is None else targets
         if not self.training or targets is None:
-            self._last = None
+            if torch.is_grad_enabled():  # without, no backward can compute this call again
+                self._last = None
             if self.training and not torch.compiler.is_compiling():
                 self._ask_for_targets()
             return self._logits(embedded, features, previous, self.bias)
