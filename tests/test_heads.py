@@ -385,10 +385,21 @@ def test_activation_checkpointing_changes_nothing(make, reentrant, observing):
         assert_same_state(recomputed, plain.state_dict())
 
 
-def test_checkpointing_several_batches_before_a_backward_is_refused():
-    head = NearestETFHead(7, 4)
+def tiny(seed):
+    features, targets = batch(seed=seed)
+    return 1e-5 * features, targets
+
+
+def collapsed(seed):
+    noise, targets = torch.randn(60, 7, generator=torch.Generator().manual_seed(seed)), torch.arange(60) % 4
+    return 2 * torch.eye(4, 7)[targets] + 1e-3 * noise, targets
+
+
+@pytest.mark.parametrize("draw", [lambda seed: batch(seed=seed), tiny, collapsed], ids=["batch", "tiny", "collapsed"])
+def test_checkpointing_several_batches_before_a_backward_is_refused(draw):
+    head = NearestETFHead(7, 4, scale=None)
     first, second = (torch.utils.checkpoint.checkpoint(head, x.requires_grad_(), y, use_reentrant=False)
-                     for x, y in (batch(seed=1), batch(seed=2)))
+                     for x, y in (draw(1), draw(2)))
     with pytest.raises(RuntimeError, match="computes again a batch that is not the last one"):
         (first.sum() + second.sum()).backward()
 

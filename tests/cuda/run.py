@@ -12,6 +12,7 @@ first import, by nvcc of the CUDA version that torch was built for (CUDA_HOME); 
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -145,6 +146,20 @@ def part_torchph():
 PARTS = {name.removeprefix("part_"): value for name, value in list(globals().items()) if name.startswith("part_")}
 
 
+def run_part(name):
+    """What a part finds, in a process of its own, which ends with all that it has started when its time is over."""
+    process = subprocess.Popen([sys.executable, __file__, "--inside", name], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+                               env=os.environ | {"PYTHONPATH": str(ROOT)})
+    try:
+        output, errors = process.communicate(timeout=60 * MINUTES)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return {"ok": False, "error": f"took more than {MINUTES} minutes"}
+    return json.loads(output.splitlines()[-1]) if process.returncode == 0 else {"ok": False, "error": errors[-6000:]}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
@@ -160,23 +175,19 @@ def main():
         sys.exit("torch finds no CUDA device")
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
+    machine = {"device": torch.cuda.get_device_name() if DEVICE == "cuda" else DEVICE,
+               "devices": torch.cuda.device_count(), "torch": torch.__version__}
     for name in arguments.parts or PARTS:
-        if results.get(name, {}).get("ok") and not arguments.again:
-            print(f"{name}: done before")
+        before = results.get(name, {})
+        if before.get("ok") and machine.items() <= before.items() and not arguments.again:
+            print(f"{name}: done before on this machine{', skipped' * ('skipped' in before)}")
             continue
         start = time.time()
-        try:
-            done = subprocess.run([sys.executable, __file__, "--inside", name], cwd=ROOT, capture_output=True,
-                                  text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60 * MINUTES)
-            found = (json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0
-                     else {"ok": False, "error": done.stderr[-6000:]})
-        except subprocess.TimeoutExpired:
-            found = {"ok": False, "error": f"took more than {MINUTES} minutes"}
-        device = torch.cuda.get_device_name() if DEVICE == "cuda" else DEVICE
-        seconds = round(time.time() - start, 1)
-        results[name] = {"device": device, "torch": torch.__version__, "seconds": seconds, **found}
+        found = run_part(name)
+        results[name] = machine | {"seconds": round(time.time() - start, 1), **found}
         arguments.results.write_text(json.dumps(results, indent=1))
-        print(f"{name}: {'ok' if found['ok'] else 'FAILED'}, {results[name]['seconds']:.0f} s")
+        outcome = found.get("skipped") or ("ok" if found["ok"] else "FAILED")
+        print(f"{name}: {outcome}, {results[name]['seconds']:.0f} s")
     print(f"written to {arguments.results}")
     sys.exit(not all(results[name]["ok"] for name in arguments.parts or PARTS))
 
