@@ -1,6 +1,6 @@
 # make lab    read the book           make test   run every test
 # make check  look over the code      make bench  measure side by side what the tests do not time
-# make book   rebuild the notebooks   make book CHAPTERS=04_nearest_etf   rebuild one (-B: even if it is up to date)
+# make book   rebuild the notebooks   make book CHAPTERS=05_nearest_etf   rebuild one (-B: even if it is up to date)
 # make cuda   everything that needs a CUDA device, in parts; goes on where it stopped
 # ARGS reaches the program that is run: make lab ARGS=--no-browser, make test ARGS="-k etf"
 PYTHON ?= python3

@@ -34,16 +34,16 @@
 # | **00 Start here** | this page |
 # | [01 Neural collapse](01_neural_collapse.ipynb) | what happens after the last error, and its metrics |
 # | [02 Simplex ETF](02_simplex_etf.ipynb) | the shape that the class means fall into |
-# | [03 Fixed ETF](03_fixed_etf.ipynb) | a classifier that is such a frame from the start |
-# | [04 Nearest ETF](04_nearest_etf.ipynb) | the nearest such frame: a Riemannian problem and its closed form |
-# | [05 Moving averages](05_moving_averages.ipynb) | class means that outlive a batch |
-# | [06 Guided training](06_guided_training.ipynb) | learned, fixed and nearest classifiers side by side |
-# | [07 Persistence](07_persistence.ipynb) | the topology of a cloud of features, and the densification loss |
-# | [08 Sliding schedule](08_sliding_schedule.ipynb) | when to densify a class, and when it is too early |
-# | [09 Live lab](09_live_lab.ipynb) | sliders that change a run while you watch it |
+# | [04 Fixed ETF](04_fixed_etf.ipynb) | a classifier that is such a frame from the start |
+# | [05 Nearest ETF](05_nearest_etf.ipynb) | the nearest such frame: a Riemannian problem and its closed form |
+# | [07 Moving averages](07_moving_averages.ipynb) | class means that outlive a batch |
+# | [08 Guided training](08_guided_training.ipynb) | learned, fixed and nearest classifiers side by side |
+# | [09 Persistence](09_persistence.ipynb) | the topology of a cloud of features, and the densification loss |
+# | [11 Sliding schedule](11_sliding_schedule.ipynb) | when to densify a class, and when it is too early |
+# | [12 Live lab](12_live_lab.ipynb) | sliders that change a run while you watch it |
 #
-# Chapters 01 and 02 are the ground for all others. After them, 03 to 06 tell one story (a classifier that guides the
-# features) and 07 and 08 another (a regulariser that shapes them); 09 is for playing with both.
+# Chapters 01 and 02 are the ground for all others. After them, 04 to 08 tell one story (a classifier that guides the
+# features) and 09 to 11 another (a regulariser that shapes them); 12 is for playing with both.
 #
 # ## How to read
 #

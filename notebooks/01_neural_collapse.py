@@ -365,7 +365,7 @@ assert spread["test"].mean() > spread["training"].mean()
 # argue that collapse on the test set should be kept apart from it and does not happen in general, and Galanti, György
 # and Hutter (2022) show when what is true of the training samples carries over to new samples and even to new classes,
 # as the number of samples grows. Neural collapse is above all a fact about optimisation; what it does for
-# generalisation is a question, to which chapters 06 and 08 return with experiments.
+# generalisation is a question, to which chapters 08 and 11 return with experiments.
 #
 # ## 9. The relatives
 #

@@ -466,7 +466,7 @@ say(f"No random ETF is nearer than the formula says, and the best of {TRIALS:,} 
     f" three classes, {smallest[4]:.0e} for four and {smallest[6]:.1g} for six. Brute force confirms (4), and it"
     " shows why a formula is needed: orientations form a space of dimension 1, 3 and 10 in these examples, and"
     " random search gets lost in it. The ETF that attains the minimum is `nearest_simplex_etf`, the subject of"
-    " chapter 04 (after Markou, Ajanthan and Gould 2024).")
+    " chapter 05 (after Markou, Ajanthan and Gould 2024).")
 
 # %% [markdown]
 # ### What the distance does not see

@@ -1,7 +1,7 @@
 """Build the committed notebooks from their text.
 
     python notebooks/build_book.py                            every chapter
-    python notebooks/build_book.py notebooks/04_nearest_etf.py
+    python notebooks/build_book.py notebooks/05_nearest_etf.py
 
 Each chapter is executed (profile `book`, unless NCBOOK_PROFILE says otherwise), every plotly figure gets a PNG beside
 its JSON, and what changes from run to run or belongs to one machine is taken out. A chapter that raises, writes to
@@ -26,7 +26,9 @@ from nbclient.exceptions import CellExecutionError
 FOLDER = Path(__file__).resolve().parent
 CHAPTER_GLOB = "[0-9][0-9]_*"
 MAX_BYTES = 1_000_000
-PNG_SIZE = {"width": 700, "height": 450, "scale": 1}  # JupyterLab shows a PNG at its own size
+PNG_SIZE = {"width": 700, "height": 450}
+PNG_SCALE = 2  # pixels of the picture to one of the page
+MAX_PNG_BYTES = 60_000
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 HEADER = {
@@ -38,7 +40,10 @@ MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")
 
 
 def read_chapter(path):
-    """The notebook in a py:percent file, with the metadata and the cell ids that every build gives it."""
+    """The notebook in a py:percent file, with the metadata and the cell ids that every build gives it.
+
+    A cell marked jupyter={"source_hidden": true} is folded in JupyterLab; here it gets the tag by which sites fold it.
+    """
     notebook = jupytext.read(path)
     notebook.metadata.get("jupytext", {}).pop("text_representation", None)
     if notebook.metadata != HEADER:
@@ -51,6 +56,8 @@ def read_chapter(path):
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         cell.id = f"{digest}-{seen[digest]}" if seen[digest] else digest
         seen[digest] += 1
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):
+            cell.metadata["tags"] = sorted({*cell.metadata.get("tags", []), "hide-input"})
     return notebook
 
 
@@ -127,14 +134,17 @@ def png_size(figure):
 
 
 def draw(figure):
-    """A plotly figure, given as its JSON, as a PNG of at most 256 colours (a quarter of the size of the full one)."""
+    """A plotly figure, given as its JSON, as a PNG of as many colours, at most 256, as MAX_PNG_BYTES allow."""
     import kaleido
     from PIL import Image
 
-    png = kaleido.calc_fig_sync(figure, opts={"format": "png", "scale": PNG_SIZE["scale"], **png_size(figure)})
-    small = io.BytesIO()
-    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    image.save(small, "PNG", optimize=True)
+    png = kaleido.calc_fig_sync(figure, opts={"format": "png", "scale": PNG_SCALE, **png_size(figure)})
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    for colours in (256, 128, 64, 32, 16):
+        small = io.BytesIO()
+        image.quantize(colours, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+        if small.tell() <= MAX_PNG_BYTES:
+            break
     return small.getvalue()
 
 

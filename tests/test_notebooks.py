@@ -1,5 +1,7 @@
 """The committed notebooks: each says what its text says, was executed, and holds nothing of one machine or one run."""
 
+import base64
+import io
 import json
 import os
 import pkgutil
@@ -9,11 +11,11 @@ import sys
 from pathlib import Path
 
 import build_book
-import jupytext
 import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from PIL import Image
 
 from ncbook import book, simplex_etf_distance
 
@@ -48,7 +50,7 @@ print(Path.cwd().name, object())
 figure = go.Figure(go.Scatter(y=[1, 2, 3]))
 figure.show()
 
-# %%
+# %% jupyter={"source_hidden": true}
 ipywidgets.IntSlider(3)
 
 # %%
@@ -62,7 +64,7 @@ Path.home() / "data"
 
 
 def cells(notebook):
-    return [(cell.cell_type, cell.source) for cell in notebook.cells]
+    return [(cell.cell_type, cell.source, cell.metadata) for cell in notebook.cells]
 
 
 def executed(source="1 + 1", **changes):
@@ -168,11 +170,15 @@ def test_a_built_notebook_keeps_figures_and_drops_widgets(tmp_path, chromium):
     _, printed, figure, slider, widget, home, empty = json.loads(built)["cells"]
     assert printed["outputs"][0]["text"] == [f"{tmp_path.name} <object object>\n"]
     assert figure["outputs"][0]["data"].keys() == {build_book.PLOTLY, "image/png"}
-    assert figure["outputs"][0]["data"]["image/png"].startswith("iVBOR")
+    png = base64.b64decode(figure["outputs"][0]["data"]["image/png"])
+    drawn = Image.open(io.BytesIO(png))
+    assert drawn.size == (1400, 900) and len(png) <= build_book.MAX_PNG_BYTES  # sharp on fine screens
+    assert figure["outputs"][0]["metadata"]["image/png"] == {"width": 700, "height": 450}
+    assert slider["metadata"] == {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
     assert slider["outputs"][0]["data"] == {"text/plain": ["IntSlider(value=3)"]}
     assert widget["outputs"][0]["data"] == {"text/plain": ["FigureWidget(…)"]}
     assert "~" in home["outputs"][0]["data"]["text/plain"][0]
-    assert cells(nbformat.reads(built, as_version=4)) == cells(jupytext.read(text))
+    assert cells(nbformat.reads(built, as_version=4)) == cells(build_book.read_chapter(text))
     assert run_build(text).returncode == 0
     assert text.with_suffix(".ipynb").read_text() == built
 

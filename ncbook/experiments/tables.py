@@ -123,7 +123,7 @@ def mnist250() -> list[Unit]:
     "best" puts five networks side by side that share the 310 epochs; "vanilla_x5", an ablation, is the same without
     densification. "sliding_again" is sliding with other seeds, on 0 to 9; "sliding_wd0.001" has the weight decay of the
     published text and is on 0 to 9, too. With the fixed frame the network ends in a linear map, since the frame can be
-    out of reach of an activation (chapter 10, section 8).
+    out of reach of an activation (chapter Reproduction).
     """
     base, sliding, constant = MNIST250, SlidingSchedule(1.1, 0.1, 310), ConstantSchedule(4.0, 0.01)
     units = [unit for name in ("vanilla", "sliding", "constant")
@@ -210,7 +210,7 @@ def speed() -> list[Unit]:
     """Speed of guided training, measured at every epoch: digits, and MNIST with 10,000 images, which suit a CPU.
 
     From Markou et al. 2024, arXiv 2411.01248: batches of 256 and the feature norm 5. Ours: the rest. Both networks end
-    in a linear map, since a fixed frame can be out of reach of an activation (chapter 10).
+    in a linear map, since a fixed frame can be out of reach of an activation (chapter Reproduction).
     """
     digits = Recipe(backbone="small_cnn", batch_size=256, epochs=30)
     mnist = Recipe(dataset="mnist", train_size=10000, backbone="mnist_cnn", feature_dim=128, batch_size=256,

@@ -1,4 +1,4 @@
-"""Chapter 09 in a real JupyterLab, in headless Chromium: what a reader's hands do there.
+"""Chapter 12 in a real JupyterLab, in headless Chromium: what a reader's hands do there.
 
     NCBOOK_SCREENSHOT=notebooks/live_lab.png pytest tests/browser      also renews the README's picture
 """
@@ -12,7 +12,7 @@ import jupytext
 import pytest
 from jupyter_page import open_lab
 
-CHAPTER = Path(__file__).resolve().parents[2] / "notebooks" / "09_live_lab.py"
+CHAPTER = Path(__file__).resolve().parents[2] / "notebooks" / "12_live_lab.py"
 
 
 @pytest.fixture(scope="module")

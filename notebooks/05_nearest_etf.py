@@ -615,7 +615,7 @@ assert at_low_rank.isfinite().all() and at_equal.isfinite().all()
 # ## 7. A classifier head
 #
 # In training mode the head normalises its features to length $\tau$ (5 in the paper), $f = \tau z/\|z\|$, updates
-# moving averages of their class means (chapter 05), and takes the nearest ETF $W$ to these. The bias $b = -W \mu$,
+# moving averages of their class means (chapter 07), and takes the nearest ETF $W$ to these. The bias $b = -W \mu$,
 # with $\mu$ the mean of the averaged class means, makes the logits $W(f - \mu)$. There is nothing to learn in the
 # head: it has no parameters, just buffers.
 
@@ -625,7 +625,7 @@ show_code(ncbook.NearestETFHead.forward, ncbook.NearestETFHead._fit)
 # %% [markdown]
 # It takes the place of a model's last `nn.Linear`: the same two sizes, features in, logits out. It needs the targets
 # while training, and in evaluation nothing depends on the batch. A short run on the digits shows it at work; the fair
-# comparison with other heads is chapter 06.
+# comparison with other heads is chapter 08.
 
 # %%
 recipe = ncbook.Recipe(dataset="digits", backbone="mlp", head="nearest", epochs=EPOCHS, seed=SEED, device="cpu")

@@ -74,7 +74,7 @@ lab
 #   are the accuracies and NC4. Live values are taken on a fixed sample of about 200 training samples, and on about
 #   200 test samples, which is what makes many pictures a second possible. They are not the values of chapter 01 to the
 #   last digit.
-# - **Barcode.** The death times of the clouds of the last training step (chapter 07), shortest at the bottom, with β as
+# - **Barcode.** The death times of the clouds of the last training step (chapter 09), shortest at the bottom, with β as
 #   the dashed line. Blue bars are shorter than β and are pushed up to it, orange ones are longer and are pulled down.
 # - **Cosines** between the centred class means. White is the ideal, $-1/(C-1)$ for $C$ classes.
 # - **Schedule.** The planned β and weight over the epochs as dashed lines, and where they are now as dots.
@@ -120,7 +120,7 @@ show_code(LiveLab._turn)
 # ## The same lab, by script
 #
 # What a hand does can also be written down: `set` moves controls, `run` takes steps here and now instead of in the
-# background. First the plan of chapter 08, β and weight sliding.
+# background. First the plan of chapter 11, β and weight sliding.
 
 # %%
 lab.run(STEPS)

@@ -11,7 +11,7 @@
 # %% [markdown]
 # # Moving averages of the class means
 #
-# The nearest simplex ETF of chapter 04 needs the class means, and a training step sees only a batch: a few samples a
+# The nearest simplex ETF of chapter 05 needs the class means, and a training step sees only a batch: a few samples a
 # class, sometimes none. This chapter is about the average that stands between the batch and the classifier. It has
 # two jobs that pull in opposite directions, to be *quiet* and to be *up to date*, and we measure both, on a toy and
 # on a real run. Then we look at what happens to classes that are not in the batch, where a careless rule does lasting
@@ -652,7 +652,7 @@ assert same and with_averages == uninterrupted and without > 2 * uninterrupted
 #
 # <details><summary>Solution</summary>
 #
-# It depends on centred means up to a common scale (chapter 04, section 6). Only *differences* between the classes in
+# It depends on centred means up to a common scale (chapter 05, section 6). Only *differences* between the classes in
 # how often they are absent are harmful.
 #
 # ```python

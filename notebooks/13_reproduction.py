@@ -526,7 +526,7 @@ assert distance.best.max() < loss, "no direction is lost altogether"
 # ## 7. Collapse without a network
 #
 # *How fast does each head collapse if nothing stands in its way?* In the unconstrained-features model every sample owns
-# a free vector, and there is no network (chapter 06). As in Markou et al. (2024): 1,000 samples, $d = 512$,
+# a free vector, and there is no network (chapter 08). As in Markou et al. (2024): 1,000 samples, $d = 512$,
 # $\tau = 5$, full batches, 2,000 iterations, ten classes and a hundred. Their optimiser is automatic gradient descent;
 # ours is SGD with a constant rate, the same for the three heads. Five seeds: lines are medians, bands the range.
 

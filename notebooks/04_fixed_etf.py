@@ -16,7 +16,7 @@
 # Yang et al. (2022) fixed a simplex ETF because of neural collapse, and report that accuracy does not suffer. This
 # chapter works out what
 # such a network minimises, trains it on real digits beside one with a learned classifier, and then looks for the price.
-# There is one, and paying less of it is what chapter 04 (after Markou, Ajanthan and Gould 2024) is about.
+# There is one, and paying less of it is what chapter 05 (after Markou, Ajanthan and Gould 2024) is about.
 #
 # *You will learn*
 #
@@ -573,7 +573,7 @@ say(f"Share of the features' squared length inside the ETF's {C - 1} coordinates
 
 # %% [markdown]
 # Neither way uses what the network knows at the start: where its class means *are*. The nearest simplex ETF does, at
-# each step, and this is chapter 04.
+# each step, and this is chapter 05.
 #
 # ## 9. An aside: rare classes
 #

@@ -80,7 +80,7 @@ GUIDED = tuple(METHODS)[:3]  # those with normalised features
 #
 # *Standard* is the baseline of Markou, Ajanthan and Gould (2024): a learned classifier whose rows are kept at unit
 # norm, so that it differs from the other two in nothing but its freedom to choose angles. *Fixed* follows Zhu et al.
-# (2021) and Yang et al. (2022). *Nearest* is the head of chapter 04 fed with the averages of chapter 05. Here are the
+# (2021) and Yang et al. (2022). *Nearest* is the head of chapter 05 fed with the averages of chapter 07. Here are the
 # three forward passes from the package, in this order. (The learned head keeps its rows at unit norm by a
 # parametrisation of `weight`.)
 
@@ -131,7 +131,7 @@ assert batch["nearest"].through_w > 0.01 and max(batch["standard"].through_w, ba
 # a second path from the loss to the features: features can lower the loss also by *turning the classifier*.
 #
 # How long does that second path stay open? The gradient runs through the current batch's share of the average, and
-# update $t$ of the average (the ramp of chapter 05) has the share $\alpha_t = \max(2/(t+1),\, 10^{-4})$.
+# update $t$ of the average (the ramp of chapter 07) has the share $\alpha_t = \max(2/(t+1),\, 10^{-4})$.
 
 # %%
 steps_per_epoch = len(data.train_targets) // BATCH

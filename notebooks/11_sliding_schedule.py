@@ -11,7 +11,7 @@
 # %% [markdown]
 # # The sliding schedule: when should a class collapse?
 #
-# The densification loss of chapter 07 pushes the death times of each class towards a length β. Hofer et al. (2020)
+# The densification loss of chapter 09 pushes the death times of each class towards a length β. Hofer et al. (2020)
 # keep β and the weight of the loss constant. Neural collapse suggests another wish: at the end of training each class
 # should be one point, so β should be 0. Then why not ask for that from the start? This chapter does, watches the
 # classes fall into one another instead of moving apart, finds out what is responsible, and turns to the sliding
@@ -410,7 +410,7 @@ plots.finish(fig, "Death times and their target", "quantiles over the clouds of 
 #
 # ## 5. The union with the nearest-ETF head
 #
-# On paper the two lines of work in this book complement each other: the nearest-ETF head of chapter 04 arranges the
+# On paper the two lines of work in this book complement each other: the nearest-ETF head of chapter 05 arranges the
 # means and leaves the clouds to cross-entropy, the densification loss shrinks the clouds and leaves the means alone.
 # Does training with both do both? In a `Recipe` the union is two entries. It is run here against its parts.
 #
@@ -483,7 +483,7 @@ fig
 
 # %% [markdown]
 # The cloud tightens when told to, and opens again when β goes back up. (The β drawn in the first act has no effect,
-# as the weight is 0.) Chapter 09 puts the same two numbers on sliders.
+# as the weight is 0.) Chapter 12 puts the same two numbers on sliders.
 #
 # A schedule is any object with `beta(epoch)` and `weight(epoch)`. So a schedule of your own is a small class. This
 # one goes down in four stairs:
