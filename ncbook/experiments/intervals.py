@@ -46,8 +46,8 @@ def paired_interval(differences: ArrayLike, comparisons: int = 1, level: float =
     values = np.asarray(differences, dtype=float)
     check_integer("the number of differences", len(values), least=2)
     check_integer("comparisons", comparisons, least=1)
-    mean, error = values.mean(), values.std(ddof=1) / math.sqrt(len(values))
-    half = stats.t.ppf(1 - (1 - level) / (2 * comparisons), len(values) - 1) * error
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+    half = float(stats.t.ppf(1 - (1 - level) / (2 * comparisons), len(values) - 1)) * error
     return Interval(mean, mean - half, mean + half)
 
 
@@ -73,7 +73,7 @@ def dunnett_intervals(values: Mapping[str, ArrayLike], control: str, level: floa
         return joint.cdf(ends, lower_limit=-ends, random_state=0) - level
 
     half = optimize.brentq(excess, 1.0, 10.0, xtol=1e-4) * error
-    means = table[1:].mean(1) - table[0].mean()
+    means = (table[1:].mean(1) - table[0].mean()).tolist()
     return {name: Interval(mean, mean - half, mean + half) for name, mean in zip(others, means, strict=True)}
 
 
