@@ -139,13 +139,12 @@ class ETFHead(SingleOrBetter, Head):
     def _followed(self, embedded: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """W and b of a call in training mode, which moves them where there are targets."""
         eager, observed = not torch.compiler.is_compiling(), targets is None
-        again = eager and self._last is not None and in_backward()
-        if again:
+        if eager and self._last is not None and in_backward():
             weight, bias, targets = self._call_again(embedded, targets)
         else:
             (weight, bias), targets = self._kept(), self._targets if observed else targets
         if targets is None:
-            if eager and not again:
+            if eager:
                 self._bare = embedded.detach(), weight, None if bias is None else bias.clone()
             self._ask_for_targets()
             return weight, bias
@@ -157,7 +156,7 @@ class ETFHead(SingleOrBetter, Head):
             raise
         if not self.averages.still:
             self._write(weight, bias)
-        if eager and not again:
+        if eager:
             self._last = before, *((targets, embedded.detach()) if observed else (None, None))
             self._taught = True
         return weight, bias

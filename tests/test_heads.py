@@ -1,6 +1,7 @@
 import copy
 import math
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -130,8 +131,9 @@ def test_targets_reach_a_head_inside_a_model():
     assert int(inside.averages.count.max()) == 1
 
 
-def test_autocast_leaves_the_classifier_alone():
-    inside, outside = NearestETFHead(7, 4), NearestETFHead(7, 4)
+@pytest.mark.parametrize("make", [NearestETFHead, partial(FixedETFHead, centred=True)], ids=["nearest", "centred"])
+def test_autocast_leaves_the_classifier_alone(make):
+    inside, outside = make(7, 4), make(7, 4)
     features, targets = batch()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside(features, targets)
@@ -375,6 +377,23 @@ def test_holding_gives_the_logits_and_moves_nothing():
         logits = head(*batch(seed=2))
     assert_same_state(head, state)
     assert torch.equal(logits, other(*batch(seed=2)))
+    fresh, other = NearestETFHead(7, 4), NearestETFHead(7, 4)
+    features, targets = batch()
+    for kept in (targets >= 0, targets < 2):
+        with fresh.holding():
+            held = fresh(features[kept], targets[kept])
+        torch.testing.assert_close(held, other(features[kept], targets[kept]))
+        other.reset_parameters()
+
+
+def test_a_class_whose_mean_is_zero_has_been_seen():
+    head = NearestETFHead(7, 4, scale=None)
+    features, targets = batch()
+    head(features[targets < 3], targets[targets < 3])
+    mean = head.averages.mean
+    mean[2] = 0
+    head.refit()
+    torch.testing.assert_close(head.bias, -head.weight @ (mean[0] + mean[1]) / 3)
 
 
 @pytest.mark.parametrize("average", [lambda old, new, n: 0.9 * old + 0.1 * new, None])
