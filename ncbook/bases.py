@@ -60,7 +60,6 @@ class Head(nn.Module):
         return None
 
 
-@torch.compiler.assume_constant_result
 def _warn_of_no_targets(count: Tensor, name: str) -> bool:
     """Compiled, this runs once, when the call is traced, and so costs no break of the graph."""
     if not count.any():
@@ -68,6 +67,10 @@ def _warn_of_no_targets(count: Tensor, name: str) -> bool:
                       "features: call head(features, targets), or the model inside head.observing(targets)",
                       stacklevel=4)
     return True
+
+
+# What torch.compiler.assume_constant_result does; that itself would load the compiler with every import of ncbook.
+_warn_of_no_targets._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class ETFHead(SingleOrBetter, Head):
