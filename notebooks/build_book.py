@@ -14,7 +14,9 @@ import hashlib
 import io
 import os
 import re
+import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -31,6 +33,10 @@ PNG_SCALE = 2  # pixels of the picture to one of the page
 MAX_PNG_BYTES = 60_000
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+EXPLORER = re.compile(r'(<div class="ncbook-explorer"[^>]*>)(<p>)')
+EXPLORER_WIDTH, TALLEST = 760, 1200
+DATA_URI = re.compile(r"data:image/png;base64,[\w+/=]*")
+NO_BROWSER = "The book needs Chromium or Chrome to draw its figures; on Debian: apt-get install chromium"
 HEADER = {
     "jupytext": {"formats": "ipynb,py:percent"},
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -110,8 +116,10 @@ def portable(text):
 
 
 def add_pngs(notebook):
-    """Put a PNG beside the JSON of every plotly figure, all drawn by one browser."""
-    figures = [output for _, output in numbered_outputs(notebook) if PLOTLY in output.get("data", {})]
+    """Put a PNG beside the JSON of every plotly figure, all drawn by one browser, and into every explorer."""
+    outputs = [output for _, output in numbered_outputs(notebook)]
+    add_stills([output for output in outputs if is_explorer(output)])
+    figures = [output for output in outputs if PLOTLY in output.get("data", {})]
     if not figures:
         return
     import kaleido
@@ -125,7 +133,39 @@ def add_pngs(notebook):
             output.metadata["image/png"] = png_size(output.data[PLOTLY])
         kaleido.stop_sync_server()
     except ChromeNotFoundError:
-        sys.exit("The book needs Chromium or Chrome to draw its figures; on Debian: apt-get install chromium")
+        sys.exit(NO_BROWSER)
+
+
+def is_explorer(output):
+    """Whether an output is a page's own script (`ncbook.live.Explorer`), which may not run in every page."""
+    return EXPLORER.search(output.get("data", {}).get("text/html", "")) is not None
+
+
+def add_stills(explorers):
+    """Put a picture of how it opens into each explorer, for readers of untrusted notebooks, and beside it, for PDF."""
+    for output in explorers:
+        png = base64.b64encode(still(output.data["text/html"])).decode()
+        picture = f'<img width="{EXPLORER_WIDTH}" alt="how the explorer opens" src="data:image/png;base64,{png}">'
+        output.data["text/html"] = EXPLORER.sub(rf"\1{picture}\2", output.data["text/html"])
+        output.data["image/png"] = png
+        output.metadata["image/png"] = {"width": EXPLORER_WIDTH}
+
+
+def still(page):
+    """A page of HTML as a PNG, without what is empty below."""
+    from choreographer.browsers.chromium import Chromium
+    from PIL import Image, ImageOps
+
+    browser = Chromium.find_browser(skip_local=False) or sys.exit(NO_BROWSER)
+    with tempfile.TemporaryDirectory() as folder:
+        html, png = Path(folder) / "page.html", Path(folder) / "page.png"
+        html.write_text(f'<!doctype html><meta charset="utf-8"><body style="margin: 0">{page}', encoding="utf-8")
+        subprocess.run([browser, "--headless", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={folder}/profile",
+                        f"--force-device-scale-factor={PNG_SCALE}", f"--window-size={EXPLORER_WIDTH},{TALLEST}",
+                        f"--screenshot={png}", html.as_uri()], check=True, capture_output=True, timeout=120)
+        image = Image.open(png).convert("RGB")
+    bottom = ImageOps.invert(image).getbbox()[3]
+    return compressed(image.crop((0, 0, image.width, min(bottom + 8 * PNG_SCALE, image.height))))
 
 
 def png_size(figure):
@@ -134,12 +174,18 @@ def png_size(figure):
 
 
 def draw(figure):
-    """A plotly figure, given as its JSON, as a PNG of as many colours, at most 256, as MAX_PNG_BYTES allow."""
+    """A plotly figure, given as its JSON, as a PNG."""
     import kaleido
     from PIL import Image
 
     png = kaleido.calc_fig_sync(figure, opts={"format": "png", "scale": PNG_SCALE, **png_size(figure)})
-    image = Image.open(io.BytesIO(png)).convert("RGB")
+    return compressed(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def compressed(image):
+    """An RGB image as a PNG of as many colours, at most 256, as MAX_PNG_BYTES allow."""
+    from PIL import Image
+
     for colours in (256, 128, 64, 32, 16):
         small = io.BytesIO()
         image.quantize(colours, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
@@ -151,7 +197,7 @@ def draw(figure):
 def strings(value):
     """Every string inside JSON, without images and plotly's base64 arrays."""
     if isinstance(value, str):
-        yield value
+        yield DATA_URI.sub("", value)
     elif isinstance(value, list):
         for item in value:
             yield from strings(item)
@@ -195,7 +241,7 @@ def faults(output):
         yield "wrote to stderr"
     if WIDGET_VIEW in data:
         yield "shows a widget that has no kernel"
-    if PLOTLY in data and "image/png" not in data:
+    if "image/png" not in data and (PLOTLY in data or is_explorer(output)):
         yield "has a figure without a PNG"
 
 

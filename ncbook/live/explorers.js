@@ -31,11 +31,12 @@ svg { display: block; width: 100%; overflow: hidden; user-select: none; -webkit-
 svg text { font: 12px var(--jp-ui-font-family, system-ui, sans-serif); fill: var(--ink); }
 svg text.name { font-size: 14px; font-weight: 700; paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
 svg text.inside { font-weight: 700; fill: #fff; pointer-events: none; }
-.handle { cursor: grab; touch-action: none; }
+.handle { cursor: grab; }
 .handle:active { cursor: grabbing; }
 .hit { fill: transparent; stroke: none; }
 .ring { fill: none; stroke: var(--accent); stroke-width: 3; visibility: hidden; }
 .handle:focus-visible .ring { visibility: visible; }
+@container (max-width: 430px) { .bar { gap: 4px 9px; } label { gap: 5px; } label output { min-width: 2.6em; } }
 .axis { stroke: var(--rule); stroke-width: 1; }
 `;
 const DRAWN = new Set(["svg", "g", "path", "circle", "line", "rect", "text", "polygon", "title"]);
@@ -56,6 +57,11 @@ export function make(tag, attributes = {}, ...children) {
 
 export function put(node, attributes) {
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+}
+
+/** A colour a little nearer to the ink, so that lines in it are seen on light and on dark. */
+export function shade(color) {
+    return `color-mix(in oklab, ${color} 80%, var(--ink))`;
 }
 
 /** A number as one reads it: a true minus sign, and no minus before zeros. */
@@ -182,6 +188,8 @@ export function draggable(handle, { units, at, to, grasp = () => {}, step, line 
             event.preventDefault();
         },
     };
+    // Not by CSS: browsers do not heed touch-action on parts of an SVG.
+    handle.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
     put(handle, { class: "handle", tabindex: 0, role: "slider" });
     for (const [type, listener] of Object.entries(listeners)) handle.addEventListener(type, listener);
     return handle;

@@ -1,10 +1,10 @@
-import { button, dot, fact, make, number, panel, put, slider, start, status } from "./explorers.js";
+import { button, dot, fact, make, number, panel, put, shade, slider, start, status } from "./explorers.js";
 
 const WIDE = 340, HIGH = 330, SCALE = 182, MIDDLE = [WIDE / 2, HIGH / 2 + 5];
 const FARTHEST = Math.sqrt(2 / 3); // where a mean stands when the two others coincide
 const HELMERT = [[Math.SQRT1_2, 1 / Math.sqrt(6)], [-Math.SQRT1_2, 1 / Math.sqrt(6)], [0, -2 / Math.sqrt(6)]];
 const KINDS = { false: { name: "proper", color: "var(--ink)", dash: "none" },
-    true: { name: "mirrored", color: "#AA3377", dash: "7 4" } };
+    true: { name: "mirrored", color: shade("#AA3377"), dash: "7 4" } };
 const LAND = { left: 30, right: 318, top: 46, bottom: 280, most: 4 };
 
 /** The frame (a 2x2 matrix with orthonormal columns) at an angle, and the vertices of its simplex ETF over sqrt(3). */
@@ -97,8 +97,8 @@ function build({ means: given, pull: published, colors }) {
     const outlines = [["var(--soft)", 1.5], ["", 2.5]].map(([stroke, width]) => make("polygon", { fill: "none", stroke,
         "stroke-width": width }));
     put(outlines[0], { "stroke-dasharray": "3 4" });
-    const gaps = colors.map((stroke) => make("line", { stroke, "stroke-width": 2, "stroke-dasharray": "2 4" }));
-    const vertices = colors.map((stroke) => make("path", { d: "M0 -15L15 0L0 15L-15 0Z", fill: "var(--paper)", stroke,
+    const gaps = colors.map((stroke) => make("line", { class: "gap", stroke, "stroke-width": 3 }));
+    const vertices = colors.map((stroke) => make("path", { class: "corner", d: "M0 -10L10 0L0 10L-10 0Z", fill: "none", stroke,
         "stroke-width": 2.5 }));
     const names = colors.map((_, c) => make("text", { class: "inside", "text-anchor": "middle" }, c));
     const units = ({ x, y }) => [(x - MIDDLE[0]) / SCALE, (MIDDLE[1] - y) / SCALE];
@@ -116,12 +116,11 @@ function build({ means: given, pull: published, colors }) {
         return node;
     });
     const orientation = make("text", { x: 4, y: 14 });
-    const picture = panel("class means and the nearest simplex ETF", WIDE, HIGH, orientation, others, ...outlines, ...gaps, ...vertices,
+    const picture = panel("class means and the nearest simplex ETF", WIDE, HIGH, orientation, others, ...outlines, ...vertices, ...gaps,
         ...dots, ...names);
     const land = landscape();
 
     const distance = fact("distance"), least = fact("nearest"), values = [fact("s1"), fact("s2")], news = status();
-    const order = make("b");
     const control = slider("pull ρ", { min: 0, max: steps.length - 1, step: 1, text: (k) => String(steps[k]) }, (k) => {
         pull = steps[k];
         draw();
@@ -156,7 +155,6 @@ function build({ means: given, pull: published, colors }) {
         values[0].show(p + m);
         values[1].show(Math.abs(p - m));
         least.show(((p + m) / Math.SQRT2 - Math.SQRT1_2) ** 2 + (Math.abs(p - m) / Math.SQRT2 - Math.SQRT1_2) ** 2);
-        order.textContent = KINDS[frame.mirrored].name;
         if (frame.mirrored !== was) {
             flips += 1;
             turned = `Flip ${flips}: the frame is ${KINDS[frame.mirrored].name} now. Where the three means are on one line, `
@@ -171,8 +169,8 @@ function build({ means: given, pull: published, colors }) {
             draw();
         }), button("Reset", reset)),
         make("div", { class: "panels" }, picture, land), news,
-        make("p", {}, "Squared distance (the squares of the dotted lines, added up) ", distance, "; of the nearest ETF ", least,
-            ". Singular values ", values[0], " and ", values[1], " (both 1 at an exact ETF). Orientation: ", order, "."),
+        make("p", {}, "Squared distance (the squares of the coloured lines, added up) ", distance, "; of the nearest ETF ", least,
+            ". Singular values ", values[0], " and ", values[1], " (both 1 at an exact ETF)."),
         make("p", { class: "soft" }, "Dots: class means, centred and scaled to norm 1 together, so moving one moves the others. "
             + "Diamonds: the simplex ETF / √3. Dashed grey: the frame before this step, to which ρ pulls; a drag, an arrow "
             + "key and Step each begin a step."),

@@ -1,4 +1,4 @@
-import { arrow, button, dot, draggable, fact, make, number, panel, player, put, start, status }
+import { arrow, button, dot, draggable, fact, make, number, panel, player, put, shade, start, status }
     from "./explorers.js";
 
 const WIDE = 340, HIGH = 330, LEFT = 24, RIGHT = 324, TOP = 58, BOTTOM = 286;
@@ -59,7 +59,7 @@ function round(x) {
 }
 
 function build({ points: given, beta, r, p: norm, colors }) {
-    const [short, long] = colors, count = given.length;
+    const [short, long] = colors.map(shade), count = given.length;
     const middle = [0, 1].map((k) => (Math.max(...given.map((z) => z[k])) + Math.min(...given.map((z) => z[k]))) / 2);
     const reach = Math.max(...given.flatMap((z) => minus(z, middle).map(Math.abs))) || 1;
     const scale = (HIGH / 2) / (1.25 * reach), limit = [WIDE / 2 - 10, HIGH / 2 - 10].map((room) => room / scale);
