@@ -33,7 +33,7 @@ PNG_SCALE = 2  # pixels of the picture to one of the page
 MAX_PNG_BYTES = 60_000
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-EXPLORER = re.compile(r'(<div class="ncbook-explorer"[^>]*>)(<p>)')
+EXPLORER = re.compile(r'<div class="ncbook-explorer"[^>]*><p>.*?</p>')
 EXPLORER_WIDTH, TALLEST = 760, 1200
 DATA_URI = re.compile(r"data:image/png;base64,[\w+/=]*")
 NO_BROWSER = "The book needs Chromium or Chrome to draw its figures; on Debian: apt-get install chromium"
@@ -137,7 +137,7 @@ def add_pngs(notebook):
 
 
 def is_explorer(output):
-    """Whether an output is a page's own script (`ncbook.live.Explorer`), which may not run in every page."""
+    """Whether an output is a page's own script (`ncbook.live.explorers`), which may not run in every page."""
     return EXPLORER.search(output.get("data", {}).get("text/html", "")) is not None
 
 
@@ -146,7 +146,7 @@ def add_stills(explorers):
     for output in explorers:
         png = base64.b64encode(still(output.data["text/html"])).decode()
         picture = f'<img width="{EXPLORER_WIDTH}" alt="how the explorer opens" src="data:image/png;base64,{png}">'
-        output.data["text/html"] = EXPLORER.sub(rf"\1{picture}\2", output.data["text/html"])
+        output.data["text/html"] = EXPLORER.sub(lambda match: match[0] + picture, output.data["text/html"])
         output.data["image/png"] = png
         output.metadata["image/png"] = {"width": EXPLORER_WIDTH}
 

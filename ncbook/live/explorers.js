@@ -61,7 +61,7 @@ export function put(node, attributes) {
 
 /** A colour a little nearer to the ink, so that lines in it are seen on light and on dark. */
 export function shade(color) {
-    return `color-mix(in oklab, ${color} 80%, var(--ink))`;
+    return `color-mix(in oklab, ${color} 88%, var(--ink))`;
 }
 
 /** A number as one reads it: a true minus sign, and no minus before zeros. */
@@ -197,15 +197,35 @@ export function draggable(handle, { units, at, to, grasp = () => {}, step, line 
 
 /** A dot to drag: its place, and what a screen reader says of it, are set by `show`. */
 export function dot(name, color, radius, options) {
-    const ring = make("circle", { class: "ring", r: radius + 5 }), hit = make("circle", { class: "hit", r: 20 });
+    const ring = make("circle", { class: "ring", r: radius + 5 }), hit = make("circle", { class: "hit" });
     const node = draggable(make("g", {}, hit, ring, make("circle", { class: "dot", r: radius, fill: color,
         stroke: "var(--paper)", "stroke-width": 1.5 })), options);
     put(node, { "aria-label": name, "aria-roledescription": "point to move" });
-    node.show = ([px, py], [x, y], [least, most], more = "") => {
+    node.show = ([px, py], [x, y], [least, most], { digits = 2, more = "" } = {}) => {
         put(node, { transform: `translate(${px} ${py})`, "aria-valuemin": least, "aria-valuemax": most, "aria-valuenow": x,
-            "aria-valuetext": `x ${number(x)}, y ${number(y)}${more}` });
+            "aria-valuetext": `x ${number(x, digits)}, y ${number(y, digits)}${more}` });
     };
     return node;
+}
+
+/** Lets each dot be grasped from as far around as no other is nearer, up to the size of a finger. */
+export function spread(dots, places) {
+    dots.forEach((node, i) => {
+        const far = places.map(([x, y], j) => (i === j ? Infinity : Math.hypot(x - places[i][0], y - places[i][1]) / 2));
+        node.firstChild.setAttribute("r", Math.max(7, Math.min(22, ...far)));
+    });
+}
+
+/** Makes many dots one stop of the Tab key; Enter goes on to the next of them, Shift+Enter back. */
+export function rove(dots) {
+    const choose = (chosen) => dots.forEach((node) => node.setAttribute("tabindex", node === chosen ? 0 : -1));
+    dots.forEach((node, i) => {
+        node.addEventListener("focus", () => choose(node));
+        node.addEventListener("keydown", (event) => {
+            if (event.key === "Enter") dots.at((i + (event.shiftKey ? -1 : 1)) % dots.length).focus();
+        });
+    });
+    choose(dots[0]);
 }
 
 /** The lines of an arrow, as the `d` of a path; nothing for one too short to be seen. */

@@ -33,7 +33,7 @@ class Explorer:
 
     def _repr_html_(self) -> str:
         parts = [(_FOLDER / name).read_text(encoding="utf-8") for name in ("explorers.js", f"explorers_{self.name}.js")]
-        return (f'<div class="ncbook-explorer" data-explorer="{self.name}" '
+        return (f'<div class="ncbook-explorer" role="group" aria-label="{self.title}" data-explorer="{self.name}" '
                 f'data-start="{html.escape(json.dumps(self.start))}"><p>{html.escape(repr(self))}</p></div>\n'
                 f'<script type="module">\n{_MODULE.sub("", "".join(parts))}</script>')
 

@@ -1,11 +1,11 @@
-import { button, dot, fact, make, number, panel, put, shade, slider, start, status } from "./explorers.js";
+import { button, dot, fact, make, number, panel, put, shade, slider, spread, start, status } from "./explorers.js";
 
-const WIDE = 340, HIGH = 330, SCALE = 182, MIDDLE = [WIDE / 2, HIGH / 2 + 5];
+const WIDE = 340, HIGH = 300, SCALE = 165, MIDDLE = [WIDE / 2, HIGH / 2 + 5];
 const FARTHEST = Math.sqrt(2 / 3); // where a mean stands when the two others coincide
 const HELMERT = [[Math.SQRT1_2, 1 / Math.sqrt(6)], [-Math.SQRT1_2, 1 / Math.sqrt(6)], [0, -2 / Math.sqrt(6)]];
 const KINDS = { false: { name: "proper", color: "var(--ink)", dash: "none" },
     true: { name: "mirrored", color: shade("#AA3377"), dash: "7 4" } };
-const LAND = { left: 30, right: 318, top: 46, bottom: 280, most: 4 };
+const LAND = { left: 30, right: 318, top: 46, bottom: 254, most: 4 };
 
 /** The frame (a 2x2 matrix with orthonormal columns) at an angle, and the vertices of its simplex ETF over sqrt(3). */
 function frameAt({ angle, mirrored }) {
@@ -137,7 +137,7 @@ function build({ means: given, pull: published, colors }) {
         const { p, m } = parts(matrix), corners = verticesOf(frame);
         outlines[0].setAttribute("points", polygon(verticesOf(previous)));
         put(outlines[1], { points: polygon(corners), stroke: KINDS[frame.mirrored].color });
-        orientation.textContent = `nearest simplex ETF: ${KINDS[frame.mirrored].name}`;
+        orientation.textContent = `simplex ETF: ${KINDS[frame.mirrored].name}`;
         means.forEach((mean, c) => {
             const [x, y] = place(mean), [u, v] = place(corners[c]);
             dots[c].show([x, y], mean, [-FARTHEST, FARTHEST]);
@@ -145,6 +145,7 @@ function build({ means: given, pull: published, colors }) {
             put(vertices[c], { transform: `translate(${u} ${v})` });
             put(names[c], { x, y: y + 4 });
         });
+        spread(dots, means.map(place));
         const [a, b] = means.filter((_, c) => c !== chosen);
         const ends = [3, -2].map((t) => place(a.map((x, k) => x + t * (b[k] - x))));
         put(others, { x1: ends[0][0], y1: ends[0][1], x2: ends[1][0], y2: ends[1][1],

@@ -1,8 +1,8 @@
-import { arrow, button, dot, draggable, fact, make, number, panel, player, put, shade, start, status }
+import { arrow, button, dot, draggable, fact, make, number, panel, player, put, rove, shade, spread, start, status }
     from "./explorers.js";
 
-const WIDE = 340, HIGH = 330, LEFT = 24, RIGHT = 324, TOP = 58, BOTTOM = 286;
-const UNIT = 20, SPEED = 0.3; // length of an arrow of pull 1; distance a second that a pull of 1 moves a point
+const WIDE = 340, HIGH = 300, LEFT = 32, RIGHT = 308, TOP = 56, BOTTOM = 258;
+const UNIT = 20, SPEED = 0.15; // length of an arrow of pull 1; part of the cloud's size that it moves a point in a second
 const NORMS = { 1: "L1", 2: "L2", inf: "L∞" };
 const length = { 1: ([x, y]) => Math.abs(x) + Math.abs(y), 2: ([x, y]) => Math.hypot(x, y),
     inf: ([x, y]) => Math.max(Math.abs(x), Math.abs(y)) };
@@ -52,10 +52,10 @@ function ball(x, y, size, p) {
     return `M${x - size} ${y - size}h${2 * size}v${2 * size}h${-2 * size}z`;
 }
 
-/** The next of 1, 1.5, 2, 3, 5, 7, 10, ... */
+/** The next of 1, 2, 5, 10, ... and how many decimals it has. */
 function round(x) {
-    const ten = 10 ** Math.floor(Math.log10(x));
-    return ten * [1, 1.5, 2, 3, 5, 7, 10].find((step) => step * ten >= x);
+    const ten = 10 ** Math.floor(Math.log10(x)), step = ten * [1, 2, 5, 10].find((k) => k * ten >= x);
+    return [step, Math.max(0, -Math.floor(Math.log10(step) + 1e-9))];
 }
 
 function build({ points: given, beta, r, p: norm, colors }) {
@@ -63,6 +63,7 @@ function build({ points: given, beta, r, p: norm, colors }) {
     const middle = [0, 1].map((k) => (Math.max(...given.map((z) => z[k])) + Math.min(...given.map((z) => z[k]))) / 2);
     const reach = Math.max(...given.flatMap((z) => minus(z, middle).map(Math.abs))) || 1;
     const scale = (HIGH / 2) / (1.25 * reach), limit = [WIDE / 2 - 10, HIGH / 2 - 10].map((room) => room / scale);
+    const [step, digits] = round(reach / 100);
     const place = ([x, y]) => [WIDE / 2 + scale * (x - middle[0]), HIGH / 2 - scale * (y - middle[1])];
     const units = ({ x, y }) => [middle[0] + (x - WIDE / 2) / scale, middle[1] - (y - HIGH / 2) / scale];
     let points, now, p, most, showPull;
@@ -77,10 +78,11 @@ function build({ points: given, beta, r, p: norm, colors }) {
     const lines = given.slice(1).map(() => make("line", { "stroke-width": 2.5 }));
     const forces = make("path", { fill: "none", stroke: "var(--ink)", "stroke-width": 1.8 });
     const dots = given.map((_, i) => dot(`point ${i + 1}`, "var(--ink)", 6, {
-        units, at: () => points[i], step: reach / 50, to: (x, y) => {
+        units, at: () => points[i], step, to: (x, y) => {
             points[i] = clamp([x, y]);
             draw();
         } }));
+    rove(dots);
     const cloud = panel("points, balls and the spanning tree", WIDE, HIGH, balls, ...ghosts, ...lines, forces, ...dots);
 
     const across = (t) => LEFT + (RIGHT - LEFT) * t / most, thick = (BOTTOM - TOP) / count;
@@ -95,16 +97,16 @@ function build({ points: given, beta, r, p: norm, colors }) {
         const rule = { y1: row + 21, y2: BOTTOM + 6 };
         const node = draggable(make("g", {}, make("line", { ...rule, stroke: "transparent", "stroke-width": 24 }),
             make("line", { ...rule, stroke: "var(--ink)", "stroke-width": 2, "stroke-dasharray": dash }), ...knob, text), {
-            units: ({ x }) => [(x - LEFT) / (RIGHT - LEFT) * most, 0], at: () => [now[name], 0], step: 0.02, line: true,
+            units: ({ x }) => [(x - LEFT) / (RIGHT - LEFT) * most, 0], at: () => [now[name], 0], step, line: true,
             to: (t) => {
-                now[name] = Math.min(most, Math.max(0, Math.round(t * 1e6) / 1e6));
+                now[name] = Math.min(most, Math.max(0, Number(t.toFixed(digits + 4))));
                 draw();
             } });
         put(node, { "aria-label": label });
         node.show = () => {
             put(node, { transform: `translate(${across(now[name])} 0)`, "aria-valuemin": 0, "aria-valuemax": most,
-                "aria-valuenow": now[name], "aria-valuetext": number(now[name]) });
-            text.textContent = `${name} ${number(now[name])}`;
+                "aria-valuenow": now[name], "aria-valuetext": number(now[name], digits) });
+            text.textContent = `${name} ${number(now[name], digits)}`;
         };
         return node;
     };
@@ -113,7 +115,7 @@ function build({ points: given, beta, r, p: norm, colors }) {
         y2: BOTTOM + 6 }), ticks, ...bars, make("text", { x: RIGHT, y: HIGH - 4, "text-anchor": "end" }, "distance"),
     ...marks);
 
-    const loss = fact("loss"), half = fact("radius"), news = status();
+    const loss = fact("loss", digits + 2), half = fact("radius", digits + 1), news = status();
     const menu = make("select", { "aria-label": "norm", change: () => {
         p = menu.value;
         draw();
@@ -123,8 +125,8 @@ function build({ points: given, beta, r, p: norm, colors }) {
         draw();
     } });
     const go = player("Let go", "Hold", (seconds) => {
-        const step = pulls(points, spanningTree(points, p), now.β, p);
-        points = points.map((z, i) => clamp(z.map((x, k) => x + SPEED * seconds * step[i][k])));
+        const force = pulls(points, spanningTree(points, p), now.β, p);
+        points = points.map((z, i) => clamp(z.map((x, k) => x + SPEED * reach * seconds * force[i][k])));
         draw();
     });
     const reset = () => {
@@ -135,11 +137,11 @@ function build({ points: given, beta, r, p: norm, colors }) {
 
     function axis(longest) {
         if (longest <= most) return;
-        most = round(1.25 * longest);
-        const step = round(most / 5.01);
+        most = 1.3 * longest;
+        const [step, places] = round(most / 6);
         ticks.replaceChildren(...Array.from({ length: Math.floor(most / step + 1e-9) + 1 }, (_, k) => make("g",
             { transform: `translate(${across(k * step)} ${BOTTOM + 6})` }, make("line", { class: "axis", y2: 5 }),
-            make("text", { y: 18 }, number(k * step, step < 0.1 ? 2 : 1)))));
+            make("text", { y: 18 }, number(k * step, places)))));
     }
 
     function draw() {
@@ -152,7 +154,7 @@ function build({ points: given, beta, r, p: norm, colors }) {
             put(lines[k], { x1: at[i][0], y1: at[i][1], x2: at[j][0], y2: at[j][1], stroke: color,
                 "stroke-dasharray": late ? "2 5" : "none" });
             put(bars[k], { width: across(t) - LEFT, fill: color });
-            bars[k].firstChild.textContent = `death time ${t.toFixed(4)}`;
+            bars[k].firstChild.textContent = `death time ${number(t, digits + 2)}`;
         });
         put(bars[count - 1], { width: RIGHT - LEFT, fill: "var(--raised)" });
         bars[count - 1].firstChild.textContent = "the last component never dies";
@@ -160,16 +162,17 @@ function build({ points: given, beta, r, p: norm, colors }) {
             arrow(x, y, UNIT * force[i][0], -UNIT * force[i][1])).join("") : "");
         dots.forEach((node, i) => {
             const more = showPull ? `; pull ${number(force[i][0])}, ${number(force[i][1])}` : "";
-            node.show(at[i], points[i], [middle[0] - limit[0], middle[0] + limit[0]], more);
+            node.show(at[i], points[i], [middle[0] - limit[0], middle[0] + limit[0]], { digits, more });
             const [x, y] = place(given[i]);
             put(ghosts[i], { cx: x, cy: y, visibility: Math.hypot(x - at[i][0], y - at[i][1]) > 9 ? "visible" : "hidden" });
         });
+        spread(dots, at);
         marks.forEach((node) => node.show());
         [menu.value, pull.checked] = [p, showPull];
         const left = 1 + deaths.filter((t) => t > now.r).length;
         loss.show(deaths.reduce((sum, t) => sum + Math.abs(t - now.β), 0));
         half.show(now.r / 2);
-        barcode.setAttribute("aria-label", `barcode: death times ${deaths.map((t) => number(t)).join(", ")}`);
+        barcode.setAttribute("aria-label", `barcode: death times ${deaths.map((t) => number(t, digits)).join(", ")}`);
         news.say(`${left} component${left > 1 ? "s" : ""}`);
     }
     reset();
@@ -182,8 +185,7 @@ function build({ points: given, beta, r, p: norm, colors }) {
             "Densification loss Σ|death time − β| = ", loss, "."),
         make("p", { class: "soft" }, swatch(short), "shorter than β: the loss pushes the ends apart. ", swatch(long),
             "longer: it pulls them together. Solid edges are at most r long, dotted ones longer. Drag points and both lines, "
-            + "or move them with the arrow keys; hollow dots are where "
-            + "points began. The grey bar is the last component, which never dies."),
+            + "or move them with the arrow keys (Enter: next point). Hollow dots: where points began. The grey bar is the last component, which never dies."),
     ];
 }
 

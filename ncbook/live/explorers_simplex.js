@@ -1,9 +1,9 @@
 import { button, fact, make, number, panel, player, put, slider, start, status } from "./explorers.js";
 
-const WIDE = 340, HIGH = 330, SCALE = 128, MOST = 10, SPEED = 30; // degrees a second
+const WIDE = 340, HIGH = 300, MOST = 10, SPEED = 30; // degrees a second
 const AROUND = 0.96, TILT = 0.5; // how the tetrahedron is seen at first, with no vertex or edge before another
 const TABLE = `
-.matrix { aspect-ratio: 340 / 330; padding: 0 6px; box-sizing: border-box; }
+.matrix { aspect-ratio: 340 / 300; padding: 0 6px; box-sizing: border-box; }
 table { width: 100%; height: 100%; table-layout: fixed; border-collapse: collapse; color: var(--ink);
     font: calc(8px + 26px / var(--cells)) var(--jp-ui-font-family, system-ui, sans-serif); text-align: center; }
 caption { font-size: 13px; padding: 2px; }
@@ -79,9 +79,9 @@ function viewer(count, turn) {
 
 /** What of the vectors the picture shows. */
 function seen(count, dim, turn) {
-    const rank = count - 1, more = dim > rank ? ` (${dim - rank} more hold only noise)` : "";
-    if (count < 5) return `Seen: the ${["one dimension", "two dimensions", "three dimensions"][rank - 1]} of the simplex, `
-        + `as they are${more}. Lines join the vertices of the exact ETF.`;
+    const rank = count - 1, more = dim > rank ? ` (${dim - rank} more hold nothing but noise)` : "";
+    if (count < 5) return `Seen: ${["the one dimension", "both dimensions", "all three dimensions"][rank - 1]} of the simplex`
+        + `${more}, true to scale. Grey lines join the vertices of the exact ETF.`;
     const part = turn % 180 === 0 ? "dimensions 1 and 2" : turn % 90 === 0 ? "dimensions 3 and 4"
         : "a plane between dimensions 1, 2 and 3, 4";
     return `Seen: ${part} of the ${rank} of the simplex${more}: a shadow, lengths × √(${rank}/2). Angles on paper are not `
@@ -124,7 +124,8 @@ function build({ classes: first, noise: jitter, colors }) {
 
     function drawScene(ideal, rows) {
         const project = viewer(classes, turn * Math.PI / 180);
-        const place = ([x, y, z]) => [WIDE / 2 + SCALE * x, HIGH / 2 - SCALE * y, z];
+        const scale = classes > 4 ? 98 : 115; // turned, a shadow reaches as far as the root of 2
+        const place = ([x, y, z]) => [WIDE / 2 + scale * x, HIGH / 2 - scale * y, z];
         const [corners, at] = [ideal, rows].map((set) => set.map((row) => place(project(row.slice(0, classes - 1)))));
         const drawn = [];
         corners.forEach((a, i) => corners.slice(0, i).forEach((b) => drawn.push([Math.min(a[2], b[2]) - 1, make("line", {
