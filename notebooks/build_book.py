@@ -146,7 +146,7 @@ def add_stills(explorers):
     for output in explorers:
         png = base64.b64encode(still(output.data["text/html"])).decode()
         picture = f'<img width="{EXPLORER_WIDTH}" alt="how the explorer opens" src="data:image/png;base64,{png}">'
-        output.data["text/html"] = EXPLORER.sub(lambda match: match[0] + picture, output.data["text/html"])
+        output.data["text/html"] = EXPLORER.sub(rf"\g<0>{picture}", output.data["text/html"])
         output.data["image/png"] = png
         output.metadata["image/png"] = {"width": EXPLORER_WIDTH}
 

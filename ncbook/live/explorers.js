@@ -149,8 +149,8 @@ export function player(start, stop, step) {
 /** Lets a part of a panel be moved by pointer, touch and arrow keys.
  *
  * units: a place in the panel -> a place in the units of the data; at(): where it is; to(x, y): move it there;
- * grasp(): before a drag and before each key. An arrow key moves it by `step`, with Shift by ten. `line`: it moves along
- * one axis, which all arrows, Home and End then do.
+ * grasp(): before a drag and before each key. An arrow key moves it by `step`, with Shift by ten. `line`: it moves
+ * along one axis, as then all arrows, Home and End do.
  */
 export function draggable(handle, { units, at, to, grasp = () => {}, step, line = false }) {
     const pointer = (event) => {
@@ -202,8 +202,8 @@ export function dot(name, color, radius, options) {
         stroke: "var(--paper)", "stroke-width": 1.5 })), options);
     put(node, { "aria-label": name, "aria-roledescription": "point to move" });
     node.show = ([px, py], [x, y], [least, most], { digits = 2, more = "" } = {}) => {
-        put(node, { transform: `translate(${px} ${py})`, "aria-valuemin": least, "aria-valuemax": most, "aria-valuenow": x,
-            "aria-valuetext": `x ${number(x, digits)}, y ${number(y, digits)}${more}` });
+        put(node, { transform: `translate(${px} ${py})`, "aria-valuemin": least, "aria-valuemax": most,
+            "aria-valuenow": x, "aria-valuetext": `x ${number(x, digits)}, y ${number(y, digits)}${more}` });
     };
     return node;
 }
@@ -211,8 +211,8 @@ export function dot(name, color, radius, options) {
 /** Lets each dot be grasped from as far around as no other is nearer, up to the size of a finger. */
 export function spread(dots, places) {
     dots.forEach((node, i) => {
-        const far = places.map(([x, y], j) => (i === j ? Infinity : Math.hypot(x - places[i][0], y - places[i][1]) / 2));
-        node.firstChild.setAttribute("r", Math.max(7, Math.min(22, ...far)));
+        const far = places.filter((_, j) => j !== i).map(([x, y]) => Math.hypot(x - places[i][0], y - places[i][1]));
+        node.firstChild.setAttribute("r", Math.max(7, Math.min(44, ...far) / 2));
     });
 }
 

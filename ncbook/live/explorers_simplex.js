@@ -80,110 +80,113 @@ function viewer(count, turn) {
 /** What of the vectors the picture shows. */
 function seen(count, dim, turn) {
     const rank = count - 1, more = dim > rank ? ` (${dim - rank} more hold nothing but noise)` : "";
-    if (count < 5) return `Seen: ${["the one dimension", "both dimensions", "all three dimensions"][rank - 1]} of the simplex`
-        + `${more}, true to scale. Grey lines join the vertices of the exact ETF.`;
+    const all = ["the one dimension", "both dimensions", "all three dimensions"][rank - 1];
+    if (all) return `Seen: ${all} of the simplex${more}, true to scale. Grey lines join the vertices of the exact ETF.`;
     const part = turn % 180 === 0 ? "dimensions 1 and 2" : turn % 90 === 0 ? "dimensions 3 and 4"
         : "a plane between dimensions 1, 2 and 3, 4";
-    return `Seen: ${part} of the ${rank} of the simplex${more}: a shadow, lengths × √(${rank}/2). Angles on paper are not `
-        + "the true ones.";
+    return `Seen: ${part} of the ${rank} of the simplex${more}: a shadow, lengths × √(${rank}/2). Angles on paper are `
+        + "not the true ones.";
+}
+
+function drawScene(scene, ideal, rows, turn, colors) {
+    const count = rows.length, project = viewer(count, turn * Math.PI / 180), [cx, cy] = [WIDE / 2, HIGH / 2];
+    const scale = count > 4 ? 98 : 115; // turned, a shadow reaches as far as the root of 2
+    const place = (row) => {
+        const [x, y, z] = project(row.slice(0, count - 1));
+        return [cx + scale * x, cy - scale * y, z];
+    };
+    const corners = ideal.map(place), drawn = [];
+    const edge = ([x1, y1], [x2, y2]) => make("line", { x1, y1, x2, y2, stroke: "var(--rule)",
+        "stroke-width": count > 4 ? 1 : 2 });
+    corners.forEach((a, i) => corners.slice(0, i).forEach((b) => drawn.push([Math.min(a[2], b[2]) - 1, edge(a, b)])));
+    rows.map(place).forEach(([x, y, z], c) => {
+        const color = c === 9 ? "var(--ink)" : colors[c], out = Math.hypot(x - cx, y - cy);
+        const [dx, dy] = out > 8 ? [17 * (x - cx) / out, 17 * (y - cy) / out] : [0, 17];
+        drawn.push([z, make("g", { class: "vertex" },
+            make("line", { x1: cx, y1: cy, x2: x, y2: y, stroke: color, "stroke-width": 3 + z }),
+            make("circle", { cx: x, cy: y, r: 8 + 2.5 * z, fill: color, stroke: "var(--paper)" }),
+            make("text", { class: "name", x: x + dx, y: y + dy + 5, "text-anchor": "middle" }, c))]);
+    });
+    scene.replaceChildren(...drawn.sort((a, b) => a[0] - b[0]).map((pair) => pair[1]));
+    put(scene, { role: "img", "aria-label": `${count} vectors in ${rows[0].length} dimensions` });
+}
+
+function drawTable(table, cosines, ideal) {
+    const cell = (x, i, j) => {
+        if (i === j) return make("td");
+        const far = (70 * Math.min(1, 2 * Math.abs(x - ideal))).toFixed(1), hue = x > ideal ? "#B2182B" : "#2166AC";
+        return make("td", { style: `background: color-mix(in srgb, ${hue} ${far}%, transparent)` },
+            make("data", { value: x }, cosines.length > 6 ? number(x).replace("0.", ".") : number(x)));
+    };
+    const head = (scope) => (_, c) => make("th", { scope }, c);
+    table.replaceChildren(make("caption", {}, "cosines of the vectors"),
+        make("tr", {}, make("th"), ...cosines.map(head("col"))),
+        ...cosines.map((row, i) => make("tr", {}, head("row")(row, i), ...row.map((x, j) => cell(x, i, j)))));
+    table.style.setProperty("--cells", cosines.length + 1);
+}
+
+/** Lengths of vectors less their mean, and the cosines between them. */
+function measured(vectors) {
+    const rows = centred(vectors), lengths = rows.map(norm);
+    const cosine = (i, j) => Math.max(-1, Math.min(1, inner(rows[i], rows[j]) / lengths[i] / lengths[j]));
+    return { lengths, cosines: rows.map((_, i) => rows.map((_, j) => cosine(i, j))), distance: etfDistance(rows) };
 }
 
 function build({ classes: first, noise: jitter, colors }) {
-    let classes, dim, noise, turn;
+    const now = {}, names = ["ideal", "least", "most", "short", "long", "distance"];
     const scene = panel("the vectors", WIDE, HIGH), table = make("table"), news = status();
-    const facts = Object.fromEntries(["ideal", "least", "most", "short", "long", "distance"].map((name) => [name, fact(name)]));
+    const facts = Object.fromEntries(names.map((name) => [name, fact(name)]));
     const angles = make("span"), view = make("p", { class: "soft" });
-    const change = (f) => (value) => {
-        f(value);
+    const control = (key, name, options) => slider(name, options, (value) => {
+        now[key] = value;
         draw();
-    };
+    });
     const controls = {
-        classes: slider("classes", { min: 2, max: MOST, step: 1 }, change((value) => { classes = value; })),
-        dim: slider("dimension", { min: 1, max: jitter[0].length, step: 1 }, change((value) => { dim = value; })),
-        noise: slider("noise", { min: 0, max: 1, step: 0.02, text: number }, change((value) => { noise = value; })),
-        turn: slider("turn", { min: 0, max: 360, step: 1, text: (t) => `${t}°` }, change((value) => { turn = value; })),
+        classes: control("classes", "classes", { min: 2, max: MOST, step: 1 }),
+        dim: control("dim", "dimension", { min: 1, max: jitter[0].length, step: 1 }),
+        noise: control("noise", "noise", { min: 0, max: 1, step: 0.02, text: number }),
+        turn: control("turn", "turn", { min: 0, max: 360, step: 1, text: (t) => `${t}°` }),
     };
     let exact = 0;
     const spin = player("Turn", "Stop", (seconds) => {
-        exact = (Math.abs(exact - turn) > 1 ? turn : exact) + SPEED * seconds;
-        exact %= 360;
-        turn = Math.floor(exact);
+        exact = ((Math.abs(exact - now.turn) > 1 ? now.turn : exact) + SPEED * seconds) % 360;
+        now.turn = Math.floor(exact);
         draw();
     });
-    const reset = () => {
-        spin.halt();
-        [classes, dim, noise, turn] = [first, 1, 0, 0];
-        draw();
-    };
-
-    function vectors() {
-        const basis = helmert(classes), scale = Math.sqrt(classes / (classes - 1));
-        const ideal = basis.map((row) => range(dim, (d) => (d < classes - 1 ? scale * row[d] : 0)));
-        return [ideal, ideal.map((row, c) => row.map((x, d) => x + noise * jitter[c][d] / Math.sqrt(dim)))];
-    }
-
-    function drawScene(ideal, rows) {
-        const project = viewer(classes, turn * Math.PI / 180);
-        const scale = classes > 4 ? 98 : 115; // turned, a shadow reaches as far as the root of 2
-        const place = ([x, y, z]) => [WIDE / 2 + scale * x, HIGH / 2 - scale * y, z];
-        const [corners, at] = [ideal, rows].map((set) => set.map((row) => place(project(row.slice(0, classes - 1)))));
-        const drawn = [];
-        corners.forEach((a, i) => corners.slice(0, i).forEach((b) => drawn.push([Math.min(a[2], b[2]) - 1, make("line", {
-            x1: a[0], y1: a[1], x2: b[0], y2: b[1], stroke: "var(--rule)", "stroke-width": classes > 4 ? 1 : 2 })])));
-        at.forEach(([x, y, z], c) => {
-            const color = c === 9 ? "var(--ink)" : colors[c], out = Math.hypot(x - WIDE / 2, y - HIGH / 2);
-            const [dx, dy] = out > 8 ? [17 * (x - WIDE / 2) / out, 17 * (y - HIGH / 2) / out] : [0, 17];
-            drawn.push([z, make("g", { class: "vertex" },
-                make("line", { x1: WIDE / 2, y1: HIGH / 2, x2: x, y2: y, stroke: color, "stroke-width": 3 + z }),
-                make("circle", { cx: x, cy: y, r: 8 + 2.5 * z, fill: color, stroke: "var(--paper)", "stroke-width": 1.5 }),
-                make("text", { class: "name", x: x + dx, y: y + dy + 5, "text-anchor": "middle" }, c))]);
-        });
-        scene.replaceChildren(...drawn.sort((a, b) => a[0] - b[0]).map((pair) => pair[1]));
-        put(scene, { role: "img", "aria-label": `${classes} vectors in ${dim} dimensions` });
-    }
-
-    function drawTable(cosines, ideal) {
-        const cell = (x, i, j) => {
-            if (i === j) return make("td");
-            const [far, hue] = [Math.min(1, 2 * Math.abs(x - ideal)), x > ideal ? "#B2182B" : "#2166AC"];
-            return make("td", { style: `background: color-mix(in srgb, ${hue} ${(70 * far).toFixed(1)}%, transparent)` },
-                make("data", { value: x }, classes > 6 ? number(x).replace("0.", ".") : number(x)));
-        };
-        const head = (scope) => (_, c) => make("th", { scope }, c);
-        table.replaceChildren(make("caption", {}, "cosines of the vectors"),
-            make("tr", {}, make("th"), ...cosines.map(head("col"))),
-            ...cosines.map((row, i) => make("tr", {}, head("row")(row, i), ...row.map((x, j) => cell(x, i, j)))));
-        table.style.setProperty("--cells", classes + 1);
-    }
 
     function draw() {
-        dim = Math.max(dim, classes - 1);
-        const [ideal, noisy] = vectors(), rows = centred(noisy), norms = rows.map(norm), target = -1 / (classes - 1);
-        const cosines = rows.map((a, i) => rows.map((b, j) => Math.max(-1, Math.min(1, inner(a, b) / norms[i] / norms[j]))));
+        const { classes, noise, turn } = now, dim = now.dim = Math.max(now.dim, classes - 1), rank = classes - 1;
+        const scale = Math.sqrt(classes / rank);
+        const ideal = helmert(classes).map((row) => range(dim, (d) => (d < rank ? scale * row[d] : 0)));
+        const rows = ideal.map((row, c) => row.map((x, d) => x + noise * jitter[c][d] / Math.sqrt(dim)));
+        const { lengths, cosines, distance } = measured(rows);
         const off = cosines.flatMap((row, i) => row.filter((_, j) => j !== i));
-        const [low, high] = [Math.min(...off), Math.max(...off)];
-        drawScene(ideal, noisy);
-        drawTable(cosines, target);
-        controls.classes.show(classes);
-        controls.dim.show(dim, classes - 1);
-        controls.noise.show(noise);
-        controls.turn.show(turn);
-        const shown = { ideal: target, least: low, most: high, short: Math.min(...norms), long: Math.max(...norms),
-            distance: etfDistance(rows) };
-        for (const [name, value] of Object.entries(shown)) facts[name].show(value);
-        const degrees = [high, low].map((x) => number(Math.acos(x) * 180 / Math.PI, 1));
-        angles.textContent = degrees[0] === degrees[1] ? `${degrees[0]}°` : `${degrees.join("° to ")}°`;
+        const ends = (values) => [Math.min(...values), Math.max(...values)];
+        const [least, most, short, long] = [off, lengths].flatMap(ends);
+        drawScene(scene, ideal, rows, turn, colors);
+        drawTable(table, cosines, -1 / rank);
+        for (const [key, node] of Object.entries(controls)) node.show(now[key], key === "dim" ? rank : undefined);
+        const shown = { ideal: -1 / rank, least, most, short, long, distance };
+        for (const name of names) facts[name].show(shown[name]);
+        const degrees = [most, least].map((x) => number(Math.acos(x) * 180 / Math.PI, 1));
+        angles.textContent = `${[...new Set(degrees)].join("° to ")}°`;
         view.textContent = seen(classes, dim, turn);
-        news.say(`${classes} classes in ${dim} dimension${dim > 1 ? "s" : ""}${noise ? ", with noise" : `: every cosine is −1${
-            classes > 2 ? `/${classes - 1}` : ""}`}`);
+        const what = noise ? ", with noise" : `: every cosine is −1${rank > 1 ? `/${rank}` : ""}`;
+        news.say(`${classes} classes in ${dim} dimension${dim > 1 ? "s" : ""}${what}`);
     }
+    const reset = () => {
+        spin.halt();
+        Object.assign(now, { classes: first, dim: 1, noise: 0, turn: 0 });
+        draw();
+    };
     reset();
     return [
-        make("style", {}, TABLE), make("div", { class: "bar" }, ...Object.values(controls), spin, button("Reset", reset)),
+        make("style", {}, TABLE),
+        make("div", { class: "bar" }, ...Object.values(controls), spin, button("Reset", reset)),
         make("div", { class: "panels" }, scene, make("div", { class: "matrix" }, table)), news,
-        make("p", {}, "Cosines ", facts.least, " to ", facts.most, " (simplex ETF: −1/(C − 1) = ", facts.ideal, "), angles ",
-            angles, ", lengths ", facts.short, " to ", facts.long, "; squared distance to the nearest simplex ETF ",
-            facts.distance, "."), view,
+        make("p", {}, "Cosines ", facts.least, " to ", facts.most, " (simplex ETF: −1/(C − 1) = ", facts.ideal,
+            "), angles ", angles, ", lengths ", facts.short, " to ", facts.long,
+            "; squared distance to the nearest simplex ETF ", facts.distance, "."), view,
     ];
 }
 

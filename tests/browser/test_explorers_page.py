@@ -98,7 +98,7 @@ def close_to(value, expected, within=1e-9):
 
 def vertices(page):
     return torch.tensor(page.page.locator(".vertex circle").evaluate_all(
-        "(nodes) => nodes.map((n) => [n.getAttribute('cx'), n.getAttribute('cy'), n.nextSibling.textContent].map(Number))"),
+        "(all) => all.map((n) => [n.getAttribute('cx'), n.getAttribute('cy'), n.nextSibling.textContent].map(Number))"),
         dtype=torch.float64)
 
 
@@ -186,14 +186,15 @@ def check_nearest(page, previous, pull):
 
 
 def orientation(frame):
-    return "proper" if torch.linalg.det((frame.T @ ncbook.helmert_basis(3, dtype=torch.float64))) > 0 else "mirrored"
+    return "proper" if torch.linalg.det(frame.T @ ncbook.helmert_basis(3, dtype=torch.float64)) > 0 else "mirrored"
 
 
 def test_nearest_follows_keys_and_mouse_as_the_package_does(hand):
     page = hand(live.nearest_etf_explorer())
     pulls = [0, ncbook.etf.PROXIMAL, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 4]
     frame = check_nearest(page, None, 0)
-    for k, (c, key) in enumerate(zip((0, 1, 2, 1), ("Shift+ArrowUp", "ArrowLeft", "Shift+ArrowDown", "Shift+ArrowRight"))):
+    keys = ((0, "Shift+ArrowUp"), (1, "ArrowLeft"), (2, "Shift+ArrowDown"), (1, "Shift+ArrowRight"))
+    for k, (c, key) in enumerate(keys):
         page.press("pull ρ", "Home", *["ArrowRight"] * (3 * k))
         before = frame if not k else means_and_frame(page)[1]
         (was,) = [means_and_frame(page)[0][c]]
@@ -347,8 +348,8 @@ def test_it_fits_and_can_be_named(hand, name):
         page.page.set_viewport_size({"width": width, "height": 900})
         assert page.page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.page.evaluate(FAULTS) == []
-        heights = page.page.locator("svg text").evaluate_all("(all) => all.map((e) => e.getBoundingClientRect().height)")
-        assert min(heights) > 11  # of the line; letters are smaller
+        lines = page.page.locator("svg text").evaluate_all("(all) => all.map((e) => e.getBoundingClientRect().height)")
+        assert min(lines) > 11  # letters are smaller
 
 
 FAULTS = """() => {
@@ -362,10 +363,12 @@ FAULTS = """() => {
         }));
         for (const e of texts) {
             const around = box(e.closest("svg, .bar"));
-            if (box(e).right > around.right + 1 || box(e).left < around.left - 1) found.push(`cut off: "${e.textContent}"`);
+            if (box(e).right > around.right + 1 || box(e).left < around.left - 1)
+                found.push(`cut off: "${e.textContent}"`);
         }
         for (const e of root.querySelectorAll("[tabindex], button, input, select")) {
-            if (!(e.ariaLabel || e.textContent || e.closest("label")?.textContent)) found.push(`no name: ${e.outerHTML}`);
+            if (!(e.ariaLabel || e.textContent || e.closest("label")?.textContent))
+                found.push(`no name: ${e.outerHTML}`);
             if (e.role === "slider" && !e.getAttribute("aria-valuetext")) found.push(`no value: ${e.ariaLabel}`);
         }
         return found;
@@ -385,7 +388,8 @@ def test_colours_are_jupyterlabs_and_the_readers_elsewhere(hand, scheme):
 
 def test_several_share_a_page_and_focus_is_seen(hand):
     page = hand(*(make() for make in MAKERS.values()), live.radius_explorer())
-    shown = page.page.evaluate("[...document.querySelectorAll('[data-explorer]')].map((e) => e.shadowRoot.children.length)")
+    shown = page.page.evaluate(
+        "[...document.querySelectorAll('[data-explorer]')].map((e) => e.shadowRoot.children.length)")
     assert len(shown) == 4 and min(shown) >= 5
     knob = page.page.get_by_role("slider", name="mean of class 1")
     assert not knob.locator(".ring").is_visible()
