@@ -178,7 +178,8 @@ function build({ means: given, pull: published, colors }) {
         make("div", { class: "bar" }, control, again, button("Reset", reset)),
         make("div", { class: "panels" }, picture, land), news,
         make("p", {}, "Squared distance (the squares of the coloured lines, added up) ", distance,
-            "; of the nearest ETF ", least, ". Singular values ", values[0], " and ", values[1], " (both 1 at an exact ETF)."),
+            "; of the nearest ETF ", least, ". Singular values ", values[0], " and ", values[1],
+            " (both 1 at an exact ETF)."),
         make("p", { class: "soft" }, "Dots: class means, centred and scaled to norm 1 together, so moving one moves "
             + "the others. Diamonds: the simplex ETF / √3. Dashed grey: the frame before this step, to which ρ pulls; "
             + "a drag, an arrow key and Step each begin a step."),

@@ -207,8 +207,8 @@ function build({ points: began, beta, r, p, colors }) {
             "Densification loss Σ|death time − β| = ", loss, "."),
         make("p", { class: "soft" }, swatch(hues[0]), "shorter than β: the loss pushes the ends apart. ",
             swatch(hues[1]), "longer: it pulls them together. Solid edges are at most r long, dotted ones longer. "
-            + "Drag points and both lines, or move them with the arrow keys (Enter: next point). Hollow dots: where points "
-            + "began. The grey bar is the last component, which never dies."),
+            + "Drag points and both lines, or move them with the arrow keys (Enter: next point). Hollow dots: where "
+            + "points began. The grey bar is the last component, which never dies."),
     ];
 }
 
