@@ -34,7 +34,7 @@ MAX_PNG_BYTES = 60_000
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 EXPLORER = re.compile(r'<div class="ncbook-explorer"[^>]*><p>.*?</p>')
-EXPLORER_WIDTH, TALLEST = 760, 1200
+EXPLORER_WIDTH, TALLEST, MAX_STILL_BYTES = 720, 1200, 36_000  # a still is kept twice
 DATA_URI = re.compile(r"data:image/png;base64,[\w+/=]*")
 NO_BROWSER = "The book needs Chromium or Chrome to draw its figures; on Debian: apt-get install chromium"
 HEADER = {
@@ -152,20 +152,21 @@ def add_stills(explorers):
 
 
 def still(page):
-    """A page of HTML as a PNG, without what is empty below."""
+    """An explorer as a PNG, without its legend and what is empty below."""
     from choreographer.browsers.chromium import Chromium
     from PIL import Image, ImageOps
 
     browser = Chromium.find_browser(skip_local=False) or sys.exit(NO_BROWSER)
     with tempfile.TemporaryDirectory() as folder:
         html, png = Path(folder) / "page.html", Path(folder) / "page.png"
+        page = page.replace(" data-explorer=", " data-still data-explorer=")
         html.write_text(f'<!doctype html><meta charset="utf-8"><body style="margin: 0">{page}', encoding="utf-8")
         subprocess.run([browser, "--headless", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={folder}/profile",
                         f"--force-device-scale-factor={PNG_SCALE}", f"--window-size={EXPLORER_WIDTH},{TALLEST}",
                         f"--screenshot={png}", html.as_uri()], check=True, capture_output=True, timeout=120)
         image = Image.open(png).convert("RGB")
     bottom = ImageOps.invert(image).getbbox()[3]
-    return compressed(image.crop((0, 0, image.width, min(bottom + 8 * PNG_SCALE, image.height))))
+    return compressed(image.crop((0, 0, image.width, min(bottom + 8 * PNG_SCALE, image.height))), MAX_STILL_BYTES)
 
 
 def png_size(figure):
@@ -182,14 +183,14 @@ def draw(figure):
     return compressed(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
-def compressed(image):
-    """An RGB image as a PNG of as many colours, at most 256, as MAX_PNG_BYTES allow."""
+def compressed(image, most=MAX_PNG_BYTES):
+    """An RGB image as a PNG of as many colours, at most 256, as `most` bytes allow."""
     from PIL import Image
 
     for colours in (256, 128, 64, 32, 16):
         small = io.BytesIO()
         image.quantize(colours, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-        if small.tell() <= MAX_PNG_BYTES:
+        if small.tell() <= most:
             break
     return small.getvalue()
 

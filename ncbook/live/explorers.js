@@ -25,6 +25,7 @@ button[aria-pressed=true] { background: var(--accent); color: var(--paper); }
 :is(button, select, input):focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 p { margin: 2px; }
 p.soft { color: var(--soft); font-size: 13px; }
+:host([data-still]) p.soft { display: none; }
 [role=status] { min-height: 1.45em; font-weight: 600; }
 data { font-variant-numeric: tabular-nums; font-weight: 600; }
 svg { display: block; width: 100%; overflow: hidden; user-select: none; -webkit-user-select: none; }

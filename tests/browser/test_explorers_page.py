@@ -415,7 +415,7 @@ def test_in_jupyterlab_untrusted_it_is_a_picture_and_run_it_moves(browser, tmp_p
         page.goto(address)
         picture = page.locator(".jp-OutputArea img")
         picture.wait_for()
-        assert picture.evaluate("(image) => image.complete && image.naturalWidth") == 1520
+        assert picture.evaluate("(image) => image.complete && image.naturalWidth") == 2 * build_book.EXPLORER_WIDTH
         assert page.locator(".ncbook-explorer p").inner_text().startswith("Balls, barcode") and not page.locator(
             "svg[aria-label^=barcode]").count()
         page.wait_for_function(f"() => {NOTEBOOK}?.sessionContext?.session?.kernel?.status === 'idle'")
