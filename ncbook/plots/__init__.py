@@ -12,6 +12,19 @@ from ncbook.plots.geometry import (
     simplex_coordinates,
     simplex_vertices,
 )
+from ncbook.plots.landscape import (
+    TONES,
+    add_sliders,
+    curve_panels,
+    frame_angle,
+    frame_at,
+    frame_distances,
+    frame_landscape,
+    loss_ring,
+    ring_loss,
+    ring_strip,
+    ring_walk,
+)
 from ncbook.plots.player import add_player, animate
 from ncbook.plots.style import (
     CLASS_COLORS,
@@ -27,9 +40,10 @@ from ncbook.plots.style import (
 )
 
 __all__ = [
-    "CLASS_COLORS", "METHOD_STYLES", "TEMPLATE", "add_player", "animate", "band", "barcode", "centred_cosines",
-    "class_colors", "cosine_heatmap", "cosine_heatmaps", "death_histogram", "death_times_over_epochs", "finish",
-    "geometry", "geometry_animation", "geometry_coordinates", "method_style", "metric_curves", "metric_label",
-    "schedule_curves", "seed_summary", "segments", "simplex_coordinates", "simplex_vertices", "solver_trace",
-    "spanning_tree_figure", "xyz",
+    "CLASS_COLORS", "METHOD_STYLES", "TEMPLATE", "TONES", "add_player", "add_sliders", "animate", "band", "barcode",
+    "centred_cosines", "class_colors", "cosine_heatmap", "cosine_heatmaps", "curve_panels", "death_histogram",
+    "death_times_over_epochs", "finish", "frame_angle", "frame_at", "frame_distances", "frame_landscape",
+    "geometry", "geometry_animation", "geometry_coordinates", "loss_ring", "method_style", "metric_curves",
+    "metric_label", "ring_loss", "ring_strip", "ring_walk", "schedule_curves", "seed_summary", "segments",
+    "simplex_coordinates", "simplex_vertices", "solver_trace", "spanning_tree_figure", "xyz",
 ]
