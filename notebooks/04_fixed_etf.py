@@ -157,7 +157,8 @@ for name, (scale, loss) in LOSSES.items():
     strengths[name] = force(angles.deg2rad(), scale, loss)
     flow = solve_ivp(lambda t, at: -force(at, scale, loss).numpy(), (0, float(times[-1])), [math.radians(150 - 1e-6)],
                      t_eval=times.numpy(), rtol=1e-8, atol=1e-10, method="LSODA")
-    left[name] = torch.from_numpy(flow.y[0]).rad2deg().clamp_min(1e-3)
+    left[name] = torch.from_numpy(flow.y[0]).rad2deg()
+    left[name][left[name] < 1e-3] = math.nan
 fig = plots.curve_panels(
     {"force towards the vertex": {name: (angles, values) for name, values in strengths.items()},
      "angle left, degrees": {name: (times, values) for name, values in left.items()}},

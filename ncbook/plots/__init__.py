@@ -1,5 +1,6 @@
 """Plotly figures of the geometry, the curves and the persistence: plain functions that return complete figures."""
 
+from ncbook.plots.averages import AVERAGE_STYLES, average_weights, tracking_error, tracking_explorer
 from ncbook.plots.clouds import barcode, death_histogram, death_times_over_epochs, spanning_tree_figure
 from ncbook.plots.curves import metric_curves, schedule_curves, seed_summary, solver_trace
 from ncbook.plots.geometry import (
@@ -40,10 +41,11 @@ from ncbook.plots.style import (
 )
 
 __all__ = [
-    "CLASS_COLORS", "METHOD_STYLES", "TEMPLATE", "TONES", "add_player", "add_sliders", "animate", "band", "barcode",
-    "centred_cosines", "class_colors", "cosine_heatmap", "cosine_heatmaps", "curve_panels", "death_histogram",
-    "death_times_over_epochs", "finish", "frame_angle", "frame_at", "frame_distances", "frame_landscape",
-    "geometry", "geometry_animation", "geometry_coordinates", "loss_ring", "method_style", "metric_curves",
-    "metric_label", "ring_loss", "ring_strip", "ring_walk", "schedule_curves", "seed_summary", "segments",
-    "simplex_coordinates", "simplex_vertices", "solver_trace", "spanning_tree_figure", "xyz",
+    "AVERAGE_STYLES", "CLASS_COLORS", "METHOD_STYLES", "TEMPLATE", "TONES", "add_player", "add_sliders", "animate",
+    "average_weights", "band", "barcode", "centred_cosines", "class_colors", "cosine_heatmap", "cosine_heatmaps",
+    "curve_panels", "death_histogram", "death_times_over_epochs", "finish", "frame_angle", "frame_at",
+    "frame_distances", "frame_landscape", "geometry", "geometry_animation", "geometry_coordinates", "loss_ring",
+    "method_style", "metric_curves", "metric_label", "ring_loss", "ring_strip", "ring_walk", "schedule_curves",
+    "seed_summary", "segments", "simplex_coordinates", "simplex_vertices", "solver_trace", "spanning_tree_figure",
+    "tracking_error", "tracking_explorer", "xyz",
 ]

@@ -18,7 +18,7 @@ from ncbook.plots.style import GRID, INK, MUTED, OUTLINE, class_colors, finish, 
 
 TONES = ("#222222", "#7B5EA7", "#7F8C1F", "#B0626B", "#5B7083")  # of quantities; no class has one of them
 _PLAIN = dict(showgrid=False, showline=False, ticks="", showticklabels=False)
-_SLIDER = 74  # pixels that a slider takes
+_SLIDER = 70  # pixels that a slider takes
 
 
 def add_sliders(fig: go.Figure, sliders: Mapping[str, tuple[Sequence[str], Sequence[Mapping[str, dict]]]], *,
@@ -121,7 +121,7 @@ def loss_ring(scales: Sequence[float], starts: Sequence[float], *, active: tuple
     by_start = [{name: change for k in range(len(scales)) for name, change in walk(k, start).items()}
                 for start in starts]
     finish(fig, title, "dark: high loss; the feature starts at the open dot and goes downhill to the full one",
-           width=720, height=410, showlegend=False, margin=dict(t=70, l=8, r=16))
+           width=720, height=410, showlegend=False, margin=dict(t=70, l=16, r=16))
     fig.update_xaxes(range=[-1.3, 1.3], **_PLAIN, **ring)
     fig.update_yaxes(range=[-1.3, 1.3], scaleanchor="x", **_PLAIN, **ring)
     fig.update_xaxes(title="angle to its vertex, degrees", dtick=60, range=[-192, 192], **curve)
@@ -157,7 +157,7 @@ def ring_strip(stills: Mapping[str, torch.Tensor], targets: torch.Tensor, vertic
                         col=1, marker=dict(symbol="diamond", size=11, color=color), meta="legend")
     plain = dict(range=[-1.4, 1.4], **_PLAIN)
     fig.update_traces(showlegend=False, hoverinfo="skip").update_traces(showlegend=True, selector=dict(meta="legend"))
-    finish(fig, title, width=720, height=320, legend=dict(orientation="h", x=0, y=-0.02), margin=dict(l=16, r=8, b=52))
+    finish(fig, title, width=720, height=310, legend=dict(orientation="h", x=0, y=-0.02), margin=dict(l=16, r=8, b=52))
     return fig.update_xaxes(**plain).update_yaxes(**plain)
 
 
