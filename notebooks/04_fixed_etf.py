@@ -13,14 +13,15 @@
 #
 # *Training ends with the classifier in a simplex ETF. Can it stand there from the start, and never be trained?* It can:
 # on the digits below, the features come to the vertices that they are given, the accuracy is that of a learned
-# classifier, and the class means end several times closer to a simplex ETF. But the way must be free. Here is the loss
-# of one feature with three classes in the plane, its class's vertex on top. Start it at 165°: with feature norm 5 it
-# ends *opposite* to its vertex, with norm 1 it finds home.
+# classifier, and the class means end far closer to a simplex ETF. But a feature must be able to get there. This is the
+# loss of one feature with three classes in the plane, its class's vertex on top. Started at 165°, with feature norm 5
+# it ends *opposite* to its vertex; with norm 1 it arrives.
 
 # %% jupyter={"source_hidden": true}
 from ncbook import plots
 
-plots.loss_ring([1, 2, 3, 5, 8], range(-165, 181, 15), active=(3, 22), title="Where does gradient descent take a feature?")
+plots.loss_ring([1, 2, 3, 5, 8], range(-165, 181, 15), active=(3, 22),
+                title="Where does gradient descent take a feature?")
 
 # %% [markdown]
 # Why care? A classifier without training saves its gradients and its optimiser's state, lets the layers before it be
@@ -50,7 +51,6 @@ from scipy.optimize import linear_sum_assignment
 
 import ncbook
 from ncbook.book import median_range, profile, say, show_code, table
-from ncbook.heads import HEADS
 
 PROFILE, SEEDS, EPOCHS, NARROW_SEEDS = profile(
     quick=dict(SEEDS=2, EPOCHS=4, NARROW_SEEDS=2),
@@ -155,8 +155,8 @@ angles, times = torch.linspace(0, 180, 91, dtype=torch.float64), torch.logspace(
 strengths, left = {}, {}
 for name, (scale, loss) in LOSSES.items():
     strengths[name] = force(angles.deg2rad(), scale, loss)
-    flow = solve_ivp(lambda t, at: -force(at, scale, loss).numpy(), (0, float(times[-1])), [math.radians(150 - 1e-6)],
-                     t_eval=times.numpy(), rtol=1e-8, atol=1e-10, method="LSODA")
+    flow = solve_ivp(lambda t, at, *of: -force(at, *of).numpy(), (0, float(times[-1])), [math.radians(150)],
+                     t_eval=times.numpy(), args=(scale, loss), rtol=1e-8, atol=1e-10, method="LSODA")
     left[name] = torch.from_numpy(flow.y[0]).rad2deg()
     left[name][left[name] < 1e-3] = math.nan
 fig = plots.curve_panels(
@@ -188,8 +188,8 @@ say(f"For τ = 5 the force is negative from {turns_round:.0f}° on.")
 # ### Never with rows that move
 #
 # The push looked superfluous because $W$ stood still. If its rows learn and all run to one place, every term of (3) is
-# zero: a perfect loss, and no classifier. *Does training go there?* Here is a small convolutional network with a learned
-# classifier of unit rows and dot regression.
+# zero: a perfect loss, and no classifier. *Does training go there?* Here is a small convolutional network with a
+# learned classifier of unit rows and dot regression.
 
 # %%
 torch.manual_seed(0)
@@ -270,7 +270,8 @@ runs = {name: run_seeds(**options) for name, options in HEADS_COMPARED.items()}
 # %% jupyter={"source_hidden": true}
 rows = {name: [[shot.row() | {"test_error, %": 100 - shot.row()["test_accuracy"]} for shot in run] for run in seeds]
         for name, seeds in runs.items()}
-plots.metric_curves(rows, ["error, %", "etf_distance", "nc1"], split="test", title="Learned and fixed classifiers on digits")
+plots.metric_curves(rows, ["error, %", "etf_distance", "nc1"], split="test",
+                    title="Learned and fixed classifiers on digits")
 
 # %% jupyter={"source_hidden": true}
 def at_end(method, column):
@@ -289,11 +290,11 @@ say(f"*Epoch {EPOCHS}, median of {SEEDS} seeds (range), geometry on the training
 
 # %% [markdown]
 # In accuracy *standard* and *fixed* are as good as equal, as the papers found on balanced data. The geometry tells them
-# apart: with a fixed ETF the class means come much closer to a simplex ETF, because there is one place where they can
-# stop. The scatter within classes, NC1, is about as large for both; how tightly a class gathers depends on backbone and
-# loss, and hardly on who chose the vertex. Dot regression, whose force fades as the feature gets near, leaves looser
-# classes. In one respect the learned classifier ends ahead: it agrees better with its class means (NC3), as both sides
-# can move. (The fixed classifier's own angles are perfect from the start, so they are not shown.)
+# apart: with a fixed ETF the class means come many times closer to a simplex ETF, because there is one place where they
+# can stop. The scatter within classes, NC1, is about as large for both; how tightly a class gathers depends on backbone
+# and loss, and hardly on who chose the vertex. Dot regression, whose force fades as the feature gets near, leaves
+# looser classes. In one respect the learned classifier ends ahead: it agrees better with its class means (NC3), as both
+# sides can move. (The fixed classifier's own angles are perfect from the start, so they are not shown.)
 #
 # ## 5. No spare dimension
 #
@@ -310,7 +311,8 @@ def narrow_run(dim, scale, seed):
     return list(ncbook.train(recipe, data=THREE, every=10))[-1].train["accuracy"]
 
 
-narrow = {(d, tau): [narrow_run(d, tau, seed) for seed in range(NARROW_SEEDS)] for d, tau in ((2, 5.0), (3, 5.0), (2, 1.0))}
+narrow = {(d, tau): [narrow_run(d, tau, seed) for seed in range(NARROW_SEEDS)]
+          for d, tau in ((2, 5.0), (3, 5.0), (2, 1.0))}
 
 # %% jupyter={"source_hidden": true}
 results_table("fixed", "fixed, d = 9")
@@ -341,11 +343,11 @@ plots.ring_strip(stills, shot.targets[:120], flat.head.weight, class_names=THREE
 # w_y$. The gradient vanishes at $\varphi = 0$. For $v$ in the span of the frame $\sum_c \langle w_c, v \rangle^2 =
 # \frac{C}{C-1}$, outside it that sum is 0, and the second derivative is
 #
-# $$ \frac{d^2 L}{d\varphi^2} = \tau\,(1 - p_y)\, \frac{C}{C-1} \Big( \frac{\tau}{C-1} - 1 \Big) \ \text{ inside}, \qquad
-#    -\tau\,(1 - p_y)\, \frac{C}{C-1} \ \text{ outside.} \tag{4} $$
+# $$ \frac{d^2 L}{d\varphi^2} = \tau\,(1 - p_y)\, \frac{C}{C-1} \Big( \frac{\tau}{C-1} - 1 \Big) \ \text{ inside},
+#    \qquad -\tau\,(1 - p_y)\, \frac{C}{C-1} \ \text{ outside.} \tag{4} $$
 #
-# So the wrong side is a **local minimum if there is no spare dimension, $d = C-1$, and $\tau > C - 1$**; with one, there
-# is always a way down. Autograd agrees:
+# So the wrong side is a **local minimum if there is no spare dimension, $d = C-1$, and $\tau > C - 1$**; with one,
+# there is always a way down. Autograd agrees:
 
 # %%
 def curvature(num_classes, scale, inside):
@@ -371,12 +373,12 @@ table(["C", "τ", "curvature inside", "outside", "if $d = C-1$"],
 #
 # ## 6. Somebody else's orientation
 #
-# A fixed ETF prescribes more than a shape: which vertex belongs to which class, and how the whole is turned. *How far is
-# that from an untrained network, and is the distance felt?* We start the same network towards four ETFs: the
+# A fixed ETF prescribes more than a shape: which vertex belongs to which class, and how the whole is turned. *How far
+# is that from an untrained network, and is the distance felt?* We start the same network towards four ETFs: the
 # *canonical* one; the *best renaming*, the same vertices handed out to the classes at the least distance to the class
 # means (an assignment problem); the *nearest* of all orientations; and the farthest, its *opposite*. Distance is
-# throughout the squared Frobenius distance to the centred class means at norm 1, the subject of
-# [the next chapter](05_nearest_etf.ipynb).
+# throughout the squared Frobenius distance to the centred class means at norm 1, the subject of [the next
+# chapter](05_nearest_etf.ipynb).
 
 # %%
 def early_run(seed, orientation):
@@ -400,9 +402,10 @@ half = losses["nearest"].shape[1] // 2
 means_of = {name: (float(values[:, :half].mean()), float(values[:, -10:].mean())) for name, values in losses.items()}
 distances, turns = ({name: [each[k] for each in results] for name, results in early.items()} for k in (0, 1))
 table(["ETF", "distance at the start", "mean angle to the vertex, degrees", "mean loss of epoch 1", "last ten steps"],
-      [[name, median_range(distances[name], ".2f"), median_range(turns[name], ".0f"), *map("{:.2f}".format, means_of[name])]
-       for name in early])
-smooth = {name: values.quantile(0.5, dim=0).unfold(0, 3, 1).mean(1) - loss_floor(C, 5) for name, values in losses.items()}
+      [[name, median_range(distances[name], ".2f"), median_range(turns[name], ".0f"),
+        *map("{:.2f}".format, means_of[name])] for name in early])
+smooth = {name: values.quantile(0.5, dim=0).unfold(0, 3, 1).mean(1) - loss_floor(C, 5)
+          for name, values in losses.items()}
 fig = plots.curve_panels({"": {name: (range(2, 2 + len(curve)), curve) for name, curve in smooth.items()}},
                          title="The first two epochs, towards four orientations", x="step",
                          subtitle=f"training loss minus its floor, median of {SEEDS} seeds, mean of 3 steps")
@@ -412,8 +415,8 @@ fig.update_yaxes(type="log", tickvals=[0.02, 0.05, 0.1, 0.2, 0.5, 1, 2])
 # The canonical vertices are about 90° away, which is what chance gives: in 64 dimensions a random direction is nearly
 # orthogonal to any other. Even the best of 3,628,800 ways to hand out ten vertices saves little. An ETF that may turn
 # freely lies much closer, and the rest is shape. The loss falls the later the worse the orientation; by the end of the
-# second epoch most of the difference is gone. So the price is real and, on this problem, small: it would be wrong to say
-# that a fixed ETF fails here. One would rather not pay it where the backbone is deep or its features already good.
+# second epoch most of the difference is gone. So the price is real and, on this problem, small: it would be wrong to
+# say that a fixed ETF fails here. One would rather not pay it where the backbone is deep or its features already good.
 #
 # Does a learned classifier spare the features their journey? By how much do its rows turn, and the vertices nearest to
 # the class means?
@@ -436,10 +439,10 @@ table(["turned from start to end, degrees", "rows of the classifier", "vertices 
 # ## 7. Rare classes
 #
 # Yang et al. proposed fixed ETFs for data in which some classes have $R$ times as many samples as others. Fang et al.
-# (2021) showed that a learned classifier may then let its rare classes fall together, a *minority collapse*. It takes no
-# network to see it, only features that are free: minimise the cross-entropy weighted by class frequency over features
-# $H$ and rows $W$ with $\lVert W\rVert_F^2 = C$ and $\lVert H\rVert_F^2 = C E_H$. Three frequent classes and three rare
-# ones:
+# (2021) showed that a learned classifier may then let its rare classes fall together, a *minority collapse*. It takes
+# no network to see it, only features that are free: minimise the cross-entropy weighted by class frequency over
+# features $H$ and rows $W$ with $\lVert W\rVert_F^2 = C$ and $\lVert H\rVert_F^2 = C E_H$. Three frequent classes and
+# three rare ones:
 
 # %%
 def layer_peeled(ratio, energy, num_classes=6):
@@ -469,7 +472,8 @@ for energy in (5, 10, 25):
     rows = [layer_peeled(float(ratio), energy)[3:] for ratio in RATIOS]
     rare[f"learned, E<sub>H</sub> = {energy}"] = RATIOS, [float((w @ w.T)[RARE].mean()) for w in rows]
 fig = plots.curve_panels({"": rare | {"fixed": (RATIOS, [-0.2] * len(RATIOS))}}, x="imbalance ratio R",
-                         title="Minority collapse of a learned classifier", styles={"fixed": plots.METHOD_STYLES["fixed"][:2]},
+                         title="Minority collapse of a learned classifier",
+                         styles={"fixed": plots.METHOD_STYLES["fixed"][:2]},
                          subtitle="free features, six classes: mean cosine between the rows of rare classes")
 fig.update_xaxes(type="log", dtick=1, exponentformat="power").update_yaxes(range=[-0.35, 1.1], dtick=0.5)
 
@@ -492,11 +496,12 @@ assert loss_floor(C, 5) - 1e-6 < reached.item() < loss_floor(C, 5) + 1e-4
 assert [round(power[name], 1) for name in LOSSES] == [1, 1, 3] and turns_round > 120
 assert plots.ring_walk(165, 5)[-1] > 175 and abs(plots.ring_walk(165, 1)[-1]) < 1
 assert mean_cosine[-1] > 0.5 and trap < 0.02 and not list(model[-1].parameters())
-medians = {key: {m: median(at_end(m, f"train_{key}")) for m in HEADS_COMPARED} for key in ("nc1", "nc3", "etf_distance")}
+nc1, nc3, distance = ({m: median(at_end(m, f"train_{key}")) for m in HEADS_COMPARED}
+                      for key in ("nc1", "nc3", "etf_distance"))
 accuracies = {m: median(at_end(m, "test_accuracy")) for m in runs}
 assert max(abs(accuracies[m] - accuracies["fixed"]) for m in ("standard", "fixed, d = 9")) < 6
-assert medians["etf_distance"]["fixed"] < medians["etf_distance"]["standard"] and medians["nc3"]["standard"] < medians["nc3"]["fixed"]
-assert medians["nc1"]["fixed, dot"] > medians["nc1"]["fixed"] and 0.5 < medians["nc1"]["fixed"] / medians["nc1"]["standard"] < 2
+assert distance["fixed"] < distance["standard"] / (20 if PROFILE == "book" else 3) and nc3["standard"] < nc3["fixed"]
+assert nc1["fixed, dot"] > nc1["fixed"] and 0.5 < nc1["fixed"] / nc1["standard"] < 2
 assert solved[2, 5.0] <= NARROW_SEEDS / 2 and solved[3, 5.0] == solved[2, 1.0] == NARROW_SEEDS
 for (c, scale), (within, outside) in bends.items():
     slope = scale * (1 - (-scale * ncbook.simplex_etf(c, c, dtype=torch.float64) @ ncbook.simplex_etf(
@@ -512,13 +517,13 @@ assert abs(rare["learned, E<sub>H</sub> = 5"][1][0] + 0.2) < 1e-3 and rare["lear
 # %% [markdown]
 # ## Try it
 #
-# **1.** In the first picture, set $\tau = 3$. From how far away does the feature still find its vertex? And with $\tau =
-# 2 = C - 1$, where (4) is zero?
+# **1.** In the first picture, from how far away does a feature still find its vertex? As $\tau$ grows, does the trap
+# take in the whole half circle? And at $\tau = 2 = C - 1$, where (4) is zero?
 #
 # <details><summary>Solution</summary>
 #
-# With $\tau = 3$ the trap is there, but narrow: 165° escapes or not depending on which side of the hill it is. At $\tau
-# = 2$ the curvature vanishes, and the next order decides: no trap. The hill's top can be computed.
+# What matters is the side of the highest loss on which it starts. For large $\tau$ the top is at 150°, half way between
+# another vertex and the far side, and goes no lower; at $\tau = 2$ it is at 180° itself: no trap.
 #
 # ```python
 # for tau in (2, 2.5, 3, 5, 8):
@@ -528,8 +533,8 @@ assert abs(rare["learned, E<sub>H</sub> = 5"][1][0] + 0.2) < 1e-3 and rare["lear
 #
 # </details>
 #
-# **2.** A thousand classes should be able to reach 99% probability for the true class. Which $\tau$ does that need? Guess
-# before you compute: more or less than 20?
+# **2.** A thousand classes should be able to reach 99% probability for the true class. Which $\tau$ does that need?
+# Guess before you compute: more or less than 20?
 #
 # <details><summary>Solution</summary>
 #
@@ -556,11 +561,11 @@ assert abs(rare["learned, E<sub>H</sub> = 5"][1][0] + 0.2) < 1e-3 and rare["lear
 # - With a fixed simplex ETF and features of norm $\tau$, cross-entropy has one global minimum for each sample, its
 #   class's vertex, at the floor (1): 0.034 for ten classes and $\tau = 5$.
 # - Dot regression keeps the pull and drops the push. Near the vertex its force is cubic, so it ends slowly; with rows
-#   that learn it has the trivial solution of all rows equal.
-# - On digits the accuracy is that of a learned classifier, and the class means come several times closer to a simplex
-#   ETF.
-# - At $d = C-1$ and $\tau > C-1$ the place opposite to the vertex is a local minimum: most runs of three digits in the
-#   plane end there, and none with one more dimension.
+#   that learn, their mean cosine was 0.7 after one epoch.
+# - On digits the accuracy is that of a learned classifier (99.2% both), and the class means come closer to a simplex
+#   ETF by a factor of about 60.
+# - At $d = C-1$ and $\tau > C-1$ the place opposite to the vertex is a local minimum: four of five runs of three digits
+#   in the plane fail, and none with one more dimension.
 # - The canonical vertices are about 90° from the class means of an untrained network. Here that is paid within two
 #   epochs.
 #
@@ -570,12 +575,12 @@ assert abs(rare["learned, E<sub>H</sub> = 5"][1][0] + 0.2) < 1e-3 and rare["lear
 #   imbalanced training.* PNAS 2021. [arXiv 2101.12699](https://arxiv.org/abs/2101.12699)
 # - E. Hoffer, I. Hubara, D. Soudry. *Fix your classifier: the marginal value of training the last weight layer.* ICLR
 #   2018. [arXiv 1801.04540](https://arxiv.org/abs/1801.04540)
-# - F. Pernici, M. Bruni, C. Baecchi, A. Del Bimbo. *Regular Polytope Networks.* IEEE Transactions on Neural Networks and
-#   Learning Systems 2021. [arXiv 2103.15632](https://arxiv.org/abs/2103.15632)
-# - Y. Yang, S. Chen, X. Li, L. Xie, Z. Lin, D. Tao. *Inducing Neural Collapse in Imbalanced Learning: Do We Really Need a
-#   Learnable Classifier at the End of Deep Neural Network?* NeurIPS 2022.
-#   [arXiv 2203.09081](https://arxiv.org/abs/2203.09081)
-# - Z. Zhu, T. Ding, J. Zhou, X. Li, C. You, J. Sulam, Q. Qu. *A Geometric Analysis of Neural Collapse with Unconstrained
-#   Features.* NeurIPS 2021. [arXiv 2105.02375](https://arxiv.org/abs/2105.02375)
+# - F. Pernici, M. Bruni, C. Baecchi, A. Del Bimbo. *Regular Polytope Networks.* IEEE Transactions on Neural Networks
+#   and Learning Systems 2021. [arXiv 2103.15632](https://arxiv.org/abs/2103.15632)
+# - Y. Yang, S. Chen, X. Li, L. Xie, Z. Lin, D. Tao. *Inducing Neural Collapse in Imbalanced Learning: Do We Really Need
+#   a Learnable Classifier at the End of Deep Neural Network?* NeurIPS 2022. [arXiv
+#   2203.09081](https://arxiv.org/abs/2203.09081)
+# - Z. Zhu, T. Ding, J. Zhou, X. Li, C. You, J. Sulam, Q. Qu. *A Geometric Analysis of Neural Collapse with
+#   Unconstrained Features.* NeurIPS 2021. [arXiv 2105.02375](https://arxiv.org/abs/2105.02375)
 #
 # **Next:** [The nearest simplex ETF](05_nearest_etf.ipynb).

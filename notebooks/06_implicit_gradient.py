@@ -12,9 +12,9 @@
 # # The gradient of the nearest ETF
 #
 # *The classifier is the solution of an optimisation problem over the class means. How does the loss reach the features
-# through it?* By a formula as short as the solution itself. It agrees with implicit differentiation, which the published
-# method uses, and stays exact where automatic differentiation through the singular value decomposition breaks down: near
-# an exact simplex ETF, which is where training ends.
+# through it?* By a formula as short as the solution itself. It agrees with implicit differentiation, which the
+# published method uses, and stays exact where automatic differentiation through the singular value decomposition breaks
+# down: near an exact simplex ETF, which is where training ends.
 
 # %% jupyter={"source_hidden": true}
 from statistics import median
@@ -53,8 +53,9 @@ for epsilon in epsilons:
     for name, values in found.items():
         errors[name].append(median(values))
 fig = plots.curve_panels({"": {name: (epsilons, values) for name, values in errors.items()}},
-                         title="Error of the float32 gradient near an exact ETF", x="distance from the exact ETF; training goes to the right",
-                         subtitle=f"relative to float64, median of {NOISES}; where a point is missing, it is not a number")
+                         title="Error of the float32 gradient near an exact ETF",
+                         subtitle=f"relative to float64, median of {NOISES}; a missing point is not a number",
+                         x="distance from the exact ETF; training goes to the right")
 fig.update_traces(mode="lines+markers").update_xaxes(type="log", autorange="reversed", exponentformat="power", dtick=1)
 fig.update_yaxes(title="relative error", type="log", exponentformat="power", dtick=2)
 
@@ -91,13 +92,13 @@ SEED = 0
 # SVD of a $(d, k)$ matrix, $P = U R^\top$, and $G = \partial L/\partial P$ the gradient that arrives. We look for
 # $\partial L/\partial A$.
 #
-# Write $A = P K$ with $K = P^\top A = R S R^\top$, symmetric: the other half of the polar decomposition. Differentiate $A
-# = PK$ and $P^\top P = I$:
+# Write $A = P K$ with $K = P^\top A = R S R^\top$, symmetric: the other half of the polar decomposition. Differentiate
+# $A = PK$ and $P^\top P = I$:
 #
 # $$ dA = dP\, K + P\, dK, \qquad P^\top dP = \Omega \ \text{ with } \ \Omega^\top = -\Omega . $$
 #
-# *Inside the span of $P$:* multiply by $P^\top$ and subtract the transpose. $dK$ is symmetric and drops out: $\Omega K +
-# K \Omega = P^\top dA - dA^\top P$. In the basis $R$, where $K$ is diagonal, this is solved entry by entry,
+# *Inside the span of $P$:* multiply by $P^\top$ and subtract the transpose. $dK$ is symmetric and drops out:
+# $\Omega K + K \Omega = P^\top dA - dA^\top P$. In the basis $R$, where $K$ is diagonal, this is solved entry by entry,
 #
 # $$ (R^\top \Omega R)_{ij} = \frac{(U^\top dA\, R - R^\top dA^\top U)_{ij}}{s_i + s_j} . $$
 #
@@ -153,8 +154,9 @@ dense, ours = declarative_gradient(a, upstream), polar_gradient(a, upstream)
 say(f"Largest difference of an entry: {float((dense - ours).abs().max()):.0e}.")
 
 # %% [markdown]
-# Equal, but not in price. The reference code keeps $D$ as one small block, as all its blocks are the same; it does build
-# $J$, and for that a commutation matrix on $\operatorname{vec}$ of $C \times C$ matrices. In float32, for $d = 2048$:
+# Equal, but not in price. The reference code keeps $D$ as one small block, as all its blocks are the same; it does
+# build $J$, and for that a commutation matrix on $\operatorname{vec}$ of $C \times C$ matrices. In float32, for
+# $d = 2048$:
 
 # %% jupyter={"source_hidden": true}
 def size(entries):
@@ -191,9 +193,11 @@ passed = {name: torch.autograd.gradcheck(function, point.clone().requires_grad_(
 # %% jupyter={"source_hidden": true}
 point = gaussian(6, 9, seed=5)
 gradient = polar_gradient(point, gaussian(6, 9, seed=6), ncbook.nearest_simplex_etf)
-along = {"a common shift": gradient.sum(0).abs().max(), "a common scale": (gradient * (point - point.mean(0))).sum().abs()}
+along = {"a common shift": gradient.sum(0).abs().max(),
+         "a common scale": (gradient * (point - point.mean(0))).sum().abs()}
 table(["gradcheck", ""], [[name, "passed" if good else "failed"] for name, good in passed.items()], text=2)
-table(["moving all class means by", "component of the gradient"], [[name, f"{float(x):.0e}"] for name, x in along.items()])
+table(["moving all class means by", "component of the gradient"],
+      [[name, f"{float(x):.0e}"] for name, x in along.items()])
 
 # %% [markdown]
 # The last table is a check of another kind: the nearest ETF sees neither a common shift nor a common scale of the class
@@ -202,13 +206,14 @@ table(["moving all class means by", "component of the gradient"], [[name, f"{flo
 # ## 4. Why not through the SVD?
 #
 # Automatic differentiation takes the steps one by one, and the derivative of the singular *vectors* has denominators
-# $s_i^2 - s_j^2$. Where two singular values coincide, the vectors are not even defined. Their product $UR^\top$ is, and on
-# paper the infinities cancel, but not in floating point. At an exact simplex ETF *all* singular values coincide. *What
-# will autograd return there?*
+# $s_i^2 - s_j^2$. Where two singular values coincide, the vectors are not even defined. Their product $UR^\top$ is, and
+# on paper the infinities cancel, but not in floating point. At an exact simplex ETF *all* singular values coincide.
+# *What will autograd return there?*
 
 # %%
 at_etf, upstream = torch.eye(6, 3), gaussian(6, 3, seed=7, dtype=torch.float32)
-gradients = {"autograd through the SVD": polar_gradient(at_etf, upstream, polar_by_svd), "formula (1)": polar_gradient(at_etf, upstream)}
+gradients = {"autograd through the SVD": polar_gradient(at_etf, upstream, polar_by_svd),
+             "formula (1)": polar_gradient(at_etf, upstream)}
 
 # %% jupyter={"source_hidden": true}
 table(["gradient at an exact ETF", "finite entries", "of"],
@@ -217,8 +222,8 @@ worst = {name: max(values) for name, values in errors.items()}
 say(f"On the way there, in the first picture, the largest relative error of (1) is {worst['closed form']:.0e}.")
 
 # %% [markdown]
-# NaN is the honest case. The first picture shows the other: well before it, gradients whose leading digits are wrong, and
-# that nothing complains about.
+# NaN is the honest case. The first picture shows the other: well before it, gradients whose leading digits are wrong,
+# and that nothing complains about.
 #
 # ## 5. Where the frame is not unique
 #
@@ -238,15 +243,16 @@ for rho in (0, etf.PROXIMAL, 0.5):
         norms[f"ρ = {rho:g}"].append(float(polar_gradient(near, upstream, pulled).norm()))
 
 # %% jupyter={"source_hidden": true}
-fig = plots.curve_panels({"": {name: (gaps, values) for name, values in norms.items()}}, x="distance of two class means, relative",
-                         title="Two class means run together", subtitle="norm of the gradient at the class means, without and with a pull ρ")
+fig = plots.curve_panels({"": {name: (gaps, values) for name, values in norms.items()}},
+                         title="Two class means run together", x="distance of two class means, relative",
+                         subtitle="norm of the gradient at the class means, without and with a pull ρ")
 fig.update_xaxes(type="log", autorange="reversed", exponentformat="power", dtick=1)
 fig.update_yaxes(type="log", exponentformat="power", dtick=1)
 
 # %% [markdown]
-# Without a pull the gradient grows like one over the distance, and rightly so: the closer the means, the faster the frame
-# swings round when they move. A pull $\rho$ lifts the smallest singular value to about $\rho$ and the gradient stays
-# below a level of the order $1/\rho$. Exactly at the degenerate point, directions whose singular value is zero to
+# Without a pull the gradient grows like one over the distance, and rightly so: the closer the means, the faster the
+# frame swings round when they move. A pull $\rho$ lifts the smallest singular value to about $\rho$ and the gradient
+# stays below a level of the order $1/\rho$. Exactly at the degenerate point, directions whose singular value is zero to
 # rounding get no gradient, which keeps all others finite and right.
 #
 # (In the plane, where $d = C - 1$, the outer term of (1) is absent and $s_1 + s_2$ does not vanish on a line: the frame
@@ -254,10 +260,10 @@ fig.update_yaxes(type="log", exponentformat="power", dtick=1)
 #
 # ## 6. A classifier head
 #
-# In training mode the head normalises its features to length $\tau$ (5 in the paper), $f = \tau h/\lVert h\rVert$, updates
-# [moving averages](07_moving_averages.ipynb) of their class means, and takes the nearest ETF $W$ to these. With $\mu_G$
-# the mean of the averaged class means, the bias $b = -W \mu_G$ makes the logits $W(f - \mu_G)$. The gradient runs through
-# $f$, $W$ and $b$.
+# In training mode the head normalises its features to length $\tau$ (5 in the paper), $f = \tau h/\lVert h\rVert$,
+# updates [moving averages](07_moving_averages.ipynb) of their class means, and takes the nearest ETF $W$ to these. With
+# $\mu_G$ the mean of the averaged class means, the bias $b = -W \mu_G$ makes the logits $W(f - \mu_G)$. The gradient
+# runs through $f$, $W$ and $b$.
 
 # %%
 show_code(ncbook.NearestETFHead._fit)
@@ -270,16 +276,19 @@ show_code(ncbook.NearestETFHead._fit)
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU())
 head = ncbook.NearestETFHead(32, 10)
 digits = ncbook.load_dataset("digits")
-loss = torch.nn.functional.cross_entropy(head(model(digits.train_inputs[:64]), digits.train_targets[:64]), digits.train_targets[:64])
+images, labels = digits.train_inputs[:64], digits.train_targets[:64]
+loss = torch.nn.functional.cross_entropy(head(model(images), labels), labels)
 loss.backward()  # through the SVD that made the classifier
 
 # %% [markdown]
 # A short run on the digits. *Its classifier is an exact simplex ETF from the first step on. What is left to learn?*
 
 # %% jupyter={"source_hidden": true}
-snapshots = list(ncbook.train(ncbook.Recipe(backbone="mlp", head="nearest", epochs=EPOCHS, seed=SEED, device="cpu"), data=digits))
+recipe = ncbook.Recipe(backbone="mlp", head="nearest", epochs=EPOCHS, seed=SEED, device="cpu")
+snapshots = list(ncbook.train(recipe, data=digits))
 rows = [shot.row() | {"test_error, %": 100 - shot.row()["test_accuracy"]} for shot in snapshots]
-plots.metric_curves({"nearest": [rows]}, ["error, %", "etf_distance", "nc3"], split="test", title="Digits with the nearest-ETF head")
+plots.metric_curves({"nearest": [rows]}, ["error, %", "etf_distance", "nc3"], split="test",
+                    title="Digits with the nearest-ETF head")
 
 # %% jupyter={"source_hidden": true}
 last, exact = snapshots[-1], max(shot.train["weight_equiangular"] for shot in snapshots)
@@ -295,14 +304,17 @@ table(["epochs", "test accuracy, %", "largest deviation of the classifier's cosi
 # Checks of what the text says.
 assert (dense - ours).abs().max() < 1e-10 and all(passed.values()) and max(along.values()) < 1e-12
 assert gradients["autograd through the SVD"].isnan().any() and gradients["formula (1)"].isfinite().all()
-assert torch.allclose(gradients["formula (1)"].double(), declarative_gradient(at_etf.double(), gaussian(6, 3, seed=7, dtype=torch.float32).double()), atol=1e-6)
+upstream = gaussian(6, 3, seed=7, dtype=torch.float32)
+truth = declarative_gradient(at_etf.double(), upstream.double())
+assert torch.allclose(gradients["formula (1)"].double(), truth, atol=1e-6)
 assert worst["closed form"] < 1e-5
 assert not all(value < 1e-3 for value in errors["autograd through the SVD"][8:])
 free, weak, strong = norms.values()
 assert 0.5 < math.log10(free[16] / free[12]) < 1.5 and max(strong) < max(weak) < free[16]
 low_rank = gaussian(8, 2, seed=11) @ gaussian(2, 5, seed=12)
 assert polar_gradient(low_rank, gaussian(8, 5, seed=13)).isfinite().all()
-assert polar_gradient(means[[0, 0, 2, 3, 4, 5]], upstream, ncbook.nearest_simplex_etf).isfinite().all()
+at_equal = polar_gradient(means[[0, 0, 2, 3, 4, 5]], gaussian(6, 9, seed=14), ncbook.nearest_simplex_etf)
+assert at_equal.isfinite().all()
 assert model[1].weight.grad.isfinite().all() and model[1].weight.grad.any()
 assert last.test["accuracy"] > 0.9 and exact < 1e-5
 assert all(last.test[key] < snapshots[0].test[key] / 3 for key in ("etf_distance", "nc3"))
@@ -337,7 +349,7 @@ assert all(last.test[key] < snapshots[0].test[key] / 3 for key in ("etf_distance
 #
 # ```python
 # for rho in (etf.PROXIMAL, 0.5):
-#     trainer = ncbook.Trainer(ncbook.Recipe(backbone="mlp", head="nearest", epochs=EPOCHS), data=digits)
+#     trainer = ncbook.Trainer(recipe, data=digits)
 #     trainer.head.proximal = rho
 #     while not trainer.finished:
 #         trainer.step()
@@ -362,11 +374,12 @@ assert all(last.test[key] < snapshots[0].test[key] / 3 for key in ("etf_distance
 #
 # ## Summary
 #
-# - $\partial L/\partial A = [U B + (I - UU^\top) G R S^{-1}] R^\top$ with $B_{ij} = (Y_{ij} - Y_{ji})/(s_i + s_j)$: sums of
-#   singular values in the denominators, no differences.
-# - It is the implicit gradient of the declarative node: the same two equations, to 13 digits on a small problem. At a
-#   thousand classes it saves megabytes where the general systems need terabytes.
-# - At an exact ETF autograd through the SVD returns NaN, and near it wrong digits; (1) keeps float32 accuracy throughout.
+# - $\partial L/\partial A = [U B + (I - UU^\top) G R S^{-1}] R^\top$ with $B_{ij} = (Y_{ij} - Y_{ji})/(s_i + s_j)$:
+#   sums of singular values in the denominators, no differences.
+# - It is the implicit gradient of the declarative node: the same two equations, equal to rounding on a small problem.
+#   At a thousand classes it saves megabytes where the general systems need terabytes.
+# - At an exact ETF autograd through the SVD returns NaN, and near it wrong digits; (1) keeps float32 accuracy
+#   throughout.
 # - Where class means coincide the gradient grows like one over their distance; a pull $\rho$ bounds it at the order
 #   $1/\rho$.
 # - As a head, the nearest ETF is exact from the first step, and training moves the features to it.

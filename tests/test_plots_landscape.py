@@ -47,6 +47,7 @@ def test_the_ring_has_its_floor_at_the_vertex_and_a_trap_opposite_only_for_long_
         assert float(plots.ring_loss(torch.tensor([180.0]), scale)) == pytest.approx(float(opposite))
     ends = {(start, scale): plots.ring_walk(start, scale)[-1] for start in (140, 165, -165) for scale in (1, 5)}
     assert all(abs(ends[start, 1]) < 1 for start in (140, 165, -165)) and abs(ends[140, 5]) < 1
+    assert plots.ring_walk(180, 1)[-1] == pytest.approx(0, abs=0.5)
     assert ends[165, 5] == pytest.approx(180, abs=0.5) and ends[-165, 5] == pytest.approx(-180, abs=0.5)
 
 

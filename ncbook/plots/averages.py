@@ -52,13 +52,13 @@ def tracking_explorer(noises: Sequence[float], settling: Sequence[float], alphas
     shown = np.arange(0, _STEPS, 4)
     draws = np.random.default_rng(3).standard_normal(_STEPS)
     weights = {name: average_weights(kind) for name, kind in (("cumulative", "cma"), ("ramp", "ema"))}
-    weights |= {k: average_weights(alpha) for k, alpha in enumerate(alphas)}
-    looks = {"cumulative": AVERAGE_STYLES["cumulative"], "ramp": AVERAGE_STYLES["ramp"], "constant": (TONES[2], "dashdot")}
+    constants = [average_weights(alpha) for alpha in alphas]
+    looks = {name: AVERAGE_STYLES[name] for name in weights} | {"constant": (TONES[2], "dashdot")}
 
-    def curves(kind: str | int, n: int, s: int) -> tuple[np.ndarray, np.ndarray]:
+    def curves(weight: np.ndarray, n: int, s: int) -> tuple[np.ndarray, np.ndarray]:
         target = _target(settling[s], _STEPS)
-        mean, spread = weights[kind] @ target, np.sqrt((weights[kind] ** 2).sum(1))
-        run, error = mean + noises[n] * (weights[kind] @ draws), np.hypot(mean - target, noises[n] * spread)
+        mean, spread = weight @ target, np.sqrt((weight**2).sum(1))
+        run, error = mean + noises[n] * (weight @ draws), np.hypot(mean - target, noises[n] * spread)
         return run[shown].round(3), error[shown].round(3)
 
     pairs = [*itertools.product(range(len(noises)), range(len(settling)))]
@@ -67,7 +67,7 @@ def tracking_explorer(noises: Sequence[float], settling: Sequence[float], alphas
         fig.add_scatter(x=shown + 1, y=batches.round(3), mode="markers", name=f"batches {n} {s}", row=1, col=1,
                         marker=dict(size=4, color="#B8B8B8"))
         for name, (color, dash) in looks.items():
-            for column, y in enumerate(curves(name if name in weights else 0, n, s), start=1):
+            for column, y in enumerate(curves(weights.get(name, constants[0]), n, s), start=1):
                 fig.add_scatter(x=shown + 1, y=y, mode="lines", name=f"{name} {column} {n} {s}", row=1, col=column,
                                 line=dict(color=color, dash=dash, width=2.5))
     for s, slow in enumerate(settling):
@@ -81,7 +81,7 @@ def tracking_explorer(noises: Sequence[float], settling: Sequence[float], alphas
                 for n in range(len(noises))]
     by_speed = [{name: dict(opacity=float(name.endswith(f" {s}"))) for name in names} for s in range(len(settling))]
     by_alpha = [{f"constant {column} {n} {s}": dict(y=y) for n, s in pairs
-                 for column, y in enumerate(curves(k, n, s), start=1)} for k in range(len(alphas))]
+                 for column, y in enumerate(curves(weight, n, s), start=1)} for weight in constants]
     finish(fig, title, width=720, height=390, margin=dict(t=100, l=48, r=16), legend=dict(
         orientation="h", x=0, y=1.16, yanchor="bottom"))
     fig.update_xaxes(title="batch", range=[0, _STEPS])

@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
 from ncbook.checks import check_number
@@ -16,7 +17,7 @@ from ncbook.etf import helmert_basis, nearest_simplex_etf
 from ncbook.plots.player import animate
 from ncbook.plots.style import GRID, INK, MUTED, OUTLINE, class_colors, finish, matrix, segments, xyz
 
-TONES = ("#222222", "#7B5EA7", "#7F8C1F", "#B0626B", "#5B7083")  # of quantities; no class has one of them
+TONES = ("#222222", "#7B5EA7", "#7F8C1F", "#B0626B", "#5B7083", "#2F7F8F")  # of quantities; no class has one of them
 _PLAIN = dict(showgrid=False, showline=False, ticks="", showticklabels=False)
 _SLIDER = 70  # pixels that a slider takes
 
@@ -30,7 +31,8 @@ def add_sliders(fig: go.Figure, sliders: Mapping[str, tuple[Sequence[str], Seque
     Raises ValueError unless there is one change a label, and if two sliders change the same property of a trace.
     """
     first = {trace.name: i for i, trace in reversed([*enumerate(fig.data)])}
-    active, owners, frames, drawn = list(active or [0] * len(sliders)), {}, [], []
+    active, frames, drawn = list(active or [0] * len(sliders)), [], []
+    owners: dict[tuple[str, str], str] = {}
     for row, (prefix, (labels, changes)) in enumerate(sliders.items()):
         if not labels or len(labels) != len(changes):
             raise ValueError(f"sliders[{prefix!r}] must have one change a label, got {len(changes)} for {len(labels)}")
@@ -54,12 +56,12 @@ def add_sliders(fig: go.Figure, sliders: Mapping[str, tuple[Sequence[str], Seque
     return fig.update_layout(sliders=drawn, margin_b=foot, height=(fig.layout.height or 450) + grown)
 
 
-def ring_loss(angles: torch.Tensor, scale: float) -> torch.Tensor:
+def ring_loss(angles: ArrayLike, scale: float) -> torch.Tensor:
     """Cross-entropy of features of norm scale on the circle, at angles (m,) in degrees from the vertex of their class.
 
     Three classes in the plane, whose classifier is a simplex ETF. Returns (m,) in float64.
     """
-    turn = torch.as_tensor(angles, dtype=torch.float64).deg2rad()[:, None]
+    turn = torch.as_tensor(np.asarray(angles, dtype=float)).deg2rad()[:, None]
     vertices = torch.tensor([0.0, 120.0, 240.0], dtype=torch.float64).deg2rad()
     logits = check_number("scale", scale, positive=True) * torch.cos(turn - vertices)
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long), reduction="none")
@@ -67,14 +69,14 @@ def ring_loss(angles: torch.Tensor, scale: float) -> torch.Tensor:
 
 def ring_walk(start: float, scale: float) -> np.ndarray:
     """The way downhill on `ring_loss` from an angle in degrees to the minimum that it ends in: angles, a degree apart
-    at most; on top of a hill a step decides for the side of smaller angles."""
+    at most; from the top of a hill towards smaller angles."""
     at, steps = float(start), [float(start)]
     for size in (1.0, 0.1):
         while True:
-            here, *beside = ring_loss(torch.tensor([at, at - size, at + size]), scale).tolist()
+            here, *beside = ring_loss([at, at - size, at + size], scale).tolist()
             if min(beside) >= here - 1e-12:
                 break
-            at += -size if beside[0] <= beside[1] else size
+            at += -size if beside[0] <= beside[1] + 1e-9 else size
             steps.append(at)
     return np.array(steps)
 
@@ -187,7 +189,8 @@ def frame_landscape(path: Sequence[torch.Tensor], labels: Sequence[str], *, acti
     """Class means with their nearest simplex ETF, and the distance to every simplex ETF, along a path, with a player.
 
     path: class means (3, 2) at each stop, none on one point; labels, active, prefix: as in `add_player`. Traces:
-    "line through classes 1 and 2", "nearest simplex ETF", "to its vertex", "vertices", "class means", "not mirrored", "mirrored", "nearest".
+    "line through classes 1 and 2", "nearest simplex ETF", "to its vertex", "vertices", "class means", "not mirrored",
+    "mirrored", "nearest".
     """
     fig = make_subplots(1, 2, column_widths=[0.47, 0.53], horizontal_spacing=0.13)
     plane, curve, colors = dict(row=1, col=1), dict(row=1, col=2), class_colors(3)
@@ -202,7 +205,7 @@ def frame_landscape(path: Sequence[torch.Tensor], labels: Sequence[str], *, acti
     for name, color, dash in (("not mirrored", TONES[1], "dash"), ("mirrored", TONES[2], "solid")):
         fig.add_scatter(x=grid, mode="lines", name=name, line=dict(color=color, dash=dash), **curve)
     fig.add_scatter(mode="markers", name="nearest", marker=dict(symbol="star", size=14, color=INK), **curve)
-    changes = []
+    changes: list[dict[str, dict]] = []
     for means in path:
         etf, centred = nearest_simplex_etf(means), means - means.mean(0)
         at, vertices, (angle, mirrored) = centred / centred.norm(), etf / math.sqrt(3), frame_angle(etf)
