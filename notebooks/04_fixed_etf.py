@@ -87,7 +87,7 @@ def angles_between(rows, others):
 # *its class's vertex, whatever the other samples do*. [Neural collapse](01_neural_collapse.ipynb) is what that minimum
 # looks like: no scatter within a class (NC1), class means in a simplex ETF (NC2), in line with the classifier (NC3).
 #
-# Features of a fixed norm cannot buy certainty with length, so the loss has a floor above 0. *With $\tau = 5$, the
+# Features of a fixed norm cannot grow to become more certain, so the loss has a floor above 0. *With $\tau = 5$, the
 # published value, how sure can a classifier of a thousand classes become?*
 
 # %%

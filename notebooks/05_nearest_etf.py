@@ -14,8 +14,8 @@
 # *Of all simplex ETFs, which is nearest to the class means that the network has now?* A fixed classifier makes the
 # features turn towards a frame that somebody chose before training. Markou, Ajanthan and Gould (2024) turn the question
 # round and take the nearest frame, at every step. They find it with a solver on a curved space; this chapter shows that
-# one singular value decomposition gives the same frame. Press *Play*: class 0 walks across the line through the other
-# two.
+# one singular value decomposition (SVD) gives the same frame. Press *Play*: class 0 moves across the line through the
+# other two.
 
 # %% jupyter={"source_hidden": true}
 import torch
@@ -26,9 +26,9 @@ angles = torch.tensor([25.0, -80.0, 160.0], dtype=torch.float64).deg2rad()
 lengths = torch.tensor([1.0, 0.7, 0.85], dtype=torch.float64)
 triangle = lengths[:, None] * torch.stack([angles.cos(), angles.sin()], dim=1)
 across = torch.tensor([[-0.73, -0.684], [0, 0], [0, 0]], dtype=torch.float64)
-walked = [0.1 * k for k in range(26)]
-plots.frame_landscape([triangle + far * across for far in walked], [f"{far:.1f}" for far in walked], active=9,
-                      prefix="class 0 has walked ")
+moved = [0.1 * k for k in range(26)]
+plots.frame_landscape([triangle + far * across for far in moved], [f"{far:.1f}" for far in moved], active=9,
+                      prefix="class 0 has moved by ")
 
 # %% [markdown]
 # The curves hold every simplex ETF of three classes in the plane: turned by $\theta$, and perhaps mirrored. The nearest
@@ -252,7 +252,7 @@ table(["pull", "largest distance of two frames, relative to their size"],
       [[name, f"{x:.2g}"] for name, x in spreads.items()])
 
 # %% [markdown]
-# Without the pull, noise that nobody would notice throws the classifier about. With it, what the means leave open stays
+# Without the pull, noise of a millionth decides where the classifier is. With it, what the means leave open stays
 # where it was. In the package all of this is a few lines:
 
 # %%
@@ -292,7 +292,8 @@ fig.update_yaxes(title="squared distance", range=[-0.15, 4.1])
 # A handful of iterations lead to the bottom, where the closed form already is. The other curve is a warning. For $d =
 # C-1$ the orientations are square orthogonal matrices, $\det V = \pm 1$, in two separate components, and a solver moves
 # continuously. `riemannian_nearest_etf` therefore mirrors its start if need be. To see what happens otherwise, we hide
-# the plane in space, by a third coordinate of zero, and start on the wrong curve. *Will the third dimension save it?*
+# the plane in space, by a third coordinate of zero, and start on the wrong curve. *Does the third dimension
+# help?*
 
 # %%
 def in_space(x):
@@ -309,7 +310,7 @@ table(["iterations", "gradient norm", "distance reached", "bottom of the dashed 
         *(f"{x:.3f}" for x in (stuck.cost[-1], *bottoms.values()))]], text=0)
 
 # %% [markdown]
-# It does not. The gradient is zero, the solver is content, and the ETF is the wrong one. In space that point is a
+# It does not. The gradient is zero, so the solver stops, at the wrong ETF. In space that point is a
 # saddle, and a start that is not perfectly flat gets past it (exercise 3). The SVD needs no such care.
 #
 # On a larger problem a second-order method converges slowly while far away, and then all at once:
@@ -379,7 +380,7 @@ corners = triangle - triangle.mean(0)
 s = torch.linalg.svdvals(corners.T / corners.norm() @ ncbook.helmert_basis(3, dtype=torch.float64))
 assert abs(bottoms["mirrored"] - (2 - math.sqrt(2) * float(s.sum()))) < 2e-3
 assert abs(bottoms["not mirrored"] - (2 - math.sqrt(2) * float(s[0] - s[1]))) < 2e-3
-flips = [plots.frame_angle(nearest_by_hand(triangle + far * across))[1] for far in walked]
+flips = [plots.frame_angle(nearest_by_hand(triangle + far * across))[1] for far in moved]
 assert flips == sorted(flips, reverse=True) and flips[0] and not flips[-1]
 assert math.isclose(etf.PROXIMAL, pulls[10])
 for weight in (0.0, 1e-3, 1e-2):

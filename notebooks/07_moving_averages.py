@@ -24,8 +24,8 @@ from ncbook import plots
 plots.tracking_explorer(noises=(0.1, 0.3, 0.6), settling=(10, 30, 100), alphas=(0.02, 0.05, 0.1, 0.2, 0.5, 1.0))
 
 # %% [markdown]
-# Left, one run: dots are batches, the black line is what they scatter around. Right, how far each average is off, over
-# all runs. ($\alpha = 1$ is the batch alone.)
+# Left, one run: dots are batches, the black line is what they scatter around; after the settling time 63% of its way is
+# done. Right, how far each average is off, over all runs. ($\alpha = 1$ is the batch alone.)
 #
 # Why care? The classifier is computed from this average. If it is restless, features have nothing to aim at; if it is
 # late, they aim at where the network was; and what it does with a class that is not in the batch can undo a classifier

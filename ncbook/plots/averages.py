@@ -82,16 +82,16 @@ def tracking_explorer(noises: Sequence[float], settling: Sequence[float], alphas
     by_speed = [{name: dict(opacity=float(name.endswith(f" {s}"))) for name in names} for s in range(len(settling))]
     by_alpha = [{f"constant {column} {n} {s}": dict(y=y) for n, s in pairs
                  for column, y in enumerate(curves(weight, n, s), start=1)} for weight in constants]
-    finish(fig, title, width=720, height=390, margin=dict(t=100, l=48, r=16), legend=dict(
+    finish(fig, title, width=720, height=350, margin=dict(t=100, l=48, r=16), legend=dict(
         orientation="h", x=0, y=1.16, yanchor="bottom"))
     fig.update_xaxes(title="batch", range=[0, _STEPS])
     fig.update_yaxes(range=[-0.9, 2.4], dtick=1, col=1)
     fig.update_yaxes(type="log", range=[-1.85, 0.1], tickvals=[0.02, 0.05, 0.1, 0.2, 0.5, 1], col=2)
     return add_sliders(fig, {
-        "noise of a batch: ": ([f"{noise:g}" for noise in noises], by_noise),
-        "batches until 63% of the way is done: ": ([f"{slow:g}" for slow in settling], by_speed),
+        "noise: ": ([f"{noise:g}" for noise in noises], by_noise),
+        "settling time: ": ([f"{slow:g}" for slow in settling], by_speed),
         "constant α = ": ([f"{alpha:g}" for alpha in alphas], by_alpha),
-    }, active=[len(noises) // 2, len(settling) // 2, len(alphas) // 3])
+    }, widths=(1, 1, 1.6), active=[len(noises) // 2, len(settling) // 2, len(alphas) // 3])
 
 
 def _target(settling: float, steps: int) -> np.ndarray:

@@ -19,15 +19,16 @@ from ncbook.plots.style import GRID, INK, MUTED, OUTLINE, class_colors, finish, 
 
 TONES = ("#222222", "#7B5EA7", "#7F8C1F", "#B0626B", "#5B7083", "#2F7F8F")  # of quantities; no class has one of them
 _PLAIN = dict(showgrid=False, showline=False, ticks="", showticklabels=False)
-_SLIDER = 70  # pixels that a slider takes
+_SLIDER = 76  # pixels that a row of sliders takes
 
 
 def add_sliders(fig: go.Figure, sliders: Mapping[str, tuple[Sequence[str], Sequence[Mapping[str, dict]]]], *,
-                active: Sequence[int] | None = None, below: int = 56) -> go.Figure:
-    """Put sliders below a figure that act on their own, without a kernel; the figure grows by what they need.
+                widths: Sequence[float], active: Sequence[int] | None = None, below: int = 52) -> go.Figure:
+    """Put a row of sliders below a figure, which act on their own, without a kernel; it grows by what they need.
 
     sliders: what stands before the value -> labels, and for each label trace name -> what changes in the first trace
-    of that name. active: where each slider stands at first, by default at its first label; the figure opens so.
+    of that name. widths: their shares of the row. active: where each stands at first, by default at its first label;
+    the figure opens so. below: pixels between plot and sliders.
     Raises ValueError unless there is one change a label, and if two sliders change the same property of a trace.
     """
     first = {trace.name: i for i, trace in reversed([*enumerate(fig.data)])}
@@ -47,11 +48,12 @@ def add_sliders(fig: go.Figure, sliders: Mapping[str, tuple[Sequence[str], Seque
             steps.append(dict(method="animate", label=label, args=[[f"{row}.{k}"], options]))
         for name, change in changes[active[row]].items():
             fig.data[first[name]].update(change)
-        drawn.append(dict(steps=steps, active=active[row], x=0, len=1, y=0, yanchor="top",
-                          pad=dict(t=below + row * _SLIDER, b=0), font=dict(size=11, color=MUTED), ticklen=4,
+        left, share = (part / sum(widths) for part in (sum(widths[:row]), widths[row]))
+        drawn.append(dict(steps=steps, active=active[row], x=left, len=share - 0.03, y=0, yanchor="top",
+                          pad=dict(t=below, b=0, l=0, r=0), font=dict(size=11, color=MUTED), ticklen=4,
                           currentvalue=dict(prefix=prefix, font=dict(size=14, color=INK))))
     fig.frames = [*fig.frames, *frames]
-    foot = below + _SLIDER * len(sliders) + 8
+    foot = below + _SLIDER
     grown = foot - (56 if fig.layout.margin.b is None else fig.layout.margin.b)
     return fig.update_layout(sliders=drawn, margin_b=foot, height=(fig.layout.height or 450) + grown)
 
@@ -99,7 +101,7 @@ def loss_ring(scales: Sequence[float], starts: Sequence[float], *, active: tuple
     corners = np.array([0, 120, 240])
     fig.add_scatter(**_on_ring(corners, 0.8), mode="markers", name="vertices", hoverinfo="skip", marker=dict(
         symbol="diamond-open", size=15, color=colors, line_width=2.5), **ring)
-    fig.add_scatter(**_on_ring(corners, 0.5), mode="text", name="names", hoverinfo="skip", textfont=dict(color=colors),
+    fig.add_scatter(**_on_ring(corners, 0.44), mode="text", name="names", hoverinfo="skip", textfont=dict(color=colors),
                     text=["its vertex", "class 1", "class 2"], **ring)
     fig.add_scatter(x=angles, mode="lines", name="loss", line=dict(color=INK, width=2), hoverinfo="skip", **curve)
     for k in range(len(scales)):
@@ -123,14 +125,14 @@ def loss_ring(scales: Sequence[float], starts: Sequence[float], *, active: tuple
     by_start = [{name: change for k in range(len(scales)) for name, change in walk(k, start).items()}
                 for start in starts]
     finish(fig, title, "dark: high loss; the feature starts at the open dot and goes downhill to the full one",
-           width=720, height=410, showlegend=False, margin=dict(t=70, l=16, r=16))
+           width=720, height=370, showlegend=False, margin=dict(t=70, l=16, r=16))
     fig.update_xaxes(range=[-1.3, 1.3], **_PLAIN, **ring)
     fig.update_yaxes(range=[-1.3, 1.3], scaleanchor="x", **_PLAIN, **ring)
     fig.update_xaxes(title="angle to its vertex, degrees", dtick=60, range=[-192, 192], **curve)
     fig.update_yaxes(title="cross-entropy / its maximum", range=[0, 1.08], dtick=0.25, **curve)
     return add_sliders(fig, {"feature norm τ = ": ([f"{scale:g}" for scale in scales], by_scale),
                              "start, degrees from the vertex: ": ([f"{start:g}" for start in starts], by_start)},
-                       active=active)
+                       widths=(1, 2), active=active)
 
 
 def ring_strip(stills: Mapping[str, torch.Tensor], targets: torch.Tensor, vertices: torch.Tensor, *,
@@ -219,7 +221,7 @@ def frame_landscape(path: Sequence[torch.Tensor], labels: Sequence[str], *, acti
             "not mirrored": dict(y=curves[False]), "mirrored": dict(y=curves[True]),
             "nearest": dict(x=[round(angle, 1)], y=[round(lowest, 3)])})
     finish(fig, title, "left: class means (full) and their nearest simplex ETF (open); right: distance to every one",
-           width=720, height=420, margin=dict(t=96, l=8, r=16, b=70), showlegend=True,
+           width=720, height=390, margin=dict(t=96, l=8, r=16, b=70), showlegend=True,
            legend=dict(x=1, xanchor="right", y=1.02, yanchor="bottom", orientation="h"))
     fig.update_traces(hoverinfo="skip").update_traces(showlegend=False, selector=dict(xaxis="x"))
     fig.update_xaxes(range=[-0.95, 0.95], **_PLAIN, **plane)
