@@ -55,7 +55,7 @@ from ncbook.book import median_range, profile, say, show_code, table
 PROFILE, SEEDS, EPOCHS, NARROW_SEEDS = profile(
     quick=dict(SEEDS=2, EPOCHS=4, NARROW_SEEDS=2),
     book=dict(SEEDS=3, EPOCHS=12, NARROW_SEEDS=5),
-    paper=dict(SEEDS=10, EPOCHS=200, NARROW_SEEDS=20),
+    paper=dict(SEEDS=5, EPOCHS=100, NARROW_SEEDS=20),
 )
 DATA = ncbook.load_dataset("digits")
 C = DATA.num_classes

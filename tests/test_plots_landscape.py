@@ -19,7 +19,8 @@ def trace(fig, name):
 def two_sliders(second=({"dots": {"x": [1]}}, {"dots": {"x": [2]}})):
     fig = go.Figure([go.Scatter(name="line", x=[0], y=[0]), go.Scatter(name="dots", x=[0], y=[0])])
     first = [{"dots": {"y": [5]}}, {"dots": {"y": [6]}, "line": {"y": [7]}}]
-    return plots.add_sliders(fig, {"a ": (["0", "1"], first), "b ": (["0", "1"], list(second))}, widths=(1, 3), active=[1, 0])
+    sliders = {"a ": (["0", "1"], first), "b ": (["0", "1"], list(second))}
+    return plots.add_sliders(fig, sliders, widths=(1, 3), active=[1, 0])
 
 
 def test_sliders_act_on_their_own_and_the_figure_opens_as_they_stand():
@@ -29,8 +30,8 @@ def test_sliders_act_on_their_own_and_the_figure_opens_as_they_stand():
     frames = {frame.name: frame for frame in fig.frames}
     (target,), _ = fig.layout.sliders[1].steps[1].args
     assert frames[target].traces == (1,) and frames[target].data[0].x == (2,) and frames[target].data[0].y is None
-    assert (fig.layout.sliders[0].x, fig.layout.sliders[1].x) == (0, 0.25)
-    assert fig.layout.sliders[0].x + fig.layout.sliders[0].len < 0.25 and fig.layout.sliders[1].pad.t < fig.layout.margin.b
+    left, right = fig.layout.sliders
+    assert (left.x, right.x) == (0, 0.25) and left.len < 0.25 and right.pad.t < fig.layout.margin.b
 
 
 def test_sliders_that_would_undo_each_other_or_lack_labels_are_refused():
