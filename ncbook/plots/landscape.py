@@ -91,7 +91,7 @@ def loss_ring(scales: Sequence[float], starts: Sequence[float], *, active: tuple
     are divided by the largest on the circle. Traces: "loss on the ring", "vertices", "names", "loss", and for each
     scale k "way k" and "way on the curve k".
     """
-    angles = np.arange(-180, 181, 3)
+    angles = np.arange(-180, 181, 5)
     fig = make_subplots(1, 2, column_widths=[0.5, 0.5], horizontal_spacing=0.12)
     ring, curve = dict(row=1, col=1), dict(row=1, col=2)
     losses = [ring_loss(angles, scale).numpy() for scale in scales]
