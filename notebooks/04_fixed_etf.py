@@ -52,6 +52,7 @@ from scipy.optimize import linear_sum_assignment
 import ncbook
 from ncbook.book import median_range, profile, say, show_code, table
 
+# paper takes ten to twenty minutes
 PROFILE, SEEDS, EPOCHS, NARROW_SEEDS = profile(
     quick=dict(SEEDS=2, EPOCHS=4, NARROW_SEEDS=2),
     book=dict(SEEDS=3, EPOCHS=12, NARROW_SEEDS=5),
@@ -416,7 +417,8 @@ fig.update_yaxes(type="log", tickvals=[0.02, 0.05, 0.1, 0.2, 0.5, 1, 2])
 # orthogonal to any other. Even the best of 3,628,800 ways to hand out ten vertices saves little. An ETF that may turn
 # freely lies much closer, and the rest is shape. The loss falls the later the worse the orientation; by the end of the
 # second epoch most of the difference is gone. So the price is real and, on this problem, small: it would be wrong to
-# say that a fixed ETF fails here. One would rather not pay it where the backbone is deep or its features already good.
+# say that a fixed ETF fails here. Whether it weighs more where the backbone is deep, or its features already good, is
+# not tested here.
 #
 # Does a learned classifier spare the features their journey? By how much do its rows turn, and the vertices nearest to
 # the class means?
@@ -440,9 +442,9 @@ table(["turned from start to end, degrees", "rows of the classifier", "vertices 
 #
 # Yang et al. proposed fixed ETFs for data in which some classes have $R$ times as many samples as others. Fang et al.
 # (2021) showed that a learned classifier may then let its rare classes fall together, a *minority collapse*. It takes
-# no network to see it, only features that are free: minimise the cross-entropy weighted by class frequency over
-# features $H$ and rows $W$ with $\lVert W\rVert_F^2 = C$ and $\lVert H\rVert_F^2 = C E_H$. Three frequent classes and
-# three rare ones:
+# no network to see it, only features that are free: minimise the cross-entropy weighted by class frequency over one
+# feature $h_c$ a class and rows $W$, with $\lVert W\rVert_F^2 = C$ and $\sum_c \lVert h_c\rVert^2 = C E_H$. Three
+# frequent classes and three rare ones:
 
 # %%
 def layer_peeled(ratio, energy, num_classes=6):

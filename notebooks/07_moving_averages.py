@@ -52,7 +52,7 @@ import torch
 import ncbook
 from ncbook.book import median_range, profile, say, show_code, table
 
-# EPOCHS: of each run, SEEDS: where seeds are compared, BATCHES: batch sizes
+# EPOCHS: of each run, SEEDS: where seeds are compared, BATCHES: batch sizes; paper takes five to ten minutes
 PROFILE, EPOCHS, SEEDS, BATCHES = profile(
     quick=dict(EPOCHS=2, SEEDS=1, BATCHES=(16, 64, 256)),
     book=dict(EPOCHS=8, SEEDS=3, BATCHES=(16, 64, 256)),

@@ -55,7 +55,7 @@ def test_the_ring_has_its_floor_at_the_vertex_and_a_trap_opposite_only_for_long_
 
 def test_the_ring_shows_the_walk_of_its_sliders():
     fig = plots.loss_ring([1, 5], [30, 165], active=(1, 1))
-    assert (trace(fig, "way 0").opacity, trace(fig, "way 1").opacity) == (0, 1)
+    assert (trace(fig, "way 0").visible, trace(fig, "way 1").visible) == (False, True)
     walk = trace(fig, "way on the curve 1")
     assert walk.x[0] == 165 and abs(walk.x[-1] - 180) < 0.5 and max(walk.y) <= 1
     np.testing.assert_allclose([trace(fig, "way 1").x[-1], trace(fig, "way 1").y[-1]], [0, -1.2], atol=0.02)

@@ -91,7 +91,7 @@ def loss_ring(scales: Sequence[float], starts: Sequence[float], *, active: tuple
     are divided by the largest on the circle. Traces: "loss on the ring", "vertices", "names", "loss", and for each
     scale k "way k" and "way on the curve k".
     """
-    angles = np.arange(-180, 181, 3)
+    angles = np.arange(-180, 181, 4)
     fig = make_subplots(1, 2, column_widths=[0.5, 0.5], horizontal_spacing=0.12)
     ring, curve = dict(row=1, col=1), dict(row=1, col=2)
     losses = [ring_loss(angles, scale).numpy() for scale in scales]
@@ -121,7 +121,7 @@ def loss_ring(scales: Sequence[float], starts: Sequence[float], *, active: tuple
     by_scale = []
     for k, values in enumerate((loss / most).round(3) for loss, most in zip(losses, highest)):
         by_scale.append({"loss on the ring": dict(marker=dict(color=values)), "loss": dict(y=values)}
-                        | {name: dict(opacity=float(name.endswith(f" {k}"))) for name in ways})
+                        | {name: dict(visible=name.endswith(f" {k}")) for name in ways})
     by_start = [{name: change for k in range(len(scales)) for name, change in walk(k, start).items()}
                 for start in starts]
     finish(fig, title, "dark: high loss; the feature starts at the open dot and goes downhill to the full one",
