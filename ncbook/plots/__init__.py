@@ -13,6 +13,7 @@ from ncbook.plots.geometry import (
     simplex_vertices,
 )
 from ncbook.plots.player import add_player, animate
+from ncbook.plots.scatter import decision_cells, linear_cells, scatter_ellipses
 from ncbook.plots.style import (
     CLASS_COLORS,
     METHOD_STYLES,
@@ -28,8 +29,8 @@ from ncbook.plots.style import (
 
 __all__ = [
     "CLASS_COLORS", "METHOD_STYLES", "TEMPLATE", "add_player", "animate", "band", "barcode", "centred_cosines",
-    "class_colors", "cosine_heatmap", "cosine_heatmaps", "death_histogram", "death_times_over_epochs", "finish",
-    "geometry", "geometry_animation", "geometry_coordinates", "method_style", "metric_curves", "metric_label",
-    "schedule_curves", "seed_summary", "segments", "simplex_coordinates", "simplex_vertices", "solver_trace",
-    "spanning_tree_figure", "xyz",
+    "class_colors", "cosine_heatmap", "cosine_heatmaps", "death_histogram", "death_times_over_epochs", "decision_cells",
+    "finish", "geometry", "geometry_animation", "geometry_coordinates", "linear_cells", "method_style", "metric_curves",
+    "metric_label", "scatter_ellipses", "schedule_curves", "seed_summary", "segments", "simplex_coordinates",
+    "simplex_vertices", "solver_trace", "spanning_tree_figure", "xyz",
 ]

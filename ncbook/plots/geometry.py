@@ -104,7 +104,7 @@ def geometry(
 
     class_means (C, d); features (N, d) with targets (N,); weight (C, d), centred and scaled to the norm of the means.
     On a line for C = 2, in the plane for C = 3, in space for C = 4, all exact; for more classes the projection of
-    `simplex_coordinates`. Traces, in order: "nearest ETF", "features", "spokes", "weights", "class means", "labels",
+    `simplex_coordinates`. Traces, in order: "nearest ETF", "spokes", "class means", "features", "weights", "labels",
     then an empty trace per legend entry, with `meta` "legend". A part that is not given stays as an empty trace.
     Raises: ValueError for shapes that do not fit together, NaN or inf, coinciding class means.
     """
@@ -235,14 +235,14 @@ def _geometry_figure(parts, targets, class_names, title, limit) -> go.Figure:
     space = vertices.shape[1] == 3
     trace = go.Scatter3d if space else go.Scatter
     dot_colors = [] if targets is None else [colors[int(t)] for t in targets]
-    small, large = (2, 6) if space else (5, 14)
+    small, large = (2, 6) if space else (5, 11)
     rim = dict(color="white", width=1.5)
     looks = {
         "nearest ETF": dict(mode="lines", line=dict(color=OUTLINE if space else "#D2D2D2", width=4)),
-        "features": dict(mode="markers", marker=dict(size=small, color=dot_colors, opacity=0.45, line_width=0)),
         "spokes": dict(mode="lines", line=dict(color=MUTED, width=3 if space else 1.5)),
-        "weights": dict(mode="markers", marker=_hollow(space, colors)),
         "class means": dict(mode="markers", marker=dict(size=large, color=colors, line=rim), text=names),
+        "features": dict(mode="markers", marker=dict(size=small, color=dot_colors, opacity=0.45, line_width=0)),
+        "weights": dict(mode="markers", marker=_hollow(space, colors)),
     }
     drawn = {"nearest ETF": _outline(vertices), **parts}
     fig = go.Figure()
