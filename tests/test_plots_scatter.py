@@ -67,7 +67,7 @@ def test_the_dashed_borders_are_equally_far_from_two_class_means():
     fig = plots.decision_cells({"a": snapshot(), "b": snapshot(1)})
     for panel in ("", "2"):
         (outline,), (means,) = drawn(fig, "nearest mean", panel), drawn(fig, "class means", panel)
-        inside = outline[(np.abs(outline) < 2.2 - 1e-5).all(1)]
+        inside = outline[(np.abs(outline) < 1.1 * 1.8 - 1e-5).all(1)]
         gaps = np.sort(np.linalg.norm(inside[:, None] - means, axis=2), axis=1)
         assert len(inside) and np.allclose(gaps[:, 0], gaps[:, 1], atol=1e-5)
 

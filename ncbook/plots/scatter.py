@@ -14,7 +14,8 @@ from torch import Tensor
 from ncbook.plots.style import INK, MUTED, class_colors, finish, matrix, segments, xyz
 from ncbook.training.snapshot import Snapshot
 
-_LIMIT = 2.2  # half the side of a panel, in units of the class means' root-mean-square distance from their mean
+_LIMIT = 1.8  # half the side of a panel, in units of the class means' root-mean-square distance from their mean
+_BEYOND = 1.1 * _LIMIT  # cells end outside of what is seen
 
 
 def scatter_ellipses(stages: Mapping[str, Snapshot], *, title: str = "Scatter within and between classes") -> go.Figure:
@@ -53,10 +54,10 @@ def decision_cells(stages: Mapping[str, Snapshot], *, title: str = "Classifier a
     for column, shot in enumerate(stages.values(), start=1):
         features, means, weight, bias = _scaled(shot)
         colors = class_colors(len(means))
-        for color, cell in zip(colors, linear_cells(weight, bias, _LIMIT)):
+        for color, cell in zip(colors, linear_cells(weight, bias, _BEYOND)):
             fig.add_scatter(**xyz(torch.cat((cell, cell[:1]))), name="classifier", mode="lines", fill="toself",
                             fillcolor=_pale(color, 0.22), line=dict(color=color, width=1), row=1, col=column)
-        nearest = [cell for cell in linear_cells(means, -means.square().sum(1) / 2, _LIMIT) if len(cell)]
+        nearest = [cell for cell in linear_cells(means, -means.square().sum(1) / 2, _BEYOND) if len(cell)]
         outline = torch.cat([segments(torch.cat((cell, cell[:1]))[None]) for cell in nearest])
         fig.add_scatter(**xyz(outline), name="nearest mean", mode="lines", row=1, col=column,
                         line=dict(color=INK, dash="dash", width=2))
