@@ -50,13 +50,15 @@ import ncbook
 from ncbook.book import median_range, profile, table
 from ncbook.metrics import METRICS
 
-DIGITS = dict(dataset="digits", backbone="mlp", weight_decay=1e-2, lr=0.01, batch_size=128)
-MNIST = dict(dataset="mnist", backbone="resnet18", weight_decay=5e-4, lr=0.05, batch_size=128)
-PROFILE, NETWORK, EPOCHS, EVERY, SEEDS, FREE_STEPS = profile(
-    quick=dict(NETWORK=DIGITS, EPOCHS=60, EVERY=4, SEEDS=1, FREE_STEPS=250),
-    book=dict(NETWORK=DIGITS, EPOCHS=300, EVERY=5, SEEDS=3, FREE_STEPS=400),
-    paper=dict(NETWORK=MNIST, EPOCHS=350, EVERY=5, SEEDS=3, FREE_STEPS=1000),
+PROFILE, DATA, EPOCHS, EVERY, SEEDS, FREE_STEPS = profile(
+    quick=dict(DATA="digits", EPOCHS=60, EVERY=4, SEEDS=1, FREE_STEPS=250),
+    book=dict(DATA="digits", EPOCHS=200, EVERY=5, SEEDS=3, FREE_STEPS=400),
+    paper=dict(DATA="mnist", EPOCHS=350, EVERY=5, SEEDS=3, FREE_STEPS=1000),
 )
+NETWORK = dict(dataset=DATA, batch_size=128) | {
+    "digits": dict(backbone="mlp", weight_decay=1e-2, lr=0.01),
+    "mnist": dict(backbone="resnet18", weight_decay=5e-4, lr=0.05),
+}[DATA]
 
 
 def compare(**by_hand):
@@ -273,8 +275,8 @@ table([f"median (range), {SEEDS} seed{'s' * (SEEDS > 1)}", "before", "last mista
 #
 # This is not convex, yet Zhu et al. (2021) prove for $d > C$ that *every* local minimum is global, that all other
 # critical points have a direction of descent, and that the global minima are exactly the collapsed configurations. The
-# reason for their shape is thrift: size costs, so what is spent on $W$ and $h_i$ must buy as much margin as it can.
-# Spread within a class buys nothing, and by symmetry and convexity no class deserves more than another.
+# reason for their shape is the penalty: norms of a given total should yield as large a margin as possible. Spread within
+# a class adds to the norms and not to the margin, and by symmetry and convexity all classes get the same share.
 #
 # Granted the shape, the size is a problem in one variable. Let $e_1, \dots, e_C$ be a simplex ETF of unit vectors, $h_i
 # = a\, e_{y_i}$, $w_c = a \sqrt n\, e_c$ and $b = 0$; the factor $\sqrt n$ makes $\lVert W \rVert_F^2 = \sum_i \lVert
@@ -282,7 +284,7 @@ table([f"median (range), {SEEDS} seed{'s' * (SEEDS > 1)}", "before", "last mista
 # right class exceeds the others by $\kappa s$, with $s = a^2$ and $\kappa = \sqrt n\, \frac{C}{C-1}$, and (1) becomes
 #
 # $$ f(s) = \underbrace{\log\!\big(1 + (C-1) e^{-\kappa s}\big)}_{\text{cross-entropy}} +
-#    \underbrace{\lambda N s}_{\text{price of size}}, \qquad f'(s) = 0 \iff
+#    \underbrace{\lambda N s}_{\text{weight decay}}, \qquad f'(s) = 0 \iff
 #    p := \frac{(C-1) e^{-\kappa s}}{1 + (C-1) e^{-\kappa s}} = \frac{\lambda N}{\kappa} . $$
 #
 # Here $p$ is the probability that the model still gives to the wrong classes. So the final cross-entropy is
@@ -290,7 +292,7 @@ table([f"median (range), {SEEDS} seed{'s' * (SEEDS > 1)}", "before", "last mista
 #
 # $$ a = \sqrt{ \tfrac1\kappa \log \tfrac{(C-1)(1-p)}{p} } . $$
 #
-# *What happens when size becomes too dear?* Move $\lambda$ to the right and watch the minimum of the black curve. The
+# *What happens as $\lambda$ grows?* Move it to the right and watch the minimum of the black curve. The
 # dots on the right are no theory: each is the mean norm of $N = 1000$ vectors in 512 dimensions after plain gradient
 # descent with momentum from a random start.
 
@@ -321,7 +323,7 @@ def at(decay):
     norm = predicted_norm(decay)
     price = decay * FREE_N * s
     low = math.log1p((FREE_C - 1) * math.exp(-kappa * norm**2)) + decay * FREE_N * norm**2
-    return {"price of size": dict(y=price.numpy().round(4)), "its minimum": dict(x=[norm**2], y=[low]),
+    return {"weight decay": dict(y=price.numpy().round(4)), "its minimum": dict(x=[norm**2], y=[low]),
             "their sum f": dict(y=(cross_entropy + price).numpy().round(4)), "this λ": dict(x=[decay], y=[norm])}
 
 
@@ -329,7 +331,7 @@ fig = make_subplots(1, 2, subplot_titles=["f(s), s the squared norm", "norm of a
                     horizontal_spacing=0.12)
 fig.add_scatter(x=s.numpy(), y=cross_entropy.numpy().round(4), name="cross-entropy",
                 line=dict(color="#8C8C8C", dash="dash"))
-fig.add_scatter(x=s.numpy(), name="price of size", mode="lines", line=dict(color="#8C8C8C", dash="dot"))
+fig.add_scatter(x=s.numpy(), name="weight decay", mode="lines", line=dict(color="#8C8C8C", dash="dot"))
 fig.add_scatter(x=s.numpy(), name="their sum f", mode="lines", line=dict(color="#222222", width=3))
 fig.add_scatter(name="its minimum", mode="markers", marker=dict(color="#222222", size=13, symbol="diamond"))
 fig.add_scatter(x=fine, y=[round(predicted_norm(decay), 5) for decay in fine], name="predicted", mode="lines",
@@ -340,11 +342,11 @@ fig.add_scatter(name="this λ", mode="markers", showlegend=False, row=1, col=2,
                 marker=dict(color="#222222", size=17, symbol="diamond-open", line_width=2))
 fig.update_yaxes(range=[0, 3], col=1).update_yaxes(range=[-0.05, 1], col=2)
 fig.update_xaxes(title="s", range=[-0.02, 1], col=1)
-fig.update_xaxes(title="weight decay λ", type="log", exponentformat="power", dtick=1, col=2)
-plots.finish(fig, "Size is bought until it is too dear", "C = 10, N = 1000", width=720, height=400, margin_b=76,
-             legend=dict(orientation="h", x=0, y=-0.16, yanchor="top"))
+fig.update_xaxes(title="λ", type="log", exponentformat="power", dtick=1, col=2)
+plots.finish(fig, "The size of features that weight decay leaves", "C = 10, N = 1000", width=720, height=420,
+             margin_b=76, legend=dict(orientation="h", x=0, y=-0.24, yanchor="top"))
 plots.animate(fig, [f"λ = {decay:g}, norm {predicted_norm(decay):.3f}" for decay in decays],
-              [at(decay) for decay in decays], active=decays.index(1e-3), below=96)
+              [at(decay) for decay in decays], active=decays.index(1e-3), below=116)
 
 # %% [markdown]
 # At $\lambda = \sqrt n / N$, here 0.01, the minimum arrives at $s = 0$: above it, having no features at all is cheaper
@@ -394,8 +396,8 @@ assert plane[faultless].train["nc4"] == 0
 # ```
 #
 # The training set is fitted as well and the loss is lower, but NC1, NC2 and NC3 have all come much less far; only NC4
-# is the same. With a low price on size, the quickest way to a lower loss is larger logits, and little is gained by
-# being symmetric.
+# is the same. With little weight decay, the quickest way to a lower loss is larger logits, and
+# little is gained by being symmetric.
 #
 # </details>
 #
