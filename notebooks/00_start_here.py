@@ -104,7 +104,7 @@ same = Recipe(dataset="gaussians", backbone="mlp", feature_dim=2, head="learned"
               batch_size=100, lr=0.005, weight_decay=3e-2, epochs=150, seed=0)
 print(same == recipe)
 for shot in shots[::50]:
-    print(f"epoch {shot.epoch:3}   training accuracy {shot.train['accuracy']:.3f}   NC1 {shot.train['nc1_quotient']:.4f}")
+    print(f"epoch {shot.epoch:3}: accuracy {shot.train['accuracy']:.3f}, NC1 {shot.train['nc1_quotient']:.4f}")
 
 # %% [markdown]
 # ## 2. After the last mistake

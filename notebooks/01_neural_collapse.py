@@ -275,8 +275,8 @@ table([f"median (range), {SEEDS} seed{'s' * (SEEDS > 1)}", "before", "last mista
 #
 # This is not convex, yet Zhu et al. (2021) prove for $d > C$ that *every* local minimum is global, that all other
 # critical points have a direction of descent, and that the global minima are exactly the collapsed configurations. The
-# reason for their shape is the penalty: norms of a given total should yield as large a margin as possible. Spread within
-# a class adds to the norms and not to the margin, and by symmetry and convexity all classes get the same share.
+# reason for their shape is the penalty: norms of a given total should yield as large a margin as possible. Spread
+# within a class adds to the norms and not to the margin, and by symmetry and convexity all classes get the same share.
 #
 # Granted the shape, the size is a problem in one variable. Let $e_1, \dots, e_C$ be a simplex ETF of unit vectors, $h_i
 # = a\, e_{y_i}$, $w_c = a \sqrt n\, e_c$ and $b = 0$; the factor $\sqrt n$ makes $\lVert W \rVert_F^2 = \sum_i \lVert
@@ -437,15 +437,17 @@ assert plane[faultless].train["nc4"] == 0
 #     print(shot.epoch, *(f"{shot.train[key]:.3g}" for key in ("accuracy", "nc1_quotient", "etf_distance", "nc3")))
 # ```
 #
-# If the network manages to fit the labels at all, yes: once there are no mistakes, scatter falls and the means form a
-# simplex. The unconstrained model never looks at the images, and a network that is flexible enough need not either.
+# The labels are learned by heart, and the class means come *closer* to a simplex than with true labels (compare with
+# exercise 1): no two of these classes look alike, so nothing stands in the way of the symmetry. The scatter is another
+# matter. It goes on falling, and is still an order of magnitude above that of the true classes. NC2 without NC1 says
+# nothing about having understood.
 #
 # </details>
 #
 # ## Summary
 #
-# - In the terminal phase the training error is 0 and the last layer still changes: NC1 falls by more than another factor
-#   of ten here, the class means approach a simplex ETF, the weights line up with them.
+# - In the terminal phase the training error is 0 and the last layer still changes: NC1 falls by more than another
+#   factor of ten here, the class means approach a simplex ETF, the weights line up with them.
 # - NC4 is 0 at once and stays so: it says little about how far a collapse has come.
 # - The test set follows part of the way: its NC1 ends an order of magnitude above that of the training set.
 # - Free features, cross-entropy and weight decay suffice for all of it, down to rounding, with a norm and a loss that

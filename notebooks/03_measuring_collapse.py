@@ -151,9 +151,9 @@ W, b = (part.detach().double().cpu() for part in (trainer.head.weight, trainer.h
 # linear regression onto class labels, up to scale, and does not change under any invertible linear map of the features.
 # (The package divides by $\min(d, C-1)$, the rank unless class means are linearly dependent.)
 #
-# **The numerical rank** of the features $X_c \in \mathbb{R}^{n_c \times d}$ of a class is $(\lVert X_c \rVert_* / \lVert
-# X_c \rVert_F)^2$, nuclear over Frobenius norm, averaged over classes. By Cauchy and Schwarz it is at most the rank,
-# and it is 1 when all features of a class lie on one line through the origin.
+# **The numerical rank** of the features $X_c \in \mathbb{R}^{n_c \times d}$ of a class is
+# $(\lVert X_c \rVert_* / \lVert X_c \rVert_F)^2$, nuclear over Frobenius norm, averaged over classes. By Cauchy and
+# Schwarz it is at most the rank, and it is 1 when all features of a class lie on one line through the origin.
 #
 # **The cosine margin** asks how safely samples are decided by angle alone. With $\bar w$ the mean of the rows of $W$,
 #
@@ -344,15 +344,16 @@ for column, curves in enumerate(errors.values(), start=1):
 fig.add_hline(y=1, line=dict(color="#666666", width=1, dash="dot"))
 power = dict(type="log", exponentformat="power")
 fig.update_xaxes(autorange="reversed", dtick=2, **power).update_yaxes(dtick=4, **power)
-fig.update_xaxes(title="spread of the class / norm of its mean", col=1).update_xaxes(title="deviation from an ETF", col=2)
+fig.update_xaxes(title="spread of the class / norm of its mean", col=1)
+fig.update_xaxes(title="deviation from an ETF", col=2)
 fig.update_yaxes(title="relative error", col=1)
 plots.finish(fig, "Rounding as a network collapses", "collapse goes to the right; drawn between 10⁻¹⁶ and 10⁴",
              width=720, height=430, margin_b=128, legend=dict(orientation="h", x=0, y=-0.3, yanchor="top"))
 
 # %% [markdown]
-# In float32 the tempting formulas print noise from a spread of about a thousandth on, which real networks reach. With
-# the subtraction first, float64 stays right to the end. (Float32 means carry their own rounding; a distance computed
-# from them in float32 ends at its square.)
+# In float32 the tempting formulas print noise from a spread of a few ten-thousandths on; the free features of
+# [Neural collapse](01_neural_collapse.ipynb) lie far to the right of that. In float64 they last twice as many digits,
+# and no longer. With the subtraction first, float64 stays right to the end of the axis.
 #
 # To subtract first *and* see each batch once, keep for each class its count, its mean $m$ and the scatter $S$ *around
 # that mean*, and merge two groups by (Chan, Golub and LeVeque 1983)
@@ -461,12 +462,12 @@ assert max(one["numerical_rank"] for one in cnn) < 2 and min(one["nc1_quotient"]
 #
 # - No metric sees every damage: NC1 is blind to scatter outside the span of the means, the scatter quotient to one pair
 #   of close classes, NC4 to nearly all.
-# - An untrained perceptron is at an ETF distance of about 0.2 on digits, however wide it is; random class means would be
-#   at $(C-1)/(4d)$, 0.0005 for 4,096 dimensions.
+# - An untrained perceptron is at an ETF distance of about 0.2 on digits, however wide it is; random class means would
+#   be at $(C-1)/(4d)$, 0.0005 for 4,096 dimensions.
 # - NC1 needs a $(d, C-1)$ pseudo-inverse only; covariances in float32 with an inverse in float64 are wrong by more than
 #   a tenth, often by orders of magnitude.
-# - Subtract before you square: from a relative spread of about $10^{-3}$ on, $\mathbb{E}[h^2] - \mathbb{E}[h]^2$ in
-#   float32 is noise. Merged centred moments in float64 are right for any batches.
+# - Subtract before you square: from a relative spread of a few ten-thousandths on, $\mathbb{E}[h^2] -
+#   \mathbb{E}[h]^2$ in float32 is noise. Merged centred moments in float64 are right for any batches.
 # - A batch's own means make NC1 too low by a share of about $C/B$.
 #
 # ## References
