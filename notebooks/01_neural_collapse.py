@@ -161,8 +161,8 @@ compare(nc1=torch.trace(Sigma_W @ torch.linalg.pinv(Sigma_B, hermitian=True)) / 
 both_sets(["nc1", "nc1_quotient"], "NC1: within-class scatter")
 
 # %% [markdown]
-# On the training set most of the fall happens where no error is left to correct. On the test set it soon stops; section
-# 6 comes back to that.
+# On the training set NC1 goes on falling where no error is left to correct, and by another factor of about ten. On the
+# test set it soon stops; section 6 comes back to that.
 #
 # ## 3. NC2: the points form a simplex ETF
 #
@@ -256,7 +256,7 @@ table([f"median (range), {SEEDS} seed{'s' * (SEEDS > 1)}", "before", "last mista
 
 # %% [markdown]
 # The honest answer is: not as the training set does. Test scatter falls while the network learns to separate the
-# classes, and then levels off, an order of magnitude above that of the training set. Papyan et al. state their findings
+# classes, and then levels off, several times above that of the training set. Papyan et al. state their findings
 # for the training set. Hui, Belkin and Nakkiran (2022) argue that collapse on the test set should be kept apart from it
 # and does not happen in general; Galanti, György and Hutter (2022) show when what is true of training samples carries
 # over to new samples, and even to new classes, as the number of samples grows. Neural collapse is above all a fact
@@ -446,10 +446,10 @@ assert plane[faultless].train["nc4"] == 0
 #
 # ## Summary
 #
-# - In the terminal phase the training error is 0 and the last layer still changes: NC1 falls by more than another
-#   factor of ten here, the class means approach a simplex ETF, the weights line up with them.
+# - In the terminal phase the training error is 0 and the last layer still changes: NC1 falls by another
+#   factor of about ten here, the class means approach a simplex ETF, the weights line up with them.
 # - NC4 is 0 at once and stays so: it says little about how far a collapse has come.
-# - The test set follows part of the way: its NC1 ends an order of magnitude above that of the training set.
+# - The test set follows part of the way: its NC1 ends several times above that of the training set.
 # - Free features, cross-entropy and weight decay suffice for all of it, down to rounding, with a norm and a loss that
 #   one equation in one variable predicts to five digits; above $\lambda = \sqrt n / N$ everything collapses to zero.
 #
