@@ -463,11 +463,11 @@ assert plane[faultless].train["nc4"] == 0
 #   imbalanced training.* PNAS 2021. [arXiv 2101.12699](https://arxiv.org/abs/2101.12699)
 # - Z. Zhu, T. Ding, J. Zhou, X. Li, C. You, J. Sulam, Q. Qu. *A geometric analysis of neural collapse with
 #   unconstrained features.* NeurIPS 2021. [arXiv 2105.02375](https://arxiv.org/abs/2105.02375)
-# - J. Lu, S. Steinerberger. *Neural collapse under cross-entropy loss.* Applied and Computational Harmonic Analysis
-#   2022. [arXiv 2012.08465](https://arxiv.org/abs/2012.08465)
+# - J. Lu, S. Steinerberger. *Neural collapse under cross-entropy loss.* Applied and Computational Harmonic
+#   Analysis 2022. [arXiv 2012.08465](https://arxiv.org/abs/2012.08465)
 # - T. Galanti, A. György, M. Hutter. *On the role of neural collapse in transfer learning.* ICLR 2022.
 #   [arXiv 2112.15121](https://arxiv.org/abs/2112.15121)
-# - L. Hui, M. Belkin, P. Nakkiran. *Limitations of neural collapse for understanding generalization in deep learning.*
-#   2022. [arXiv 2202.08384](https://arxiv.org/abs/2202.08384)
+# - L. Hui, M. Belkin, P. Nakkiran. *Limitations of neural collapse for understanding generalization in deep
+#   learning.* 2022. [arXiv 2202.08384](https://arxiv.org/abs/2202.08384)
 #
 # **Next:** [The simplex ETF](02_simplex_etf.ipynb).

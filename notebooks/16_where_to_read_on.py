@@ -93,8 +93,8 @@ def visit(trainer, look):
 #   imbalanced training.* PNAS 2021. [arXiv 2101.12699](https://arxiv.org/abs/2101.12699). A model of the last layer
 #   alone explains the simplex for balanced classes, and predicts that beyond a ratio of sizes small classes can no
 #   longer be told apart. **Try:** the picture above is this prediction; repeat it with three small classes.
-# - W. Hong, S. Ling. *Neural collapse for unconstrained feature model under cross-entropy loss with imbalanced data.*
-#   2023. [arXiv 2309.09725](https://arxiv.org/abs/2309.09725). NC1 survives imbalance, NC2 and NC3 do not, and the
+# - W. Hong, S. Ling. *Neural collapse for unconstrained feature model under cross-entropy loss with imbalanced
+#   data.* 2023. [arXiv 2309.09725](https://arxiv.org/abs/2309.09725). NC1 survives imbalance, NC2 and NC3 do not, and the
 #   threshold of minority collapse has a formula. **Try:** `angles_of_unequal_classes(10, weight_decay=8e-3)`: does more
 #   weight decay move the threshold to milder or to stronger imbalance?
 # - C. Thrampoulidis, G. R. Kini, V. Vakilian, T. Behnia. *Imbalance trouble: revisiting neural-collapse geometry.*
@@ -210,8 +210,8 @@ table(["epoch", "training accuracy", "NC1, scatter quotient", "known above unkno
 # - L. Parker, E. Onal, A. Stengel, J. Intrater. *Neural collapse in the intermediate hidden layers of classification
 #   neural networks.* 2023. [arXiv 2308.02760](https://arxiv.org/abs/2308.02760). Most of the scatter goes in the first
 #   layers, and the angles between class means grow with depth. **Try:** add "nc2_equiangular" to the keys below.
-# - P. Súkeník, M. Mondelli, C. Lampert. *Neural collapse versus low-rank bias: is deep neural collapse really optimal?*
-#   2024. [arXiv 2405.14468](https://arxiv.org/abs/2405.14468). If earlier layers are free as well, something of lower
+# - P. Súkeník, M. Mondelli, C. Lampert. *Neural collapse versus low-rank bias: is deep neural collapse really
+#   optimal?* 2024. [arXiv 2405.14468](https://arxiv.org/abs/2405.14468). If earlier layers are free as well, something of lower
 #   rank than the simplex costs less. **Try:** `NeuralCollapse(...).spectrum()` of every layer: do $C-1$ eigenvalues
 #   stay equal?
 # - A. Rangamani, A. Unal. *Deep neural regression collapse.* 2026.
@@ -279,8 +279,8 @@ print(f"training accuracy {crowd.train['accuracy']}, NC1 {crowd.train['nc1']:.0e
 #   [Neural collapse](01_neural_collapse.ipynb): which metrics fall faster?
 # - F. Graf, C. D. Hofer, M. Niethammer, R. Kwitt. *Dissecting supervised contrastive learning.* ICML 2021.
 #   [arXiv 2102.08817](https://arxiv.org/abs/2102.08817). The contrastive loss, too, is smallest when every class is a
-#   vertex of a simplex on the sphere. **Try:** add their loss to `LOSSES`-like code of your own with free features of
-#   norm 1, as in [Your own model](15_your_own_model.ipynb), and measure `etf_distance`.
+#   vertex of a simplex on the sphere. **Try:** write their loss for free features of norm 1, in a loop of your own
+#   ([Your own model](15_your_own_model.ipynb)), and watch `simplex_etf_distance`.
 # - G. Andriopoulos, Z. Dong, L. Guo, Z. Zhao, K. Ross. *The prevalence of neural collapse in neural multivariate
 #   regression.* NeurIPS 2024. [arXiv 2409.04180](https://arxiv.org/abs/2409.04180). With $n$ real targets, features
 #   collapse to $n$ dimensions; without weight decay they do not. **Try:** the regression of section 4, with and without
@@ -296,8 +296,8 @@ print(f"training accuracy {crowd.train['accuracy']}, NC1 {crowd.train['nc1']:.0e
 #   [arXiv 2206.04041](https://arxiv.org/abs/2206.04041). The models side by side, and what they say about
 #   generalisation. **Try:** find the model of section 7 of [Neural collapse](01_neural_collapse.ipynb) in it, and what
 #   the others change.
-# - L. Hui, M. Belkin, P. Nakkiran. *Limitations of neural collapse for understanding generalization in deep learning.*
-#   2022. [arXiv 2202.08384](https://arxiv.org/abs/2202.08384). Collapse on the training set is a fact about
+# - L. Hui, M. Belkin, P. Nakkiran. *Limitations of neural collapse for understanding generalization in deep
+#   learning.* 2022. [arXiv 2202.08384](https://arxiv.org/abs/2202.08384). Collapse on the training set is a fact about
 #   optimisation; on test data it does not happen, and more of it can transfer worse. **Try:** the test column of
 #   [Measuring collapse](03_measuring_collapse.ipynb) for more epochs, more data, other networks: does any of it go to
 #   zero?
