@@ -94,9 +94,9 @@ def visit(trainer, look):
 #   alone explains the simplex for balanced classes, and predicts that beyond a ratio of sizes small classes can no
 #   longer be told apart. **Try:** the picture above is this prediction; repeat it with three small classes.
 # - W. Hong, S. Ling. *Neural collapse for unconstrained feature model under cross-entropy loss with imbalanced
-#   data.* 2023. [arXiv 2309.09725](https://arxiv.org/abs/2309.09725). NC1 survives imbalance, NC2 and NC3 do not, and the
-#   threshold of minority collapse has a formula. **Try:** `angles_of_unequal_classes(10, weight_decay=8e-3)`: does more
-#   weight decay move the threshold to milder or to stronger imbalance?
+#   data.* 2023. [arXiv 2309.09725](https://arxiv.org/abs/2309.09725). NC1 survives imbalance, NC2 and NC3 do not, and
+#   the threshold of minority collapse has a formula. **Try:** `angles_of_unequal_classes(10, weight_decay=8e-3)`: does
+#   more weight decay move the threshold to milder or to stronger imbalance?
 # - C. Thrampoulidis, G. R. Kini, V. Vakilian, T. Behnia. *Imbalance trouble: revisiting neural-collapse geometry.*
 #   NeurIPS 2022. [arXiv 2208.05512](https://arxiv.org/abs/2208.05512). For vanishing weight decay the geometry is read
 #   off the singular vectors of the centred label matrix, whatever the class sizes. **Try:** compute the angles between
@@ -211,9 +211,9 @@ table(["epoch", "training accuracy", "NC1, scatter quotient", "known above unkno
 #   neural networks.* 2023. [arXiv 2308.02760](https://arxiv.org/abs/2308.02760). Most of the scatter goes in the first
 #   layers, and the angles between class means grow with depth. **Try:** add "nc2_equiangular" to the keys below.
 # - P. Súkeník, M. Mondelli, C. Lampert. *Neural collapse versus low-rank bias: is deep neural collapse really
-#   optimal?* 2024. [arXiv 2405.14468](https://arxiv.org/abs/2405.14468). If earlier layers are free as well, something of lower
-#   rank than the simplex costs less. **Try:** `NeuralCollapse(...).spectrum()` of every layer: do $C-1$ eigenvalues
-#   stay equal?
+#   optimal?* 2024. [arXiv 2405.14468](https://arxiv.org/abs/2405.14468). If earlier layers are free as well, something
+#   of lower rank than the simplex costs less. **Try:** `NeuralCollapse(...).spectrum()` of every layer: do $C-1$
+#   eigenvalues stay equal?
 # - A. Rangamani, A. Unal. *Deep neural regression collapse.* 2026.
 #   [arXiv 2603.23805](https://arxiv.org/abs/2603.23805). In regression, too, features below the last layer come down to
 #   the dimension of the targets. **Try:** train a backbone of `build_backbone` to output the two coordinates of
@@ -329,8 +329,8 @@ assert (axes.abs().round() - axes.abs()).abs().max() < 1e-3 and ((axes + 1).abs(
 # print([round(auc, 3) for _, auc in visit(Trainer(Recipe(**DIGITS), data=known), detection)])
 # ```
 #
-# Easier: the last number is close to 1. Unknown digits share strokes with known ones, noise does not. Results for inputs
-# that are this different say little about those that matter.
+# Easier: the last number is close to 1. Unknown digits share strokes with known ones, noise does not. Results for
+# inputs that are this different say little about those that matter.
 #
 # </details>
 #
