@@ -27,10 +27,10 @@ plots.geometry_animation([shot for shot in shots if shot.epoch <= 10 or shot.epo
                          class_names=["class 0", "class 1", "class 2"], title="Three classes collapse in the plane")
 
 # %% [markdown]
-# Why should one care? Because what collapses no longer tells apart what the labels do not, it matters for *transfer* to
-# new classes; because the symmetric picture needs equally large classes, *imbalance* breaks it; because the end is
-# known in advance, a classifier can be *prescribed* and need not be learned. Whether collapse helps generalisation is
-# an open question, and this book does not pretend otherwise: it lets you watch collapse, measure it and steer it.
+# Why should one care? The scatter that disappears may be needed for another task, so collapse matters for *transfer*.
+# The symmetric picture needs equally large classes, so *imbalance* breaks it. And since the end is known in advance, a
+# classifier can be *prescribed* and need not be learned. Whether collapse helps generalisation is an open question, and
+# this book does not pretend otherwise: it lets you watch collapse, measure it and steer it.
 #
 # *You will learn*
 #
@@ -122,7 +122,8 @@ fig.update_layout(showlegend=False, width=720, margin_b=56, height=540,
 # %% [markdown]
 # Accuracy is perfect after a few epochs and stays so to the end: what lies to the right of the dotted line is invisible
 # to it. The other five numbers are 0 in an exact collapse. At the dotted line they are still far from it, and they go
-# on falling by a factor of ten and more: NC2 within some twenty epochs, after which it wanders, NC1 and NC3 to the end.
+# on falling, most of them by a factor of ten or more: NC2 within some twenty epochs, after which it wanders, NC1 and NC3
+# to the end. (The axes are logarithmic.)
 #
 #
 # - **NC1, the scatter quotient,** is the spread of the features within their classes divided by the spread of the

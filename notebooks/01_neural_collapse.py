@@ -14,8 +14,8 @@
 # *Which four things happen after the last mistake, and why?* Papyan, Han and Donoho (2020) trained networks far beyond
 # zero training error and found the same four on every data set that they tried. In the plane one sees them at a glance:
 # each class becomes a point (NC1), the points form a regular simplex (NC2), the classifier's weights line up with the
-# points (NC3), and the classifier becomes the rule "take the nearest class mean" (NC4). And the reason is short enough
-# to predict the end of a training run to five digits.
+# points (NC3), and the classifier becomes the rule "take the nearest class mean" (NC4). A model of the reason is simple
+# enough to predict where its own training ends, to five digits.
 
 # %% jupyter={"source_hidden": true}
 from ncbook import Recipe, plots, train
