@@ -162,10 +162,12 @@ for run, epoch in zip(runs, first):
     relapses = [shot.epoch for shot in run[epoch:] if shot.train["accuracy"] < 1]
     assert epoch < 20 and after.train["accuracy"] == 1 and len(relapses) <= (0 if run is shots else 3)
     assert all(after.train[key] < 0.5 * before.train[key] for key in KEYS[1:])
-    assert max(abs(angle - 120) for angle in angles(after)) < 5 and after.train["nc4"] == 0
+    assert max(abs(angle - 120) for angle in angles(after)) < (20 if PROFILE == "paper" else 5)
+    assert after.train["nc4"] == 0
 
 # %% [markdown]
-# Different starts, different ways, one end.
+# Different starts, nearly the same end. Twenty starts, in the profile `paper`, show how nearly: NC1 ends alike in all of
+# them, but in a few the angles are still some ten degrees from 120° after these epochs. NC2 takes its time.
 #
 # ## 4. One notation
 #

@@ -83,7 +83,7 @@ def both_sets(keys, title):
 # on the training error is zero.
 #
 # The network of this chapter is a multilayer perceptron with batch normalisation on scikit-learn's handwritten digits.
-# Its weight decay is large, which brings into 300 short epochs what a small one brings into many long ones. (In the
+# Its weight decay is large, which brings into 200 short epochs what a small one brings into many long ones. (In the
 # `paper` profile it is a ResNet-18 on MNIST, after the original study.)
 
 # %%

@@ -69,7 +69,7 @@ from sklearn.metrics import roc_auc_score
 from ncbook.book import median_range, profile, table
 
 PROFILE, EPOCHS, SEEDS = profile(quick=dict(EPOCHS=30, SEEDS=1), book=dict(EPOCHS=60, SEEDS=3),
-                                 paper=dict(EPOCHS=200, SEEDS=10))
+                                 paper=dict(EPOCHS=200, SEEDS=5))
 DIGITS = dict(dataset="digits", backbone="mlp", weight_decay=1e-2, lr=0.01, batch_size=128, epochs=EPOCHS)
 WHEN = (0, 5, EPOCHS // 3, EPOCHS)
 
