@@ -180,8 +180,8 @@ compare(cdnv=cdnv, vci=vci, numerical_rank=sum(ranks) / C, cosine_margin=(own - 
 # %% [markdown]
 # The rest are variants. `nc2_gram` and `nc3_gram` compare the Gram matrices $H^\top H$ and $W H$, scaled to Frobenius
 # norm 1, with that of a simplex ETF, $M / \sqrt{C-1}$. `weight_equinorm` and `weight_equiangular` are NC2 of the rows
-# of $W$. `bias_collapse` is $\lVert W \mu_G + b \rVert$, the size of the logits at the centre; where they vanish, the
-# centre is a point of perfect indecision. All of them, with their limits:
+# of $W$. `bias_collapse` is $\lVert W \mu_G + b \rVert$, the size of the logits at the centre; where they vanish, no
+# class is preferred there. All of them, with their limits:
 
 # %% jupyter={"source_hidden": true}
 test = ncbook.neural_collapse(features(data.test_inputs), data.test_targets, W, b)
@@ -273,7 +273,7 @@ assert math.isclose(float(rows[0][1]), float(rows[2][1]), rel_tol=1e-3)
 assert abs(float(rows[1][1]) / float(rows[2][1]) - 1) > 0.1
 
 # %% [markdown]
-# The mixture of precisions is not a little wrong.
+# The mixture of precisions has no correct digit.
 #
 # ## 4. Subtract before you square
 #
