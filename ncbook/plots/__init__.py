@@ -27,6 +27,7 @@ from ncbook.plots.landscape import (
     ring_walk,
 )
 from ncbook.plots.player import add_player, animate
+from ncbook.plots.scatter import decision_cells, linear_cells, scatter_ellipses
 from ncbook.plots.splits import interval_chart, slope_chart
 from ncbook.plots.style import (
     CLASS_COLORS,
@@ -44,9 +45,10 @@ from ncbook.plots.style import (
 __all__ = [
     "AVERAGE_STYLES", "CLASS_COLORS", "METHOD_STYLES", "TEMPLATE", "TONES", "add_player", "add_sliders", "animate",
     "average_weights", "band", "barcode", "centred_cosines", "class_colors", "cosine_heatmap", "cosine_heatmaps",
-    "curve_panels", "death_histogram", "death_times_over_epochs", "finish", "frame_angle", "frame_at",
+    "curve_panels", "death_histogram", "death_times_over_epochs", "decision_cells", "finish", "frame_angle", "frame_at",
     "frame_distances", "frame_landscape", "geometry", "geometry_animation", "geometry_coordinates", "interval_chart",
-    "loss_ring", "method_style", "metric_curves", "metric_label", "ring_loss", "ring_strip", "ring_walk",
-    "schedule_curves", "seed_summary", "segments", "simplex_coordinates", "simplex_vertices", "slope_chart",
-    "solver_trace", "spanning_tree_figure", "tracking_error", "tracking_explorer", "xyz",
+    "linear_cells", "loss_ring", "method_style", "metric_curves", "metric_label", "ring_loss", "ring_strip",
+    "ring_walk", "scatter_ellipses", "schedule_curves", "seed_summary", "segments", "simplex_coordinates",
+    "simplex_vertices", "slope_chart", "solver_trace", "spanning_tree_figure", "tracking_error", "tracking_explorer",
+    "xyz",
 ]
