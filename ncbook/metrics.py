@@ -41,9 +41,9 @@ class Metric:
     """One metric, and all that tables and figures say of it; to add one, put it into `METRICS` under its key.
 
     compute: a function of a `Summary` to a number, or to a dict of the keys of several metrics; needs: what it takes
-    beside the moments, "classifier", "samples", "ood"; limit: where it goes under collapse of C classes; direction: "down" or
-    "up"; axis: "log" or "linear"; short: its name where there is little room, by default its label; share: whether
-    rows and figures give it in per cent. Raises ValueError for other words.
+    beside the moments, of "classifier", "samples", "ood"; limit: where it goes under collapse of C classes; direction:
+    "down" or "up"; axis: "log" or "linear"; short: its name where there is little room, by default its label; share:
+    whether rows and figures give it in per cent. Raises ValueError for other words.
     """
 
     key: str
@@ -128,23 +128,41 @@ class NeuralCollapse:
     class's spectrum; no summary of that size gives them, so every batch's features are also copied as they came (N d
     numbers of their dtype, on their device). keep_features=False stays at O(C d + d^2) and leaves those four out.
 
-    The state lives on the device of the features (on the CPU for MPS, which lacks float64) and can be pickled.
-    num_classes >= 2, dim >= 1. Raises ValueError for less.
+    The state lives on the device of the features (on the CPU for MPS, which lacks float64) and can be pickled. Without
+    kept features it is the one float64 vector `packed`, from which another can start: it is changed in place; samples
+    are the batches behind it, (features, targets), where features are kept.
+    num_classes >= 2, dim >= 1. Raises ValueError for less, or a packed of another size.
     Source: Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance" (merging centred moments).
     """
 
     @torch.inference_mode(False)  # or the state could not be updated outside inference mode
-    def __init__(self, num_classes: int, dim: int, *, keep_features: bool = True):
+    def __init__(self, num_classes: int, dim: int, *, keep_features: bool = True, packed: Tensor | None = None,
+                 samples: Iterable[tuple[Tensor, Tensor]] = ()):
         check_integer("num_classes", num_classes, least=2)
         check_integer("dim", dim, least=1)
+        size = Moments.size(num_classes, dim)
+        if packed is not None and (packed.shape, packed.dtype) != ((size,), torch.float64):
+            raise ValueError(f"packed must be float64 of shape ({size},), got {packed.dtype} of {tuple(packed.shape)}")
         self.num_classes, self.dim, self.keep_features = num_classes, dim, keep_features
-        self.reset()
+        self._moments = Moments(num_classes, dim, packed)
+        self._kept: list[tuple[Tensor, Tensor]] = list(samples)
+
+    @property
+    def packed(self) -> Tensor:
+        """The moments as one vector; `ncbook.moments.merge_packed` merges several."""
+        return self._moments.packed
 
     @torch.inference_mode(False)
     def reset(self) -> NeuralCollapse:
         """Forget all samples and return self."""
-        self._moments = Moments(self.num_classes, self.dim)
-        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._moments, self._kept = Moments(self.num_classes, self.dim), []
+        return self
+
+    @torch.inference_mode(False)
+    def to(self, device: torch.device | str) -> NeuralCollapse:
+        """Move the state, kept features included, and return self; `update` moves it to the device of its features."""
+        self._move(torch.device(device))
+        self._kept = [(features.to(device), targets.to(device)) for features, targets in self._kept]
         return self
 
     @torch.inference_mode(False)
@@ -210,11 +228,7 @@ class NeuralCollapse:
             raise ValueError("bias was given without weight: give both, or neither")
         if weight is not None:
             weight, bias = self._classifier(weight, bias)
-        have = {"classifier": weight is not None, "samples": self.keep_features,
-                "ood": bool(self._moments.outside_count)}
-        if wrong := [key for key, metric in METRICS.items() if getattr(metric, "key", None) != key]:
-            raise TypeError(f"METRICS[{wrong[0]!r}] must be a Metric of that key, got {METRICS[wrong[0]]!r}")
-        can = [key for key, metric in METRICS.items() if all(have[need] for need in metric.needs)]
+        can = self.available(weight is not None)
         wanted = can if keys is None else [key for key in METRICS if key in set(keys)]
         if keys is not None and (absent := set(keys) - set(can)):
             raise ValueError(f"keys must be metrics that can be computed here, {', '.join(can)}, got {sorted(absent)}")
@@ -227,6 +241,13 @@ class NeuralCollapse:
                     values |= found if isinstance(found, dict) else {key: found}
             numbers = [_number(key, values[key]).to(self.class_means) for key in wanted]
             return dict(zip(wanted, torch.stack(numbers).tolist(), strict=True)) if wanted else {}
+
+    def available(self, classifier: bool) -> list[str]:
+        """The keys that `compute` can give now, with or without a classifier."""
+        have = {"classifier": classifier, "samples": self.keep_features, "ood": bool(self._moments.outside_count)}
+        if wrong := [key for key, metric in METRICS.items() if getattr(metric, "key", None) != key]:
+            raise TypeError(f"METRICS[{wrong[0]!r}] must be a Metric of that key, got {METRICS[wrong[0]]!r}")
+        return [key for key, metric in METRICS.items() if all(have[need] for need in metric.needs)]
 
     @property
     def class_means(self) -> Tensor:

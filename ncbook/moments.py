@@ -15,7 +15,7 @@ class Moments:
 
     All of it is one float64 vector `packed`, of which the attributes are views, so that it can be sent, saved and
     merged as one tensor. Deviations are from the mean of their own batch, and batches are merged by the differences of
-    their means, so that scatter far below the means keeps its digits.
+    their means, which `low` carries beyond float64: scatter far below the means, or their rounding, keeps its digits.
     Source: Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance".
     """
 
@@ -26,11 +26,11 @@ class Moments:
     @staticmethod
     def size(num_classes: int, dim: int) -> int:
         """The length of `packed`."""
-        return 2 * num_classes + num_classes * dim + dim * dim + 1 + dim
+        return 2 * num_classes + 2 * num_classes * dim + dim * dim + 1 + dim
 
     def _part(self, index: int) -> Tensor:
         c, d = self.num_classes, self.dim
-        return self.packed.split((c, c, c * d, d * d, 1, d))[index]
+        return self.packed.split((c, c, c * d, c * d, d * d, 1, d))[index]
 
     @property
     def count(self) -> Tensor:
@@ -48,19 +48,24 @@ class Moments:
         return self._part(2).view(self.num_classes, self.dim)
 
     @property
+    def low(self) -> Tensor:
+        """(C, d) what rounding took from `mean`."""
+        return self._part(3).view(self.num_classes, self.dim)
+
+    @property
     def scatter(self) -> Tensor:
         """(d, d) summed products of deviations from the mean of their class."""
-        return self._part(3).view(self.dim, self.dim)
+        return self._part(4).view(self.dim, self.dim)
 
     @property
     def outside_count(self) -> Tensor:
         """(1,) samples out of distribution."""
-        return self._part(4)
+        return self._part(5)
 
     @property
     def outside_mean(self) -> Tensor:
         """(d,)"""
-        return self._part(5)
+        return self._part(6)
 
     def add(self, features: Tensor, targets: Tensor) -> None:
         """Add samples (n, d) of classes (n,), on the device of `packed`."""
@@ -71,10 +76,10 @@ class Moments:
             mean = sums.index_add(0, members, x) / size
             x -= mean.index_select(0, members)
             # The mean of the deviations is the rounding of the mean: without this, it would count as scatter.
-            correction = sums.index_add(0, members, x) / size
-            x -= correction.index_select(0, members)
+            low = sums.index_add(0, members, x) / size
+            x -= low.index_select(0, members)
             variation = x.new_zeros(len(classes)).index_add(0, members, torch.linalg.vector_norm(x, dim=1).square())
-            self._merge(classes, count, mean + correction, variation, x)
+            self._merge(classes, count, mean, low, variation, x)
 
     def add_outside(self, features: Tensor) -> None:
         """Add samples (n, d) that belong to no class."""
@@ -88,17 +93,24 @@ class Moments:
         theirs = Moments(self.num_classes, self.dim, packed)
         self.scatter.add_(theirs.scatter)
         everything = torch.arange(self.num_classes, device=packed.device)
-        self._merge(everything, theirs.count, theirs.mean, theirs.variation, packed.new_empty(0, self.dim))
+        self._merge(everything, theirs.count, theirs.mean, theirs.low, theirs.variation, packed.new_empty(0, self.dim))
         self._merge_outside(theirs.outside_count, theirs.outside_mean)
 
-    def _merge(self, classes: Tensor, count: Tensor, mean: Tensor, variation: Tensor, deviations: Tensor) -> None:
-        before, shift = self.count[classes], mean - self.mean[classes]
+    def _merge(self, classes: Tensor, count: Tensor, mean: Tensor, low: Tensor, variation: Tensor,
+               deviations: Tensor) -> None:
+        before, old, old_low = self.count[classes], self.mean[classes], self.low[classes]
         total = before + count
-        share = count / total.clamp(min=1)
-        pull = before * share
-        self.scatter.addmm_(deviations.T, deviations).addmm_(shift.T * pull, shift)
-        self.variation.index_add_(0, classes, variation + pull * shift.square().sum(1))
-        self.mean.index_add_(0, classes, share[:, None] * shift)
+        share = (count / total.clamp(min=1))[:, None]
+        high, below = mean - old, low - old_low
+        shift, pull = high + below, before[:, None] * share
+        self.scatter.addmm_(deviations.T, deviations).addmm_((pull * shift).T, shift)
+        self.variation.index_add_(0, classes, variation + (pull * shift.square()).sum(1))
+        # The sum of two numbers, and what its rounding took (Knuth).
+        step = share * high
+        new = old + step
+        part = new - old
+        self.mean.index_copy_(0, classes, new)
+        self.low.index_copy_(0, classes, old_low + share * below + (old - (new - part)) + (step - part))
         self.count.index_copy_(0, classes, total)
 
     def _merge_outside(self, count: Tensor | int, mean: Tensor) -> None:

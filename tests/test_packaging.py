@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
 EXTRAS = PROJECT["optional-dependencies"]
-EXTRA_OF = {"plots": "book", "live": "book", "book.py": "book", "experiments": "experiments"}
+EXTRA_OF = {"plots": "book", "live": "book", "book.py": "book", "experiments": "experiments", "monitor.py": "own",
+            "torchmetric.py": "own"}
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow", "IPython": "ipython"}
 
 FAKE_PYTHON = """\
