@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from ncbook.heads import Head, NearestETFHead
+from ncbook.bases import ETFHead, Head
+from ncbook.heads import NearestETFHead
 
 
 def find_classifier(model: nn.Module, name: str | None = None) -> tuple[str, Any]:
@@ -74,16 +75,16 @@ def replace_classifier(model: nn.Module, head: Callable[..., nn.Module] = Neares
 
 @contextmanager
 def observing(model: nn.Module, targets: Tensor) -> Iterator[None]:
-    """Hand the targets (N,) to the nearest-ETF heads inside a model that is called without them.
+    """Hand the targets (N,) to the heads inside a model that is called without them.
 
     `with observing(model, targets): logits = model(inputs)`. model: also one inside DistributedDataParallel or
-    torch.compile; other heads of `ncbook.heads` need no targets. Raises ValueError for a model without any of them.
+    torch.compile; a LearnedHead needs no targets. Raises ValueError for a model without any of them.
     """
     heads = [module for module in model.modules() if isinstance(module, Head)]
     if not heads:
         raise ValueError("model must hold a head of ncbook.heads, see replace_classifier")
     with ExitStack() as stack:
         for head in heads:
-            if isinstance(head, NearestETFHead):
+            if isinstance(head, ETFHead):
                 stack.enter_context(head.observing(targets))
         yield

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ncbook.adapters import bare, find_classifier, observing
+from ncbook.bases import Head
 from ncbook.buffers import spread
-from ncbook.heads import Head
 from ncbook.metrics import METRICS, NeuralCollapse
 
 

@@ -52,7 +52,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import plotly.graph_objects as go
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -212,7 +211,7 @@ assert ncbook.measure_layers(again, test_loader)["fc"] == tested["nearest"]
 # %%
 torch.manual_seed(0)
 head, known, blind = NearestETFHead(512, 10), [], []
-for step in range(100):
+for _ in range(100):
     features, targets = torch.randn(64, 512), torch.randint(10, (64,))
     with torch.no_grad():
         before = head(features)            # no targets: the frame of the steps before
