@@ -16,8 +16,8 @@ from torch.nn.utils import parametrize
 
 from ncbook.averages import IGNORE, BatchMeanAverage, ClassMeanAverage
 from ncbook.bases import ETFHead, Head
-from ncbook.buffers import Group, check_group, full_precision, held, product
-from ncbook.checks import check_choice, check_number, may_look
+from ncbook.buffers import Group, check_group, full_precision, held, in_backward, product
+from ncbook.checks import check_choice, check_integer, check_number, may_look
 from ncbook.etf import PROXIMAL, helmert_basis, nearest_frame, simplex_etf
 
 SCALE = 5.0  # the published feature norm tau
@@ -151,6 +151,9 @@ class FixedETFHead(ETFHead):
         return super().extra_repr() + f", frame={self.frame!r}, centred={self.averages is not None}"
 
 
+_eager_forward = torch.compiler.disable(ETFHead.forward)  # which call finds a frame is no question for a graph
+
+
 class NearestETFHead(ETFHead):
     """The simplex ETF nearest to moving averages of the class means, found anew at each training step.
 
@@ -161,6 +164,10 @@ class NearestETFHead(ETFHead):
     processes the batch is the joint one: see `ClassMeanAverage`, also for ignore_index and process_group; evaluation
     and calls without targets communicate nothing. On an accelerator nothing raises for a bad batch, which would be a
     wait for the device: it never enters the averages, and its logits are not to be relied on.
+
+    With update_every = k > 1 the frame is found in the first k training calls with targets, and then in every k-th, and
+    held in between, where W passes no gradient on; averages and b move in all of them. For many classes, where finding
+    it costs much more than the rest of the head. A compiler leaves such a head out of its graph.
 
     The logits of a training call know the labels of their batch, above all in the first steps: accuracy is to be taken
     from an earlier call without targets, or in evaluation mode. There are no parameters to freeze: eval() or `holding`
@@ -179,19 +186,26 @@ class NearestETFHead(ETFHead):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, scale: float | None = SCALE,
-                 method: str = "ema", proximal: float = PROXIMAL, ignore_index: int = IGNORE,
+                 method: str = "ema", proximal: float = PROXIMAL, update_every: int = 1, ignore_index: int = IGNORE,
                  process_group: Group = None, device=None, dtype: torch.dtype | None = None):
         super().__init__(in_features, out_features, bias, scale, device, dtype)
+        self.update_every = check_integer("update_every", update_every, least=1)
+        self._calls = self._last_call = 0  # training calls that moved the head, and the number of the last one
         self.proximal = check_number("proximal", proximal)
         self.averages = ClassMeanAverage(out_features, in_features, method, ignore_index=ignore_index,
                                          process_group=process_group, device=device, dtype=dtype)
         self.register_buffer("_basis", self._new_basis(), persistent=False)
         self.reset_parameters()
 
+    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
+        """features (..., d), targets (...) int64 in 0..C-1 or ignore_index -> logits (..., C)."""
+        call = _eager_forward if self.update_every > 1 else ETFHead.forward
+        return call(self, features, targets)
+
     @torch.no_grad()
     def refit(self) -> NearestETFHead:
         """Compute W and b again from the averages, as they must be after a weight average that averages buffers too."""
-        weight, bias = self._fit(self.averages.mean, self.weight)
+        weight, bias = self._solve(self.averages.mean, self.weight, True)
         self._write(weight, bias)
         return self
 
@@ -202,6 +216,18 @@ class NearestETFHead(ETFHead):
         return held(self.weight, later=True) if torch.is_grad_enabled() else self.weight, self.bias
 
     def _fit(self, means: Tensor, previous: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.update_every == 1:
+            return self._solve(means, previous, True)
+        found = self._solve(means, previous, self._due())
+        self._calls += not self.averages.still
+        return found
+
+    def _due(self) -> bool:
+        if not in_backward():  # else the last call is computed again
+            self._last_call = self._calls
+        return self._last_call < self.update_every or self._last_call % self.update_every == 0
+
+    def _solve(self, means: Tensor, previous: Tensor, due: bool) -> tuple[Tensor, Tensor | None]:
         with full_precision(means):
             if may_look(means) and self.averages.count.all():
                 centre = means.sum(0) / len(means)
@@ -210,7 +236,7 @@ class NearestETFHead(ETFHead):
                 centre = (means * seen).sum(0) / seen.sum().clamp(min=1)
                 # At the centre a row of the Procrustes problem is zero: the class has no say in the fit.
                 means = torch.where(seen, means, centre)
-            weight, _ = nearest_frame(means, self._basis, previous, self.proximal)
+            weight = nearest_frame(means, self._basis, previous, self.proximal)[0] if due else previous
             return weight, None if self.bias is None else product(-weight, centre)
 
     def _write(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -225,10 +251,16 @@ class NearestETFHead(ETFHead):
     def reset_parameters(self) -> None:
         """As for the other frames, and forget all batches."""
         super().reset_parameters()
-        self._basis = self._new_basis()
+        self._basis, self._calls = self._new_basis(), 0
 
-    def _load_from_state_dict(self, *arguments):
-        super()._load_from_state_dict(*arguments)
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.update_every > 1:
+            destination[prefix + "calls"] = torch.tensor(self._calls)
+
+    def _load_from_state_dict(self, state_dict, prefix, *arguments):
+        self._calls = int(state_dict.pop(prefix + "calls", self._calls))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
         if (self._basis.device, self._basis.dtype) != (self.weight.device, self.weight.dtype):
             self._basis = self._new_basis()
 
@@ -243,7 +275,8 @@ class NearestETFHead(ETFHead):
         return self
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + f", proximal={self.proximal:g}"
+        every = f", update_every={self.update_every}" if self.update_every > 1 else ""
+        return super().extra_repr() + f", proximal={self.proximal:g}{every}"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
 EXTRAS = PROJECT["optional-dependencies"]
-EXTRA_OF = {"plots": "book", "live": "book", "book.py": "book", "experiments": "experiments"}
+EXTRA_OF = {"plots": "book", "live": "book", "book.py": "book", "experiments": "experiments", "monitor.py": "own",
+            "torchmetric.py": "own"}
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow", "IPython": "ipython"}
 
 FAKE_PYTHON = """\
@@ -167,7 +168,7 @@ def test_readme_lists_the_chapters():
     assert listed == sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
 
 
-@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL), ids=["parts", "add"])
+@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL), ids=["parts", "model", "add"])
 def test_readme_example_runs(example):
     result = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
