@@ -9,7 +9,7 @@ const across = (step) => Math.log10(1 + step);
 export function drawCurves(canvas, theme, runs, options) {
     const got = contextOf(canvas);
     if (!got || !runs.length || !runs[0].run.frames.length) return;
-    const { context, width, height } = got, right = width < 300 ? 62 : 92, left = 34;
+    const { context, width, height } = got, right = width < 300 ? 76 : 98, left = 34;
     const most = Math.max(100, ...runs.map(({ run }) => run.frames[run.last].step[0]));
     const x = (step) => left + ((width - left - right) * across(step)) / across(most);
     const strips = layOut(runs[0].run, height - 20, options.small);
@@ -19,9 +19,9 @@ export function drawCurves(canvas, theme, runs, options) {
     const bottom = strips.at(-1).bottom;
     for (let step = 1; step <= most; step *= 10) {
         line(context, [[x(step), bottom], [x(step), bottom + 3]], theme.muted);
-        text(context, theme, String(step), x(step), bottom + 11, { color: theme.muted, size: 11, align: "center" });
+        if (x(step) < width - right - 12) text(context, theme, String(step), x(step), bottom + 11, { color: theme.muted, size: 11, align: "center" });
     }
-    text(context, theme, "step", width - right + 8, bottom + 11, { color: theme.muted, size: 11 });
+    text(context, theme, "step", width - right - 2, bottom + 11, { align: "center", color: theme.muted, size: 11 });
     const { run, index } = runs[0], now = x(run.frames[index].step[0]);
     line(context, [[now, strips[0].top], [now, bottom]], theme.ink, 1, index < run.last ? [] : [2, 3]);
 }
@@ -90,8 +90,8 @@ function drawStrip(context, theme, runs, strip, x, left, right) {
         const dash = which ? [4, 3] : [];
         if (kind === "dials") line(context, steps(points), color, 1.8, dash);
         else {
-            if (!which) line(context, points, pale(color, 0.25), 1);
-            line(context, smoothed(points), color, 1.8, dash);
+            if (!which && kind === "log") line(context, points, pale(color, 0.25), 1);
+            line(context, kind === "log" ? smoothed(points) : points, color, 1.8, dash);
         }
         const [atX, atY] = points[index], value = curve.of(run.frames[index]);
         if (Number.isFinite(atY)) dot(context, atX, atY, 3, color, theme.paper, 1);

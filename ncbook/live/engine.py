@@ -37,6 +37,7 @@ class Engine:
     """
 
     trainer: Trainer
+    _closed = True
     _live: list[Recorder]
     _scene: Scenario
     _recipe: Recipe

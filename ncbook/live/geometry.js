@@ -2,7 +2,7 @@
 import { contextOf, dot, line, nice, number, pale, text } from "./draw.js";
 
 const TRAIL = 60; // frames
-const REACH = [1.5, 3]; // of the picture, in lengths of a vertex
+const REACH = [1.32, 3]; // of the picture, in lengths of a vertex
 export const VIEW = { yaw: 0.5, pitch: 0.35 };
 
 export function drawGeometry(canvas, theme, run, index, options) {

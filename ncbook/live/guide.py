@@ -56,7 +56,7 @@ class Rule(NamedTuple):
 
 
 def _lost(frame: Any, best: float) -> bool:
-    return best >= 0.9 and frame.facts.accuracy < best - 0.2
+    return best >= 0.95 and frame.facts.accuracy < best - 0.05
 
 
 def _pulled(frame: Any) -> bool:
@@ -71,7 +71,10 @@ RULES = (
          "Accuracy has fallen, and yet nearly every sample is still nearest to the mean of its own class: the classes "
          "are apart, but the classifier no longer tells them apart."),
     Rule("geometry", _lost,
-         "Accuracy has fallen: the clouds have run into each other."),
+         "Accuracy has fallen again: samples lie nearer to the mean of another class than to their own."),
+    Rule("geometry", lambda f, best: _pulled(f) and f.facts.size < 0.05 and f.facts.accuracy < 0.95,
+         "β = 0 with a large weight has pulled the samples of all classes into one spot (see the scale bar: the "
+         "picture is magnified). The classifier cannot tell them apart there."),
     Rule("bars", lambda f, best: _pulled(f) and f.facts.accuracy < 0.95,
          "β is 0 and its weight large: all bars are pulled to 0 before the classes are told apart."),
     Rule("geometry", lambda f, best: f.facts.size < 0.02,

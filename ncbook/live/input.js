@@ -5,8 +5,7 @@ export function drawInput(canvas, theme, run, index, options) {
     const got = contextOf(canvas), frame = run?.frames[index], input = run?.head.input;
     if (!got || !frame || !input) return;
     if (input.kind === "points") drawPoints(canvas, got, theme, run, frame, options);
-    else if (input.kind === "images") drawImages(got, theme, run, frame, options);
-    else text(got.context, theme, "The input is a number: there is nothing to see.", got.width / 2, got.height / 2, { color: theme.muted, align: "center", size: 11 });
+    else drawImages(got, theme, run, frame, options);
 }
 
 function drawPoints(canvas, { context, width, height }, theme, run, frame, options) {

@@ -3,10 +3,10 @@ import { themeOf } from "./draw.js";
 import { VIEW, drawGeometry } from "./geometry.js";
 import { barcodeReach, drawBarcode, drawColumns, drawCurves, drawMatrix } from "./charts.js";
 import { drawInput, touchPoints } from "./input.js";
-import { button, dial, download, field, h, menu } from "./parts.js";
+import { button, dial, download, field, h, menu, toggle } from "./parts.js";
 import { Run, bytesOf } from "./run.js";
 
-const NARROW = 540, REST = 250, PLAY = 60; // pixels, milliseconds, milliseconds a frame
+const SLIM = 640, NARROW = 540, REST = 250, PLAY = 60; // pixels, pixels, milliseconds, milliseconds a frame
 
 class Page {
     constructor(el, send, recorded) {
@@ -56,10 +56,10 @@ class Page {
         this.note = h("span", { class: "nc-note", role: "status" });
         this.look = h("div", { class: "nc-look" }, h("b", {}, "Look now "), this.words, " ", this.again, this.note);
         this.figure = h("div", { class: "nc-figure" });
-        this.settings = h("details", { class: "nc-settings" }, h("summary", {}, "Settings"));
+        this.settings = h("div", { class: "nc-row nc-settings", hidden: true });
         this.fields = new Map();
         this.buildReplay();
-        this.root.append(...[this.scenarios, this.main, this.look, this.figure, this.replay, this.settings].filter(Boolean));
+        this.root.append(this.scenarios, this.main, this.look, this.figure, this.replay, this.more, this.settings);
         this.root.classList.toggle("nc-recorded", this.recorded);
         this.sections = new Map();
     }
@@ -75,15 +75,16 @@ class Page {
         this.name = h("input", { type: "text", "aria-label": "name of the run", placeholder: "name this run" });
         this.name.addEventListener("change", () => this.ask("name", { id: this.run.head.id, name: this.name.value, kept: true }));
         this.out = h("span", { class: "nc-out", role: "status" });
-        const more = h("details", { class: "nc-more" }, h("summary", {}, "More"), h("div", { class: "nc-row" }, this.name,
+        this.more = h("div", { class: "nc-row nc-more", hidden: true }, this.name,
             button("Keep", () => this.ask("name", { id: this.run.head.id, kept: true }), { title: "never drop this run for newer ones" }),
             button("Copy as code", () => this.ask("code")),
             button("Export", () => {
                 this.out.textContent = "making a page of its own …";
                 this.ask("export", this.pair.map((run) => run.head.id));
-            }), this.out));
+            }), this.out);
         this.replay = h("div", { class: "nc-row nc-replay" }, this.playing, this.scrub, this.when, this.now,
-            this.which.element, h("label", { class: "nc-beside" }, "beside ", this.other.element), more);
+            this.which.element, h("label", { class: "nc-beside" }, "beside ", this.other.element),
+            toggle("Run …", this.more), toggle("Settings", this.settings));
     }
 
     watch() {
@@ -124,7 +125,7 @@ class Page {
             this.beside = this.beside !== null && this.state.runs.some(({ id }) => id === this.beside) ? this.beside : null;
             this.stop();
         }
-        for (const id of [...this.runs.keys()]) if (!this.state.runs.some((run) => run.id === id)) this.runs.delete(id);
+        for (const id of this.runs.keys()) if (!this.state.runs.some((run) => run.id === id)) this.runs.delete(id);
         this.showControls();
     }
 
@@ -140,7 +141,7 @@ class Page {
                 this.fields.set(name, dial(name, (value) => this.ask("set", { [name]: value })));
                 this.dials.append(this.fields.get(name).element);
             }
-        if (!this.settings.querySelector("button")) this.settings.append(this.buildSettings());
+        if (!this.settings.childElementCount) this.settings.append(...this.buildSettings());
         for (const [name, spec] of Object.entries(state.controls)) {
             const control = this.fields.get(name);
             if (spec.options) control?.show(spec.options, spec.value, spec.off);
@@ -161,8 +162,8 @@ class Page {
             if (this.state.only.includes(name)) this.extra.append(label);
             return label;
         });
-        return h("div", { class: "nc-row" }, ...made.filter((label) => label.parentNode !== this.extra),
-            button("Defaults", () => this.ask("defaults"), { title: "every control as it was at first" }));
+        return [...made.filter((label) => label.parentNode !== this.extra),
+            button("Defaults", () => this.ask("defaults"), { title: "every control as it was at first" })];
     }
 
     pressPlay() {
@@ -335,7 +336,9 @@ class Page {
 
     section(panel, slot, area, pair) {
         const canvas = h("canvas", { role: "img", tabindex: area === "big" || area === "curves" ? "0" : "-1" });
-        const title = pair.length > 1 && area === "big" ? pair[slot].head.label : panel.title;
+        const apart = pair.map((run, k) => difference(run.head.label, pair[1 - k]?.head.label));
+        const two = { big: apart[slot], curves: `${apart[0]} ━━   ${apart[1]} ╍╍`, part: apart[slot] };
+        const title = pair.length > 1 ? two[area] : panel.title;
         canvas.setAttribute("aria-label", title);
         const head = h("div", { class: "nc-title", title }, h("span", {}, title));
         const element = h("section", { class: `nc-${area}`, "data-panel": panel.name, "data-slot": String(slot) }, head, canvas);
@@ -434,6 +437,7 @@ class Page {
         const room = (outside?.clientHeight || window.innerHeight) - (this.recorded ? 120 : 12);
         const rows = [this.scenarios, this.main, this.look, this.replay].reduce((sum, row) => sum + (row.offsetHeight ? row.offsetHeight + 4 : 0), 24);
         const most = small ? Math.min(300, 0.5 * width) : 0.62 * width;
+        this.root.classList.toggle("nc-slim", width < SLIM);
         this.figure.classList.toggle("nc-narrow", narrow);
         this.figure.classList.toggle("nc-two", two && !narrow);
         this.figure.style.height = narrow ? "" : `${Math.round(Math.max(240, Math.min(room - rows, most)))}px`;
@@ -441,6 +445,12 @@ class Page {
         this.figure.style.setProperty("--nc-parts", String(Math.max(1, parts)));
         this.figure.classList.toggle("nc-bare", parts === 0);
     }
+}
+
+// What the label of a run says that the label of another one does not.
+function difference(label, other = "") {
+    const [number, ...parts] = label.split(/: |, /), known = other.split(/: |, /);
+    return [number, parts.filter((part) => !known.includes(part)).join(", ")].join(": ");
 }
 
 function render({ model, el }) {

@@ -132,6 +132,8 @@ def header(run: Run) -> dict[str, Any]:
     vertices = plots.simplex_vertices(count)
     if vertices.shape[1] == 1:
         vertices = torch.cat((vertices, torch.zeros_like(vertices)), dim=1)
+    shown = _input_header(run.data) if "input" in run.panels else None
+    idle = {"cosines": count == 2, "bars": not run.recipe.clouds, "input": shown is None}
     return {
         "id": run.number, "label": run.label, "names": run.class_names, "colors": plots.class_colors(count),
         "epochs": run.recipe.epochs, "clouds": bool(run.recipe.clouds), "layout": layout(run.frames[0]),
@@ -139,8 +141,8 @@ def header(run: Run) -> dict[str, Any]:
         "dials": [dial.label for dial in REGULARISERS[run.recipe.regulariser].dials],
         "facts": type(run.frames[0].facts)._fields, "ideal": -1 / (count - 1),
         "panels": [{"name": name, "kind": PANELS[name].kind, "title": PANELS[name].title} for name in run.panels
-                   if not (count == 2 and name == "cosines" or name == "bars" and not run.recipe.clouds)],
-        "input": _input_header(run.data) if "input" in run.panels else None,
+                   if not idle.get(name)],
+        "input": shown,
     }
 
 
@@ -150,14 +152,15 @@ def _curves(run: Run) -> list[dict]:
     for key in run.curves:
         metric = METRICS.get(key.removeprefix("test_"))  # there is none for "loss"
         name = (metric.short or metric.label) if metric else "loss"
+        name = "test" if key == "test_accuracy" else "test " * key.startswith("test_") + name
         color = _CURVE_COLORS.get(key) or _SPARE_COLORS[spare % len(_SPARE_COLORS)]
         spare += key not in _CURVE_COLORS
-        found.append({"key": key, "name": "test " * key.startswith("test_") + name, "color": color,
+        found.append({"key": key, "name": name, "color": color,
                       "axis": metric.axis if metric else "log", "share": in_per_cent(key.removeprefix("test_"))})
     return found
 
 
-def _input_header(data: Dataset) -> dict[str, Any]:
+def _input_header(data: Dataset) -> dict[str, Any] | None:
     """Points of the plane, all of them, or the watched samples as images in one byte a number; else nothing."""
     shape = tuple(data.input_shape)
     if shape == (2,):
@@ -167,4 +170,4 @@ def _input_header(data: Dataset) -> dict[str, Any]:
     if len(shape) == 3 and math.prod(shape) <= _SHOWN_IMAGES and shape[0] in (1, 3):
         pixels = (watched(data).train_inputs.clamp(0, 1) * 255).byte().cpu().permute(0, 2, 3, 1).flatten(1)
         return {"kind": "images", "shape": shape, "pixels": base64.b64encode(pixels.numpy().tobytes()).decode()}
-    return {"kind": "none"}
+    return None

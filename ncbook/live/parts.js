@@ -16,6 +16,15 @@ export function button(words, press, properties = {}) {
     return h("button", { type: "button", onclick: press, ...properties }, words);
 }
 
+// A button that folds a row away, and back.
+export function toggle(words, row) {
+    const press = button(words, () => {
+        row.hidden = !row.hidden;
+        press.setAttribute("aria-expanded", String(!row.hidden));
+    }, { "aria-expanded": String(!row.hidden) });
+    return press;
+}
+
 const busy = (element) => element.getRootNode().activeElement === element;
 
 // A menu of texts. `show` leaves it alone while a hand is at it.

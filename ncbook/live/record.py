@@ -34,7 +34,8 @@ class Frame(NamedTuple):
 
     epoch, with its fraction; metrics: a curve's key -> value; dials: those of the regulariser in the last step;
     planned: where the schedule has them; manual: whether a hand leads; deaths: death times of the last step's clouds,
-    ascending; parts: name of a panel -> what it keeps of a snapshot; facts: what the guide reads; look: (panel, sentence).
+    ascending; parts: name of a panel -> what it keeps of a snapshot; facts: what the guide reads; look: the panel and
+    the sentence of the guide.
     """
 
     epoch: float
