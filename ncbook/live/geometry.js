@@ -2,7 +2,6 @@
 import { contextOf, dot, line, nice, number, pale, text } from "./draw.js";
 
 const TRAIL = 60; // frames
-const REACH = [1.32, 3]; // of the picture, in lengths of a vertex
 export const VIEW = { yaw: 0.5, pitch: 0.35 };
 
 export function drawGeometry(canvas, theme, run, index, options) {
@@ -42,7 +41,7 @@ function rows(flat, dims) {
 }
 
 function projector(run, frame, width, height, view) {
-    const reach = reachOf(run, frame), unit = Math.min(width, height * 0.97) / (2 * reach);
+    const unit = Math.min(width, height * 0.97) / (2 * frame.reach);
     const low = run.dims === 2 && run.head.names.length === 3 ? 0.02 : 0;
     const [cy, sy, cp, sp] = [Math.cos(view.yaw), Math.sin(view.yaw), Math.cos(view.pitch), Math.sin(view.pitch)];
     const project = ([x, y, z]) => {
@@ -52,24 +51,6 @@ function projector(run, frame, width, height, view) {
     };
     project.unit = unit;
     return project;
-}
-
-// Far enough for nearly all features, smoothed over the frames before, so that the picture breathes and does not jump.
-function reachOf(run, frame) {
-    if (frame.reach) return frame.reach;
-    const own = (one) => {
-        const flat = one["geometry.features"], far = [];
-        for (let k = 0; k < flat.length; k += run.dims) {
-            let square = 0;
-            for (let j = 0; j < run.dims; j++) square += flat[k + j] ** 2;
-            far.push(Math.sqrt(square));
-        }
-        far.sort((a, b) => a - b);
-        return Math.min(REACH[1], Math.max(REACH[0], 1.05 * (far[Math.floor(0.97 * far.length)] ?? 1)));
-    };
-    const at = run.frames.indexOf(frame), before = run.frames[at - 1];
-    frame.reach = before ? 0.85 * (before.reach ?? own(before)) + 0.15 * own(frame) : own(frame);
-    return frame.reach;
 }
 
 function shade(context, means, colors, width, height) {

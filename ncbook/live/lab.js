@@ -12,7 +12,7 @@ class Page {
     constructor(el, send, recorded) {
         Object.assign(this, { send, recorded, runs: new Map(), state: {}, shown: null, beside: null, at: null });
         Object.assign(this, { view: { ...VIEW }, regions: false, marked: -1, mode: "drag", moving: [], number: 0, told: 0 });
-        this.root = el.appendChild(h("div", { class: "ncbook-lab", "data-lm-suppress-shortcuts": "true" }));
+        this.root = el.appendChild(h("div", { class: "ncbook-lab" }));
         this.build();
         this.watch();
     }

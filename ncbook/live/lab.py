@@ -208,8 +208,8 @@ class LiveLab(Engine, anywidget.AnyWidget):
             "name": self._name, "export": self._send_export, "code": self._send_code}
         if asked == "drawn":
             self._drawn = content["value"]
-        elif asked in ("start", "pause", "step"):
-            getattr(self, asked)()
+        elif asked in ("start", "pause", "step"):  # in their turn, after what was asked before
+            self._ask(lambda name: getattr(self, name)(), asked)
         elif asked in orders:
             self._ask(orders[asked], value)
 

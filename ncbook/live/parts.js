@@ -3,6 +3,8 @@ import { number } from "./draw.js";
 
 export function h(tag, properties = {}, ...children) {
     const element = document.createElement(tag);
+    // JupyterLab asks the element that has the focus first, and would take its arrow keys.
+    element.setAttribute("data-lm-suppress-shortcuts", "true");
     for (const [name, value] of Object.entries(properties)) {
         if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
         else if (name in element && typeof value !== "string") element[name] = value;
@@ -87,8 +89,12 @@ export function dial(name, send) {
     const range = h("input", { type: "range", min: "0", max: String(STEPS), step: "1", class: "nc-range" });
     const mark = h("span", { class: "nc-planned", title: "where the schedule has it" });
     const words = h("span", { class: "nc-name" });
-    const typed = field(name, (value) => send(value), { class: "nc-value" });
-    let scale = scaleOf({ low: 0, high: 1 }), held = false;
+    const set = (value) => {
+        mine = { value, until: performance.now() + 1000 };
+        send(value);
+    };
+    const typed = field(name, set, { class: "nc-value" });
+    let scale = scaleOf({ low: 0, high: 1 }), held = false, mine = null; // what a hand has set and the kernel not yet
     const say = (value, label) => {
         range.setAttribute("aria-valuetext", number(value, 4));
         range.setAttribute("aria-label", label);
@@ -98,7 +104,7 @@ export function dial(name, send) {
         const value = Number(scale.value(Number(range.value)).toPrecision(3));
         say(value, words.textContent);
         typed.show(value);
-        send(value);
+        set(value);
     });
     for (const begin of ["pointerdown", "keydown"]) range.addEventListener(begin, () => { held = true; });
     for (const end of ["pointerup", "keyup", "blur"]) range.addEventListener(end, () => { held = false; });
@@ -107,7 +113,8 @@ export function dial(name, send) {
         scale = scaleOf(spec);
         words.textContent = spec.label;
         range.disabled = typed.element.disabled = spec.off;
-        if (!held) {
+        if (mine && (mine.value === value || performance.now() > mine.until)) mine = null;
+        if (!held && !mine) {
             range.value = String(Math.round(scale.at(value)));
             typed.show(value);
             say(value, spec.label);

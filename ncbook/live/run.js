@@ -1,5 +1,7 @@
 // A recorded run as the page has it: what `ncbook.live.page` sends, read back.
 
+const REACH = [1.32, 3];
+
 export function unpack(head, buffer) {
     const frames = [];
     let size = 0;
@@ -39,8 +41,19 @@ export class Run {
         this.frames.length = Math.min(keep, this.frames.length);
         unpack(this.head, plainBuffer(buffer)).forEach((frame, k) => {
             frame.look = looks[k];
+            frame.reach = this.reach(frame, this.frames.at(-1)?.reach);
             this.frames.push(frame);
         });
+    }
+
+    // How far the picture reaches, in lengths of a vertex: over nearly all features, and with a memory of the frames
+    // before, so that it breathes and does not jump.
+    reach(frame, before) {
+        const flat = frame["geometry.features"] ?? [], far = [];
+        for (let k = 0; k < flat.length; k += this.dims) far.push(Math.hypot(...flat.subarray(k, k + this.dims)));
+        far.sort((a, b) => a - b);
+        const own = Math.min(REACH[1], Math.max(REACH[0], 1.05 * (far[Math.floor(0.97 * far.length)] ?? 1)));
+        return before === undefined ? own : 0.85 * before + 0.15 * own;
     }
 
     fact(frame, name) {

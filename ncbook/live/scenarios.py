@@ -41,5 +41,5 @@ SCENARIOS: dict[str, Scenario] = {
     "Four classes in space": Scenario("four class means become a tetrahedron: drag it to turn it", _but(classes=4)),
     "Free features": Scenario("no network, no images: each sample's feature is free, the unconstrained-features model",
                               _but(dataset="unconstrained", backbone="free_features", head="cosine", train_size=150,
-                                   clouds=(30, 2), lr=0.5)),
+                                   clouds=(30, 2), lr=0.5, epochs=200)),
 }
