@@ -57,7 +57,6 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 

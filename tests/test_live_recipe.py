@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from live_hands import RECIPE, Page
 
-from ncbook.live import LiveLab
+from ncbook.live import SCENARIOS, LiveLab
+from ncbook.live.record import watched
 from ncbook.schedules import ConstantSchedule, DelayedSchedule, SlidingSchedule
 from ncbook.training.data import load_dataset
 from ncbook.training.recipe import Recipe
@@ -76,6 +77,15 @@ def test_untouched_it_trains_as_the_trainer_does(lab):
     assert lab.error is None and lab.trainer.steps == 150
     for ours, theirs in zip(lab.trainer.backbone.parameters(), trainer.backbone.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["Collapse", "Sliding"])
+def test_what_the_lab_begins_with_does_not_fall_back(name):
+    trainer = Trainer(dataclasses.replace(SCENARIOS[name].recipe, device="cpu"))
+    part = watched(trainer.data)
+    for _ in range(9):
+        trainer.run_epoch()
+        assert trainer.snapshot(data=part, keys=["accuracy"], test=False).train["accuracy"] > 0.9
 
 
 @pytest.mark.parametrize("wrong", [dict(dataset="none"), dict(classes=2000, dataset="digits", backbone="small_cnn"),

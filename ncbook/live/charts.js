@@ -107,7 +107,8 @@ function drawStrip(context, theme, runs, strip, x, left, right) {
 function dialLevels(runs, strip, top, bottom) {
     return (k) => {
         const most = Math.max(...runs.flatMap(({ run }) => run.frames.map((f) => f.dials[k])), 1e-3);
-        return (v) => bottom - 2 - ((bottom - top - 6) * v) / most;
+        const share = runs[0].run.head.logs[k] ? (v) => Math.max(0, 1 + Math.log10(v / Math.max(1, most)) / 4) : (v) => v / most;
+        return (v) => bottom - 2 - (bottom - top - 6) * share(v);
     };
 }
 

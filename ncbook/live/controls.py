@@ -13,6 +13,7 @@ import ipywidgets as widgets
 
 from ncbook.checks import check_choice
 from ncbook.heads import HEADS
+from ncbook.live.panels import on_log_scale
 from ncbook.live.record import BY_HAND, OWN, plan_name
 from ncbook.schedules import SCHEDULES
 from ncbook.training.data import DATASETS, Dataset, data_folder
@@ -205,5 +206,5 @@ class Controls:
     def show_dials(self, recipe: Recipe, values: Any) -> dict[str, dict]:
         """What the page shows of each dial: its label, range and value, whether on a log scale, whether it is off."""
         return {name: {"label": dial.label, "low": dial.low, "high": max(dial.high, getattr(values, name)),
-                       "log": dial.schedule == "weight", "value": getattr(values, name), "off": recipe.clouds is None}
+                       "log": on_log_scale(dial), "value": getattr(values, name), "off": recipe.clouds is None}
                 for name, dial in self.dials.items()}

@@ -84,7 +84,7 @@ function diamond(context, [x, y], color, size = 8) {
 function names(context, theme, head, vertices, colors, width, height) {
     vertices.forEach(([x, y], c) => {
         const dx = x - width / 2, dy = y - height / 2, far = Math.hypot(dx, dy) || 1;
-        const at = [x + (24 * dx) / far, y + (24 * dy) / far];
+        const at = [x + (30 * dx) / far, y + (30 * dy) / far];
         if (vertices.length <= 20) text(context, theme, head.names[c], ...at, { color: colors[c], size: 15, align: "center", bold: true });
     });
 }

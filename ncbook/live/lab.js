@@ -297,7 +297,8 @@ class Page {
         this.when.textContent = `${epoch} of ${run.head.epochs}, ${step}`;
         this.scrub.setAttribute("aria-valuetext", `${epoch}, ${step}`);
         this.playing.textContent = this.timer ? "❚❚ Replay" : "▷ Replay";
-        this.now.hidden = this.live || this.recorded;
+        this.now.style.visibility = this.live ? "hidden" : ""; // keeps its room: the picture must not jump
+        this.now.hidden = this.recorded;
         this.which.show((state.runs ?? []).map(({ id, label }) => [id, label]), run.head.id);
         this.other.show([["", "nothing"], ...(state.runs ?? []).map(({ id, label }) => [id, label])], this.pair[1]?.head.id ?? "");
         Object.entries(state.dials ?? {}).forEach(([name, spec], k) => {

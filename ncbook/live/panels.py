@@ -15,7 +15,7 @@ from ncbook.checks import check_choice
 from ncbook.live.record import Frame, Run, watched
 from ncbook.metrics import METRICS
 from ncbook.training.data import Dataset
-from ncbook.training.regularisers import REGULARISERS
+from ncbook.training.regularisers import REGULARISERS, Dial
 from ncbook.training.snapshot import Snapshot, in_per_cent
 from ncbook.training.trainer import Trainer
 
@@ -134,16 +134,22 @@ def header(run: Run) -> dict[str, Any]:
         vertices = torch.cat((vertices, torch.zeros_like(vertices)), dim=1)
     shown = _input_header(run.data) if "input" in run.panels else None
     idle = {"cosines": count == 2, "bars": not run.recipe.clouds, "input": shown is None}
+    dials = REGULARISERS[run.recipe.regulariser].dials
     return {
         "id": run.number, "label": run.label, "names": run.class_names, "colors": plots.class_colors(count),
         "epochs": run.recipe.epochs, "clouds": bool(run.recipe.clouds), "layout": layout(run.frames[0]),
         "vertices": vertices.tolist(), "targets": run.first.targets.tolist(), "curves": _curves(run),
-        "dials": [dial.label for dial in REGULARISERS[run.recipe.regulariser].dials],
+        "dials": [dial.label for dial in dials], "logs": [on_log_scale(dial) for dial in dials],
         "facts": type(run.frames[0].facts)._fields, "ideal": -1 / (count - 1),
         "panels": [{"name": name, "kind": PANELS[name].kind, "title": PANELS[name].title} for name in run.panels
                    if not idle.get(name)],
         "input": shown,
     }
+
+
+def on_log_scale(dial: Dial) -> bool:
+    """Whether a page shows a dial on a log scale, which has a 0: weights, of which a small one matters."""
+    return dial.schedule == "weight"
 
 
 def _curves(run: Run) -> list[dict]:

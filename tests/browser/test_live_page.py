@@ -289,7 +289,7 @@ def test_colours_are_those_of_the_theme(reader, theme):
     reader.page.evaluate("(theme) => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
     reader.page.wait_for_function("(theme) => document.body.dataset.jpThemeName === theme", arg=theme)
     time.sleep(0.5)
-    styles = reader.page.evaluate("""() => [".nc-words", ".nc-when", ".nc-title", "[data-panel=curves]"].map((where) => {
+    styles = reader.page.evaluate("""() => [".nc-words", ".nc-when", ".nc-title", "section"].map((where) => {
         const lab = document.querySelector(".ncbook-lab");
         return [getComputedStyle(lab.querySelector(where)).color, getComputedStyle(lab).backgroundColor];
     })""")
