@@ -19,7 +19,7 @@ export function drawCurves(canvas, theme, runs, options) {
     const bottom = strips.at(-1).bottom;
     for (let step = 1; step <= most; step *= 10) {
         line(context, [[x(step), bottom], [x(step), bottom + 3]], theme.muted);
-        if (x(step) < width - right - 12) text(context, theme, String(step), x(step), bottom + 11, { color: theme.muted, size: 11, align: "center" });
+        if (x(step) < width - right - 28) text(context, theme, String(step), x(step), bottom + 11, { color: theme.muted, size: 11, align: "center" });
     }
     text(context, theme, "step", width - right - 2, bottom + 11, { align: "center", color: theme.muted, size: 11 });
     const { run, index } = runs[0], now = x(run.frames[index].step[0]);

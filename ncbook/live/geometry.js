@@ -93,7 +93,7 @@ function scaleBar(context, theme, run, frame, unit, width, height) {
     const size = run.fact(frame, "size");
     if (!(size > 0)) return;
     const whole = (0.3 * width * size) / unit, length = nice(whole) > whole ? nice(whole / 2.5) : nice(whole);
-    const pixels = (length / size) * unit, y = height - 10;
-    line(context, [[10, y - 4], [10, y], [10 + pixels, y], [10 + pixels, y - 4]], theme.muted, 1.5);
-    text(context, theme, `${number(length)} in feature space`, 16 + pixels, y - 2, { color: theme.muted, size: 11 });
+    const pixels = (length / size) * unit, y = height - 8, end = width - 10;
+    line(context, [[end - pixels, y - 4], [end - pixels, y], [end, y], [end, y - 4]], theme.muted, 1.5);
+    text(context, theme, `${number(length)} in feature space`, end, y - 11, { color: theme.muted, size: 11, align: "right" });
 }

@@ -10,7 +10,7 @@ import torch
 
 from ncbook.training.snapshot import Snapshot
 
-_PATIENCE, _READING = 4, 25  # frames for which another rule must hold, and for which one that can wait is left
+_PATIENCE, _READING = 4, 15  # frames for which another rule must hold, and for which one that can wait is left
 
 
 class Facts(NamedTuple):

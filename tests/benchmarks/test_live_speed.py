@@ -101,7 +101,23 @@ def keys_and_frames(lab):
         lab.page.wait_for_timeout(400)
     pressed = lab.page.evaluate("() => window.pressed")
     used = lab.kernel(f"[[beta, when] for beta, when in used.items()][-{PRESSES}:]")
-    return frames, pressed, used
+    return frames | {"click_to_picture": seconds_to_picture(lab)}, pressed, used
+
+
+def seconds_to_picture(lab):
+    """From a click on a scenario to the first picture of its run that shows a step."""
+    return lab.page.evaluate("""() => new Promise((done) => {
+        const begun = performance.now();
+        let fresh = false;
+        const look = () => {
+            const step = Number(document.querySelector(".nc-when").textContent.split(" ").at(-1));
+            fresh ||= step === 0;
+            if (fresh && step > 0) done((performance.now() - begun) / 1000);
+            else requestAnimationFrame(look);
+        };
+        [...document.querySelectorAll(".nc-scenarios button")].find((e) => e.textContent === "Too early").click();
+        look();
+    })""")
 
 
 def test_keys_and_frames_in_the_browser(tmp_path, chromium, benchmark):
