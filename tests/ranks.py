@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from ncbook import ClassMeanAverage, FixedETFHead, NearestETFHead, NeuralCollapse
+from ncbook.buffers import sum_over_ranks
 
 DIM, CLASSES, SIZE = 12, 5, 20
 CHECKS = {}
@@ -178,13 +179,15 @@ def a_bad_batch_on_one_rank_enters_nowhere():
 
 @check
 def evaluation_and_calls_without_targets_do_not_wait_for_others():
-    head = NearestETFHead(8, CLASSES).to(DEVICE, DTYPE)
+    heads = [NearestETFHead(8, CLASSES).to(DEVICE, DTYPE), FixedETFHead(8, CLASSES, centred=True).to(DEVICE, DTYPE)]
     x, targets = batch(RANK)
-    head(x, targets)
+    for head in heads:
+        head(x, targets)
     if RANK == 0:
-        head(x)
-        head.refit()
-        head.eval()(x, targets)
+        heads[0].refit()
+        for head in heads:
+            head(x)
+            head.eval()(x, targets)
 
 
 @check
@@ -195,6 +198,10 @@ def groups():
     for head in (own, joint, narrowed, copy.deepcopy(narrowed)):
         head(x, targets)
     close(narrowed.weight, own.weight)
+    part = x.clone().requires_grad_()
+    (total,) = sum_over_ranks([part], narrowed.averages.process_group)
+    total.sum().backward()
+    assert torch.equal(total, x) and torch.equal(part.grad, torch.ones_like(x))
     assert (joint.weight - own.weight).abs().max() > 0.01
 
 

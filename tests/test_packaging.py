@@ -92,7 +92,7 @@ def test_the_book_extra_covers_what_the_chapters_import():
 
 def test_the_test_extra_has_the_other_extras_and_covers_the_tests():
     (ours,) = [Requirement(line) for line in EXTRAS["test"] if line.startswith("ncbook")]
-    assert ours.extras == EXTRAS.keys() - {"test", "bench"}
+    assert ours.extras == EXTRAS.keys() - {"test", "bench", "cuda"}
     assert names(EXTRAS["test"]).isdisjoint(names(EXTRAS["book"]) | names(EXTRAS["experiments"]))
     declared = names(PROJECT["dependencies"]).union(*map(names, EXTRAS.values()))
     assert imported_distributions((ROOT / "tests").rglob("*.py")) <= declared

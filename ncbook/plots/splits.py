@@ -49,7 +49,7 @@ def interval_chart(intervals: Mapping[str, tuple[float, float, float]], what: st
     if not intervals:
         raise ValueError("intervals must hold at least one difference")
     fig = go.Figure()
-    for index, (name, (mean, low, high)) in enumerate(reversed(intervals.items())):
+    for index, (name, (mean, low, high)) in enumerate(reversed(list(intervals.items()))):
         color, _, symbol = method_style(name.split(" − ")[0].split(",")[0], index)
         fig.add_scatter(x=[mean], y=[name], mode="markers", marker=dict(color=color, symbol=symbol, size=12), name=name,
                         error_x=dict(type="data", symmetric=False, array=[high - mean], arrayminus=[mean - low],
