@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from ncbook.live import CURVES, PANELS, LiveLab, Plot
+from ncbook.live import CURVES, PANELS
 from ncbook.live.record import Recorder
 from ncbook.schedules import SlidingSchedule
 from ncbook.training.recipe import Recipe
@@ -75,19 +75,3 @@ def unpack(head, data):
         at += -at % 4
         frames.append(frame)
     return frames
-
-
-def small_lab(**given):
-    return LiveLab(RECIPE, **given)
-
-
-# For explorers, which are made of widgets.
-
-def hands(panel):
-    """The widgets of an explorer, by what stands beside them."""
-    rows = [row.children for row in panel.children if hasattr(row, "children")]
-    return {widget.description: widget for row in rows for widget in row if hasattr(widget, "description")}
-
-
-def plot_of(panel):
-    return next(child for child in panel.children if isinstance(child, Plot))

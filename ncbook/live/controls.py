@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, NamedTuple
 
-import ipywidgets as widgets
-
 from ncbook.checks import check_choice
 from ncbook.heads import HEADS
 from ncbook.live.panels import on_log_scale
@@ -26,20 +24,6 @@ _PLAN = {"beta0": 1.1, "weight": 0.1}  # where there is no schedule yet
 _NORMS = {"L1": 1, "L2": 2, "L∞": math.inf}
 _FILES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST", "svhn": "train_32x32.mat",
           "cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python", "stl10": "stl10_binary"}
-
-
-class Box(widgets.VBox):
-    """Widgets that need a running kernel; without one, a notebook keeps just this line of text."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}: run this cell in JupyterLab to use it"
-
-    def close(self) -> None:
-        """Close all widgets in it, too."""
-        for child in self.children:
-            for widget in (*getattr(child, "children", ()), child):
-                widget.close()
-        super().close()
 
 
 class View(NamedTuple):

@@ -1,5 +1,6 @@
 // Features, class means and classifier in coordinates in which the nearest simplex ETF stands still.
 import { contextOf, dot, line, nice, number, pale, text } from "./draw.js";
+import { h } from "./parts.js";
 
 const TRAIL = 60; // frames
 export const VIEW = { yaw: 0.5, pitch: 0.35 };
@@ -96,4 +97,51 @@ function scaleBar(context, theme, run, frame, unit, width, height) {
     const pixels = (length / size) * unit, y = height - 8, end = width - 10;
     line(context, [[end - pixels, y - 4], [end - pixels, y], [end, y], [end, y - 4]], theme.muted, 1.5);
     text(context, theme, `${number(length)} in feature space`, end, y - 11, { color: theme.muted, size: 11, align: "right" });
+}
+
+// Turns a picture in space by hand and by keys; points out the sample under the pointer; the first has a switch.
+export function touchGeometry(canvas, head, page, first) {
+    const turn = (yaw, pitch) => {
+        page.view.yaw += yaw;
+        page.view.pitch = Math.max(-1.5, Math.min(1.5, page.view.pitch + pitch));
+        page.later();
+    };
+    let last = null;
+    canvas.addEventListener("pointerdown", (event) => {
+        last = [event.clientX, event.clientY];
+        canvas.setPointerCapture(event.pointerId);
+    });
+    canvas.addEventListener("pointermove", (event) => {
+        if (last) {
+            turn((last[0] - event.clientX) / 120, (event.clientY - last[1]) / 120);
+            last = [event.clientX, event.clientY];
+        } else if (first) mark(canvas, event, page);
+    });
+    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { last = null; });
+    canvas.addEventListener("pointerleave", () => {
+        page.marked = -1;
+        page.later();
+    });
+    const keys = { ArrowLeft: [0.1, 0], ArrowRight: [-0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] };
+    canvas.addEventListener("keydown", (event) => {
+        if (!keys[event.key]) return;
+        turn(...keys[event.key]);
+        event.preventDefault();
+    });
+    if (!first) return;
+    const box = h("input", { type: "checkbox", checked: page.regions });
+    box.addEventListener("change", () => {
+        page.regions = box.checked;
+        page.later();
+    });
+    head.append(h("label", { title: "colour the plane by the nearest class mean" }, box, " regions"));
+}
+
+function mark(canvas, event, page) {
+    const box = canvas.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
+    const far = (canvas.spots ?? []).map(([a, b]) => Math.hypot(a - x, b - y)), best = far.indexOf(Math.min(...far));
+    const marked = far[best] < 10 ? best : -1;
+    if (marked === page.marked) return;
+    page.marked = marked;
+    page.later();
 }

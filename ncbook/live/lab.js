@@ -1,6 +1,6 @@
 // The lab in a page: controls above, panels, replay below. It draws what it is told, and tells what a hand does.
 import { themeOf } from "./draw.js";
-import { VIEW, drawGeometry } from "./geometry.js";
+import { VIEW, drawGeometry, touchGeometry } from "./geometry.js";
 import { barcodeReach, drawBarcode, drawColumns, drawCurves, drawMatrix } from "./charts.js";
 import { drawInput, touchPoints } from "./input.js";
 import { button, dial, download, field, h, menu, toggle } from "./parts.js";
@@ -343,7 +343,7 @@ class Page {
         canvas.setAttribute("aria-label", title);
         const head = h("div", { class: "nc-title", title }, h("span", {}, title));
         const element = h("section", { class: `nc-${area}`, "data-panel": panel.name, "data-slot": String(slot) }, head, canvas);
-        if (panel.kind === "geometry") this.readyGeometry(canvas, head, slot);
+        if (panel.kind === "geometry") touchGeometry(canvas, head, this, slot === 0);
         if (panel.kind === "curves") this.readyCurves(canvas);
         if (panel.kind === "input") this.readyInput(canvas, head);
         if (area === "part" && pair.length === 1) this.readyChoice(panel, head, pair[0].head.panels);
@@ -359,50 +359,6 @@ class Page {
         });
         choice.show(rest.map(({ name, title }) => [name, title]), panel.name);
         head.firstChild.replaceWith(choice.element);
-    }
-
-    readyGeometry(canvas, head, slot) {
-        const turn = (yaw, pitch) => {
-            this.view.yaw += yaw;
-            this.view.pitch = Math.max(-1.5, Math.min(1.5, this.view.pitch + pitch));
-            this.later();
-        };
-        let last = null;
-        canvas.addEventListener("pointerdown", (event) => {
-            last = [event.clientX, event.clientY];
-            canvas.setPointerCapture(event.pointerId);
-        });
-        canvas.addEventListener("pointermove", (event) => {
-            if (last) {
-                turn((last[0] - event.clientX) / 120, (event.clientY - last[1]) / 120);
-                last = [event.clientX, event.clientY];
-            } else if (slot === 0) this.point(canvas, event);
-        });
-        for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { last = null; });
-        canvas.addEventListener("pointerleave", () => { this.marked = -1; this.later(); });
-        const keys = { ArrowLeft: [0.1, 0], ArrowRight: [-0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] };
-        canvas.addEventListener("keydown", (event) => {
-            if (!keys[event.key]) return;
-            turn(...keys[event.key]);
-            event.preventDefault();
-        });
-        if (slot > 0) return;
-        const box = h("input", { type: "checkbox", checked: this.regions });
-        box.addEventListener("change", () => {
-            this.regions = box.checked;
-            this.later();
-        });
-        head.append(h("label", { title: "colour the plane by the nearest class mean" }, box, " regions"));
-    }
-
-    point(canvas, event) {
-        const box = canvas.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
-        const far = (canvas.spots ?? []).map(([a, b]) => Math.hypot(a - x, b - y)), best = far.indexOf(Math.min(...far));
-        const marked = far[best] < 10 ? best : -1;
-        if (marked !== this.marked) {
-            this.marked = marked;
-            this.later();
-        }
     }
 
     readyCurves(canvas) {

@@ -9,7 +9,7 @@ import shutil
 import time
 
 import pytest
-from jupyter_page import open_lab
+from jupyter_page import NOTEBOOK, open_lab
 from nbformat.v4 import new_code_cell, new_notebook
 
 CELL = """
@@ -153,8 +153,10 @@ def test_replay_needs_no_kernel(reader):
 
 def test_a_reload_leaves_no_hole(reader):
     begin(reader, 10)
+    reader.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     reader.page.reload()
     reader.page.wait_for_selector(".ncbook-lab canvas")
+    reader.page.wait_for_function(f"() => {NOTEBOOK}?.sessionContext?.session?.kernel")
     reader.wait_for(lambda: reader.page.locator(".nc-when").inner_text(), "pictures again")
     pause(reader)
     steps = reader.kernel("[f.step for f in lab.runs[-1].frames[:50]]")
