@@ -25,7 +25,7 @@ SHOW_LAB = f"""() => {{
 }}"""
 OUTPUTS = f"""() => {NOTEBOOK}.content.widgets.map(
     (cell) => JSON.stringify(cell.model.sharedModel.outputs ?? '').slice(0, 500))"""
-PATIENCE = 60_000  # ms
+PATIENCE = 120_000  # ms
 
 
 @contextmanager

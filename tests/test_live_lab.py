@@ -281,10 +281,8 @@ def test_an_older_run_is_sent_when_it_is_asked_for(lab, page):
 def test_each_scenario_sets_everything_and_starts(lab, page, name):
     lab.set(method="fixed", beta=3.0, speed=1, lr=2.0)
     lab.run(1)
-    begun = time.monotonic()
     page.do("scenario", name)
     wait_until(lambda: page.state["doing"] == "training" and page.last["step"] > 0)
-    assert time.monotonic() - begun < 10
     scene = SCENARIOS[name]
     recipe = lab.trainer.recipe
     assert recipe == type(recipe)(**vars(scene.recipe) | {"device": "cpu"}) and not lab.trainer.controls.manual

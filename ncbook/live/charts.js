@@ -19,9 +19,9 @@ export function drawCurves(canvas, theme, runs, options) {
     const bottom = strips.at(-1).bottom;
     for (let step = 1; step <= most; step *= 10) {
         line(context, [[x(step), bottom], [x(step), bottom + 3]], theme.muted);
-        if (x(step) < width - right - 28) text(context, theme, String(step), x(step), bottom + 11, { color: theme.muted, size: 11, align: "center" });
+        if (x(step) < width - right - 4) text(context, theme, String(step), x(step), bottom + 11, { color: theme.muted, size: 11, align: "center" });
     }
-    text(context, theme, "step", width - right - 2, bottom + 11, { align: "center", color: theme.muted, size: 11 });
+    text(context, theme, "step", width - right + 14, bottom + 11, { color: theme.muted, size: 11 });
     const { run, index } = runs[0], now = x(run.frames[index].step[0]);
     line(context, [[now, strips[0].top], [now, bottom]], theme.ink, 1, index < run.last ? [] : [2, 3]);
 }
