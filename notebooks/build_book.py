@@ -53,6 +53,8 @@ def read_chapter(path):
     """
     notebook = jupytext.read(path)
     notebook.metadata.get("jupytext", {}).pop("text_representation", None)
+    notebook.metadata.pop("language_info", None)
+    notebook.metadata["kernelspec"] = HEADER["kernelspec"]  # JupyterLab writes the reader's own, just for reading
     if notebook.metadata != HEADER:
         # JupyterLab would not open a pair whose .ipynb is newer and whose headers differ.
         sys.exit(f"{path.name}: its header must say {HEADER} and nothing else, not {dict(notebook.metadata)}")

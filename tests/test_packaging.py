@@ -99,6 +99,13 @@ def test_the_test_extra_has_the_other_extras_and_covers_the_tests():
     assert imported_distributions((ROOT / "tests").rglob("*.py")) <= declared
 
 
+def test_every_file_of_the_package_is_packed():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["ncbook"]
+    package = ROOT / "ncbook"
+    packed = {path for pattern in ["**/*.py", *patterns] for path in package.glob(pattern)}
+    assert {path for path in package.rglob("*.*") if "__pycache__" not in path.parts} == packed
+
+
 def test_the_package_alone_does_not_fetch_jupyter():
     installed = closure(PROJECT["dependencies"])
     assert {"torch", "threadpoolctl"} <= installed
