@@ -151,9 +151,6 @@ class FixedETFHead(ETFHead):
         return super().extra_repr() + f", frame={self.frame!r}, centred={self.averages is not None}"
 
 
-_eager_forward = torch.compiler.disable(ETFHead.forward)  # which call finds a frame is no question for a graph
-
-
 class NearestETFHead(ETFHead):
     """The simplex ETF nearest to moving averages of the class means, found anew at each training step.
 
@@ -185,11 +182,15 @@ class NearestETFHead(ETFHead):
     Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248 (there for classes present in every batch).
     """
 
+    _eager_forward: Any = staticmethod(ETFHead.forward)
+
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, scale: float | None = SCALE,
                  method: str = "ema", proximal: float = PROXIMAL, update_every: int = 1, ignore_index: int = IGNORE,
                  process_group: Group = None, device=None, dtype: torch.dtype | None = None):
         super().__init__(in_features, out_features, bias, scale, device, dtype)
         self.update_every = check_integer("update_every", update_every, least=1)
+        if update_every > 1:  # which call finds a frame is no question for a graph; this loads the compiler
+            NearestETFHead._eager_forward = staticmethod(torch.compiler.disable(ETFHead.forward))
         self._calls = self._last_call = 0  # training calls that moved the head, and the number of the last one
         self.proximal = check_number("proximal", proximal)
         self.averages = ClassMeanAverage(out_features, in_features, method, ignore_index=ignore_index,
@@ -199,7 +200,7 @@ class NearestETFHead(ETFHead):
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """features (..., d), targets (...) int64 in 0..C-1 or ignore_index -> logits (..., C)."""
-        call = _eager_forward if self.update_every > 1 else ETFHead.forward
+        call = self._eager_forward if self.update_every > 1 else ETFHead.forward
         return call(self, features, targets)
 
     @torch.no_grad()
