@@ -3,7 +3,7 @@
     python notebooks/build_book.py                            every chapter
     python notebooks/build_book.py notebooks/05_nearest_etf.py
 
-Each chapter is executed (profile `book`, unless NCBOOK_PROFILE says otherwise), every plotly figure gets a PNG beside
+Each chapter is executed (profile `book`, unless NCBOOK_PROFILE says otherwise), every plotly figure gets an SVG beside
 its JSON, and what changes from run to run or belongs to one machine is taken out. A chapter that raises, writes to
 stderr or ends up with a problem is not written.
 """
@@ -26,10 +26,10 @@ from nbclient.exceptions import CellExecutionError
 FOLDER = Path(__file__).resolve().parent
 CHAPTER_GLOB = "[0-9][0-9]_*"
 MAX_BYTES = 1_000_000
-PNG_SIZE = {"width": 700, "height": 450}
-PNG_SCALE = 2  # pixels of the picture to one of the page
-MAX_PNG_BYTES = 60_000
+SIZE = {"width": 700, "height": 450}
+MAX_PICTURE_BYTES = 60_000
 PLOTLY = "application/vnd.plotly.v1+json"
+SVG = "image/svg+xml"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 HEADER = {
     "jupytext": {"formats": "ipynb,py:percent"},
@@ -109,8 +109,8 @@ def portable(text):
     return text.replace(str(Path.home()), "~")
 
 
-def add_pngs(notebook):
-    """Put a PNG beside the JSON of every plotly figure, all drawn by one browser."""
+def add_pictures(notebook):
+    """Put an SVG beside the JSON of every plotly figure, all drawn by one browser."""
     figures = [output for _, output in numbered_outputs(notebook) if PLOTLY in output.get("data", {})]
     if not figures:
         return
@@ -121,29 +121,43 @@ def add_pngs(notebook):
         # Without MathJax, which is fetched from the network: figures use Unicode for their mathematics.
         kaleido.start_sync_server(n=1, mathjax=False)
         for output in figures:
-            output.data["image/png"] = base64.b64encode(draw(output.data[PLOTLY])).decode()
-            output.metadata["image/png"] = png_size(output.data[PLOTLY])
+            output.data[SVG] = draw(output.data[PLOTLY])
         kaleido.stop_sync_server()
     except ChromeNotFoundError:
         sys.exit("The book needs Chromium or Chrome to draw its figures; on Debian: apt-get install chromium")
 
 
-def png_size(figure):
-    layout = figure.get("layout", {})
-    return {side: round(layout.get(side) or PNG_SIZE[side]) for side in ("width", "height")}
-
-
 def draw(figure):
-    """A plotly figure, given as its JSON, as a PNG of as many colours, at most 256, as MAX_PNG_BYTES allow."""
+    """A plotly figure, given as its JSON, as an SVG: its lines, or where they are too many a PNG of twice the size.
+
+    No PNG by itself: JupyterLab would show that in place of the figure, and at its own size.
+    """
     import kaleido
+
+    named = figure | {"data": [trace | {"uid": f"{i:06x}"} for i, trace in enumerate(figure["data"])]}
+    layout = figure.get("layout", {})
+    size = {side: round(layout.get(side) or default) for side, default in SIZE.items()}
+    svg = kaleido.calc_fig_sync(named, opts={"format": "svg", **size}).decode()
+    if (drawn := re.search(r'id="defs-([0-9a-f]{6})"', svg)) is not None:  # at random; unlike on one page, like in builds
+        svg = svg.replace(drawn[1], hashlib.sha256(svg.replace(drawn[1], "").encode()).hexdigest()[:6])
+    if len(svg.encode()) <= MAX_PICTURE_BYTES:
+        return svg
+    png = few_colours(kaleido.calc_fig_sync(named, opts={"format": "png", "scale": 2, **size}))
+    sides = " ".join(f'{side}="{length}"' for side, length in size.items())
+    wrapped = (f'<svg xmlns="http://www.w3.org/2000/svg" {sides}><image {sides} '
+               f'href="data:image/png;base64,{base64.b64encode(png).decode()}"/></svg>')
+    return min(svg, wrapped, key=len)
+
+
+def few_colours(png):
+    """A PNG with as many colours, at most 256, as MAX_PICTURE_BYTES allow in base64."""
     from PIL import Image
 
-    png = kaleido.calc_fig_sync(figure, opts={"format": "png", "scale": PNG_SCALE, **png_size(figure)})
     image = Image.open(io.BytesIO(png)).convert("RGB")
     for colours in (256, 128, 64, 32, 16):
         small = io.BytesIO()
         image.quantize(colours, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-        if small.tell() <= MAX_PNG_BYTES:
+        if small.tell() <= 0.74 * MAX_PICTURE_BYTES:
             break
     return small.getvalue()
 
@@ -195,8 +209,8 @@ def faults(output):
         yield "wrote to stderr"
     if WIDGET_VIEW in data:
         yield "shows a widget that has no kernel"
-    if PLOTLY in data and "image/png" not in data:
-        yield "has a figure without a PNG"
+    if PLOTLY in data and SVG not in data:
+        yield "has a figure without a picture"
 
 
 def build(path):
@@ -205,7 +219,7 @@ def build(path):
     notebook = read_chapter(path)
     execute(notebook, path)
     clean(notebook)
-    add_pngs(notebook)
+    add_pictures(notebook)
     nbformat.validate(notebook)
     text = nbformat.writes(notebook) + "\n"
     if found := problems(notebook, len(text.encode())):

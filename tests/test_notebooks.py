@@ -128,7 +128,7 @@ FAULTS = {
     "raised ValueError": {"outputs": [new_output("error", ename="ValueError", evalue="", traceback=[])]},
     "wrote to stderr": {"outputs": [new_output("stream", name="stderr", text="a warning")]},
     "widget": {"outputs": [new_output("display_data", data={build_book.WIDGET_VIEW: {"model_id": "1"}})]},
-    "without a PNG": {"outputs": [FIGURE]},
+    "without a picture": {"outputs": [FIGURE]},
     "timings": {"metadata": {"execution": {"iopub.execute_input": "2026-01-01T00:00:00Z"}}},
     "not executed": {"execution_count": None},
     "path of one machine": {"outputs": [new_output("stream", name="stdout", text="saved to /home/me/data")]},
@@ -143,8 +143,9 @@ def test_a_notebook_with_a_fault_is_found(fault):
 
 
 def test_paths_are_looked_for_in_text_only():
-    png = new_output("display_data", data={"image/png": "AA/tmp/AA", build_book.PLOTLY: {"x": {"bdata": "=/root/="}}})
-    assert build_book.problems(executed("# a ratio/home/made, https://a.org/work/b", outputs=[png])) == []
+    data = {build_book.SVG: "AA/tmp/AA", build_book.PLOTLY: {"x": {"bdata": "=/root/="}}}
+    figure = new_output("display_data", data=data)
+    assert build_book.problems(executed("# a ratio/home/made, https://a.org/work/b", outputs=[figure])) == []
     assert len(build_book.problems(executed("open('/tmp/x')"))) == 1
 
 
@@ -169,11 +170,8 @@ def test_a_built_notebook_keeps_figures_and_drops_widgets(tmp_path, chromium):
     built = text.with_suffix(".ipynb").read_text()
     _, printed, figure, slider, widget, home, empty = json.loads(built)["cells"]
     assert printed["outputs"][0]["text"] == [f"{tmp_path.name} <object object>\n"]
-    assert figure["outputs"][0]["data"].keys() == {build_book.PLOTLY, "image/png"}
-    png = base64.b64decode(figure["outputs"][0]["data"]["image/png"])
-    drawn = Image.open(io.BytesIO(png))
-    assert drawn.size == (1400, 900) and len(png) <= build_book.MAX_PNG_BYTES  # sharp on fine screens
-    assert figure["outputs"][0]["metadata"]["image/png"] == {"width": 700, "height": 450}
+    assert figure["outputs"][0]["data"].keys() == {build_book.PLOTLY, build_book.SVG}
+    assert "<path" in "".join(figure["outputs"][0]["data"][build_book.SVG])
     assert slider["metadata"] == {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
     assert slider["outputs"][0]["data"] == {"text/plain": ["IntSlider(value=3)"]}
     assert widget["outputs"][0]["data"] == {"text/plain": ["FigureWidget(…)"]}
@@ -181,6 +179,23 @@ def test_a_built_notebook_keeps_figures_and_drops_widgets(tmp_path, chromium):
     assert cells(nbformat.reads(built, as_version=4)) == cells(build_book.read_chapter(text))
     assert run_build(text).returncode == 0
     assert text.with_suffix(".ipynb").read_text() == built
+
+
+@pytest.mark.parametrize("points", [20, 500])
+def test_pictures_are_sharp_small_and_the_same_again(points, chromium):
+    dots = {"type": "scatter", "y": [i * i % 97 for i in range(points)], "mode": "markers", "marker": {"size": 3}}
+    figure = {"data": [dots], "layout": {}}
+    drawn = []
+    for _ in range(2):
+        notebook = executed(outputs=[new_output("display_data", data={build_book.PLOTLY: figure})])
+        build_book.add_pictures(notebook)
+        drawn.append(notebook.cells[0].outputs[0].data[build_book.SVG])
+    assert drawn[0] == drawn[1] and len(drawn[0]) <= build_book.MAX_PICTURE_BYTES
+    assert 'width="700" height="450"' in drawn[0]
+    if "base64," in drawn[0]:
+        png = base64.b64decode(drawn[0].partition("base64,")[2].partition('"')[0])
+        assert Image.open(io.BytesIO(png)).size == (1400, 900)
+    assert ("base64," in drawn[0]) == (points == 500)
 
 
 def test_a_chapter_made_from_the_template_is_built(tmp_path, chromium):

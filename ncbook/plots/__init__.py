@@ -1,6 +1,7 @@
 """Plotly figures of the geometry, the curves and the persistence: plain functions that return complete figures."""
 
 from ncbook.plots.clouds import barcode, death_histogram, death_times_over_epochs, spanning_tree_figure
+from ncbook.plots.comparison import metric_picker, paired_ratios
 from ncbook.plots.curves import metric_curves, schedule_curves, seed_summary, solver_trace
 from ncbook.plots.geometry import (
     centred_cosines,
@@ -30,6 +31,6 @@ __all__ = [
     "CLASS_COLORS", "METHOD_STYLES", "TEMPLATE", "add_player", "animate", "band", "barcode", "centred_cosines",
     "class_colors", "cosine_heatmap", "cosine_heatmaps", "death_histogram", "death_times_over_epochs", "finish",
     "geometry", "geometry_animation", "geometry_coordinates", "method_style", "metric_curves", "metric_label",
-    "schedule_curves", "seed_summary", "segments", "simplex_coordinates", "simplex_vertices", "solver_trace",
-    "spanning_tree_figure", "xyz",
+    "metric_picker", "paired_ratios", "schedule_curves", "seed_summary", "segments", "simplex_coordinates",
+    "simplex_vertices", "solver_trace", "spanning_tree_figure", "xyz",
 ]
