@@ -87,8 +87,8 @@ def paired_ratios(ends: Mapping[str, Sequence[Row | Snapshot]], columns: Sequenc
                        font=dict(size=12, color=MUTED))
     split = {"train": "training set", "test": "test set"}
     labels = [metric_label(c.partition("_")[2]) if c.partition("_")[0] in split else c for c in columns]
-    finish(fig, title or f"Against {baseline}, seed by seed", "a point for each seed, a bar at the median ratio", width=720,
-           height=170 + 58 * len(columns), margin=dict(t=100, b=90),
+    finish(fig, title or f"Against {baseline}, seed by seed", "a point for each seed, a bar at the median",
+           width=720, height=170 + 58 * len(columns), margin=dict(t=100, b=90),
            legend=dict(orientation="h", x=0, y=0, yref="container", yanchor="bottom"))
     fig.update_xaxes(type="log", title="ratio; left of the line is better" if _all_fall(columns) else "ratio",
                      tickformat="~g", dtick="D2" if _decades(fig) < 1.5 else 1)
