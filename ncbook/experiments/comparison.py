@@ -92,16 +92,17 @@ DATASETS["mnist-rest"] = Source(functools.partial(held_out, rest=True), backbone
 
 
 Settings = dict[str, Any]
+Rung = tuple[int, tuple[int, ...]]  # how many settings, on which further splits
 
 
 @functools.cache
-def latin_hypercube(seed: str, columns: int, beside: tuple[str, int] | None = None) -> np.ndarray:
-    """The best of 1,000 random Latin hypercubes: (15, columns) in [0, 1], each of 15 values once in a column.
+def latin_hypercube(seed: str, columns: int, beside: tuple[str, int] | None = None,
+                    count: int = CONFIGURATIONS - 1) -> np.ndarray:
+    """The best of 1,000 random Latin hypercubes: (count, columns) in [0, 1], each of `count` values once in a column.
 
     The best has the least centred discrepancy, together with the columns of the hypercube whose seed and columns are
     `beside`. Source: Hickernell 1998, A generalized discrepancy and quadrature error bound.
     """
-    count = CONFIGURATIONS - 1
     rng = np.random.default_rng([2026, *seed.encode()])
     others = np.empty((count, 0)) if beside is None else latin_hypercube(*beside)
 
@@ -194,26 +195,33 @@ METHODS: dict[str, Method] = {
 }
 
 
-def recipe(method: str, settings: Settings) -> Recipe:
-    """The recipe of a method with some settings, on the held-out images; `length` epochs of 31 steps each."""
+def recipe(method: str, settings: Settings, size: int = 250, **changes) -> Recipe:
+    """The recipe of a method with some settings, for `size` training images and with the held-out ones as test images.
+
+    Its steps are `length` times 31, as near as whole epochs come; changes: fields of `Recipe`, as in `replace`.
+    """
     fields = dict(settings)
     length, batch = fields.pop("length"), fields.pop("batch", "clouds")
-    if batch == "clouds":
-        fields |= {"clouds": (8, 16), "epochs": length}
-    else:
-        fields |= {"clouds": None, "batch_size": batch, "epochs": max(1, round(STEPS * length / (250 // batch)))}
+    anchors = 8 if batch == "clouds" else min(batch, size)
+    fields |= {"clouds": (8, 16)} if batch == "clouds" else {"clouds": None, "batch_size": batch}
+    fields["epochs"] = max(1, round(STEPS * length / (size // anchors)))
     moved: Settings = {name: fields.pop(name) for name in ("beta0", "weight", "start") if name in fields}
     make = METHODS[method].schedule
     fields["schedule"] = make(moved, fields["epochs"]) if make else None
-    return dataclasses.replace(MNIST250, dataset="mnist-held-out", **fields)
+    return dataclasses.replace(MNIST250, **{"dataset": "mnist-held-out"} | fields | changes)
 
 
-def configurations(method: str) -> list[Recipe]:
+def tried(method: str) -> list[Settings]:
     """The settings that a method is tried with: the published one, then 15 that fill its ranges evenly."""
     published, dials, own, batches, _ = METHODS[method]
     common, mine = latin_hypercube(*COMMON), latin_hypercube(method, dials, COMMON)
     filling = [_common(u, batches) | own(v) for u, v in zip(common.tolist(), mine.tolist(), strict=True)]
-    return [recipe(method, settings) for settings in (published, *filling)]
+    return [published, *filling]
+
+
+def configurations(method: str) -> list[Recipe]:
+    """The recipes of the settings that a method is `tried` with."""
+    return [recipe(method, settings) for settings in tried(method)]
 
 
 def _unit(method: str, number: int, recipe: Recipe, split: int) -> Unit:
@@ -229,11 +237,31 @@ def scores(rows: Sequence[Mapping[str, str]]) -> dict[str, dict[int, float]]:
     return found
 
 
-def standing(method: str, found: Mapping[str, Mapping[int, float]], splits: Sequence[int]) -> list[str]:
-    """The settings of a method that have run on all of the splits, best mean first."""
+def standing(method: str, found: Mapping[str, Mapping[int, float]], splits: Sequence[int]) -> dict[str, float]:
+    """The settings of a method that have run on all of the splits, with their means there, the best first."""
     done = {name: float(np.mean([by_split[split] for split in splits])) for name, by_split in found.items()
             if name.rpartition("_")[0] == method and set(splits) <= set(by_split)}
-    return sorted(done, key=lambda name: (-done[name], name))
+    return dict(sorted(done.items(), key=lambda item: (-item[1], item[0])))
+
+
+def climb(method: str, rungs: Sequence[Rung], found: Mapping[str, Mapping[int, float]]) -> list[tuple[int, int]]:
+    """Successive halving: (number of a setting, split) of the rungs that can be run as what is found stands."""
+    pairs: list[tuple[int, int]] = []
+    before: tuple[int, ...] = ()
+    left = [f"{method}_{number:02d}" for number in range(rungs[0][0])]
+    for count, splits in rungs:
+        ranked = [name for name in standing(method, found, before) if name in left] if before else left
+        if len(ranked) < len(left):
+            break
+        left, before = ranked[:count], (*before, *splits)
+        pairs += [(number, split) for number in sorted(int(name[-2:]) for name in left) for split in splits]
+    return pairs
+
+
+def winner(method: str, rungs: Sequence[Rung], found: Mapping[str, Mapping[int, float]]) -> tuple[int, float] | None:
+    """The number of a method's best setting over the splits of all rungs and its mean, None before they are run."""
+    last = standing(method, found, [split for _, splits in rungs for split in splits])
+    return (int(next(iter(last))[-2:]), next(iter(last.values()))) if len(last) == rungs[-1][0] else None
 
 
 def comparison_search(results: Path = RESULTS) -> list[Unit]:
@@ -242,27 +270,21 @@ def comparison_search(results: Path = RESULTS) -> list[Unit]:
     Later rungs are there once the earlier ones stand in comparison_search.csv in the folder `results`.
     """
     found = scores(read_rows(Path(results) / "comparison_search.csv"))
-    units = []
-    for method in METHODS:
-        recipes = configurations(method)
-        left, before = [f"{method}_{number:02d}" for number in range(len(recipes))], ()
-        for count, splits in RUNGS:
-            ranked = [name for name in standing(method, found, before) if name in left] if before else left
-            if len(ranked) < len(left):
-                break
-            left, before = ranked[:count], (*before, *splits)
-            units += [_unit(method, number, recipes[number], split)
-                      for number in sorted(int(name[-2:]) for name in left) for split in splits]
-    return units
+    recipes = {method: configurations(method) for method in METHODS}
+    return [_unit(method, number, recipes[method][number], split)
+            for method in METHODS for number, split in climb(method, RUNGS, found)]
+
+
+def searched(results: Path = RESULTS) -> dict[str, tuple[Settings, float]]:
+    """Method -> its settings with the best mean over splits 10 to 19 and that mean, of methods that are finished."""
+    found = scores(read_rows(Path(results) / "comparison_search.csv"))
+    best = {method: winner(method, RUNGS, found) for method in METHODS}
+    return {method: (tried(method)[each[0]], each[1]) for method, each in best.items() if each is not None}
 
 
 def chosen(results: Path = RESULTS) -> dict[str, Recipe]:
     """Method -> the recipe with the best mean over splits 10 to 19, of the methods whose search is finished."""
-    found = scores(read_rows(Path(results) / "comparison_search.csv"))
-    every = [split for _, splits in RUNGS for split in splits]
-    last = {method: standing(method, found, every) for method in METHODS}
-    return {method: configurations(method)[int(names[0][-2:])] for method, names in last.items()
-            if len(names) == RUNGS[-1][0]}
+    return {method: recipe(method, settings) for method, (settings, _) in searched(results).items()}
 
 
 def comparison(results: Path = RESULTS) -> list[Unit]:

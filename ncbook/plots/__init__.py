@@ -14,6 +14,7 @@ from ncbook.plots.geometry import (
     simplex_vertices,
 )
 from ncbook.plots.player import add_player, animate
+from ncbook.plots.splits import interval_chart, slope_chart
 from ncbook.plots.style import (
     CLASS_COLORS,
     METHOD_STYLES,
@@ -30,7 +31,7 @@ from ncbook.plots.style import (
 __all__ = [
     "CLASS_COLORS", "METHOD_STYLES", "TEMPLATE", "add_player", "animate", "band", "barcode", "centred_cosines",
     "class_colors", "cosine_heatmap", "cosine_heatmaps", "death_histogram", "death_times_over_epochs", "finish",
-    "geometry", "geometry_animation", "geometry_coordinates", "method_style", "metric_curves", "metric_label",
-    "metric_picker", "paired_ratios", "schedule_curves", "seed_summary", "segments", "simplex_coordinates",
-    "simplex_vertices", "solver_trace", "spanning_tree_figure", "xyz",
+    "geometry", "geometry_animation", "geometry_coordinates", "interval_chart", "method_style", "metric_curves",
+    "metric_label", "metric_picker", "paired_ratios", "schedule_curves", "seed_summary", "segments",
+    "simplex_coordinates", "simplex_vertices", "slope_chart", "solver_trace", "spanning_tree_figure", "xyz",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -21,15 +22,16 @@ def build_backbone(name: str, input_shape: Sequence[int], *, feature_dim: int | 
     "mnist_cnn"      (c, 28, 28); the MNIST network of Hofer et al. (128)
     "cnn13"          (c, 32, 32); the 13-layer network that they train on SVHN and CIFAR-10 (128)
     "resnet18"       (c, h, w); torchvision's, with a first convolution of 3x3, stride 1, and no first max-pool (512)
+    "resnet18_7x7"   the same with torchvision's own first layers, 7x7 with stride 2 and a max-pool, of c channels (512)
     "free_features"  (), a sample's index; a free vector for each sample, the unconstrained-features model (512)
 
     input_shape: shape of one input, without the batch axis.
-    feature_dim: width of the features; None keeps the number in brackets. "mnist_cnn", "cnn13" and "resnet18" get a
-        linear map of their own features only when it is given. After a linear map comes no activation.
+    feature_dim: width of the features; None keeps the number in brackets. "mnist_cnn", "cnn13" and both "resnet18" get
+        a linear map of their own features only when it is given. After a linear map comes no activation.
     num_samples: how many samples "free_features" has; no other backbone reads it.
     Raises: ValueError for an unknown name, an input_shape that the backbone doesn't take, a feature_dim or a needed
         num_samples that is not a positive integer.
-    Source: Hofer et al. 2020, arXiv 2002.04805 (mnist_cnn, cnn13); He et al. 2016, arXiv 1512.03385 (resnet18);
+    Source: Hofer et al. 2020, arXiv 2002.04805 (mnist_cnn, cnn13); He et al. 2016, arXiv 1512.03385 (both resnet18);
         Mixon et al. 2020, arXiv 2011.11619 (free_features).
     """
     kind = BACKBONES[check_choice("backbone name", name, BACKBONES)]
@@ -89,13 +91,15 @@ def _convolution(channels: int, width: int, *, kernel: int = 3, padding: int | N
     return [*layers, nn.LeakyReLU(0.1)]
 
 
-def _resnet18(input_shape: tuple[int, ...]) -> tuple[list[nn.Module], int]:
+def _resnet18(input_shape: tuple[int, ...], small: bool = True) -> tuple[list[nn.Module], int]:
     from torchvision.models import resnet18
 
     network = resnet18(weights=None)
-    network.conv1 = nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False)
+    kernel, stride, padding = (3, 1, 1) if small else (7, 2, 3)
+    network.conv1 = nn.Conv2d(input_shape[0], 64, kernel, stride, padding, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    network.maxpool = nn.Identity()
+    if small:
+        network.maxpool = nn.Identity()
     network.fc = nn.Identity()
     return [network], 512
 
@@ -127,6 +131,7 @@ BACKBONES: dict[str, Backbone] = {
     "mnist_cnn": Backbone(_mnist_cnn, lambda shape: len(shape) == 3 and shape[1:] == (28, 28), "(c, 28, 28)"),
     "cnn13": Backbone(_cnn13, lambda shape: len(shape) == 3 and shape[1:] == (32, 32), "(c, 32, 32)"),
     "resnet18": Backbone(_resnet18, lambda shape: len(shape) == 3, "(c, h, w)"),
+    "resnet18_7x7": Backbone(partial(_resnet18, small=False), lambda shape: len(shape) == 3, "(c, h, w)"),
     "free_features": Backbone(_free_features, lambda shape: shape == (), "(), for inputs that are sample indices", 512,
                               per_sample=True),
 }
