@@ -46,7 +46,8 @@ def metric_picker(runs: Mapping[str, Sequence[Sequence[Row | Snapshot]]], keys: 
     ]) for key, panel in zip(keys, single, strict=True)]
     where = {"train": "training set", "test": "test set"}[split]
     finish(fig, title, f"{where}; thin: a seed, thick: their median; another metric: the menu below", width=720,
-           height=440, margin=dict(t=116))
+           height=460, margin=dict(t=116, b=96), legend=dict(orientation="h", x=0, y=0, yref="container",
+                                                             yanchor="bottom"))
     fig.update_xaxes(title="epoch")
     axis = single[0].layout.yaxis
     fig.update_yaxes(title=metric_label(keys[0]), type=axis.type, dtick=axis.dtick, tickformat=axis.tickformat,
