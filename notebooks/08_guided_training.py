@@ -27,10 +27,9 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 from plotly.subplots import make_subplots
-from sklearn.model_selection import train_test_split
 
 from ncbook import Recipe, Trainer, load_dataset, nearest_simplex_etf, plots, simplex_etf
-from ncbook.book import median_range, profile, say, table
+from ncbook.book import few_images, median_range, profile, say, table
 
 PROFILE, DATASET, NETWORKS, BATCH, EPOCHS, SEEDS, SPLITS, FREE_EPOCHS = profile(
     quick=dict(DATASET="digits", NETWORKS=("small_cnn", "mlp"), BATCH=64, EPOCHS=3, SEEDS=2, SPLITS=2, FREE_EPOCHS=8),
@@ -307,15 +306,6 @@ FEW_ARMS = {"linear": dict(head="learned")} | {arm: ARMS[arm] for arm in ARMS if
 SIZE = 100 if DATASET == "digits" else 4000
 
 
-def few_images(split):
-    """A small stratified training set, and all other images, those of the test set too, to test on."""
-    images = torch.cat((DATA.train_inputs, DATA.test_inputs))
-    targets = torch.cat((DATA.train_targets, DATA.test_targets))
-    some, rest = train_test_split(range(len(targets)), train_size=SIZE, random_state=split, stratify=targets)
-    return replace(DATA, train_inputs=images[some], train_targets=targets[some], test_inputs=images[rest],
-                   test_targets=targets[rest])
-
-
 def accuracy(recipe, data):
     trainer = Trainer(recipe, data=data)
     while not trainer.finished:
@@ -325,7 +315,7 @@ def accuracy(recipe, data):
 
 few = {recipe.backbone: {arm: [] for arm in FEW_ARMS} for recipe in (CNN, MLP)}
 for split in range(SPLITS):
-    images = few_images(split)
+    images = few_images(DATASET, SIZE, split)
     for recipe in (CNN, MLP):
         for arm, changes in FEW_ARMS.items():
             short = replace(recipe, batch_size=25, epochs=min(20, EPOCHS), seed=split, **changes)

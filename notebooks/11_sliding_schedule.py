@@ -30,10 +30,9 @@ import torch
 import torch.nn.functional as F
 from plotly.subplots import make_subplots
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
 
 from ncbook import Recipe, SameClassSampler, Trainer, densification_loss, load_dataset, plots
-from ncbook.book import median_range, profile, say, show_code, table
+from ncbook.book import few_images, median_range, profile, say, show_code, table
 from ncbook.schedules import ConstantSchedule, DelayedSchedule, SlidingSchedule
 
 PROFILE, DATASET, BACKBONE, WEIGHT, LARGE, EPOCHS, SEEDS = profile(
@@ -49,13 +48,7 @@ torch.set_num_threads(1)  # small networks train faster so
 @functools.cache
 def small_set(split):
     """250 training images; of the digits, all others to test on."""
-    if DATASET != "digits":
-        return load_dataset(DATASET, train_size=SIZE, split=split)
-    full = load_dataset(DATASET)
-    images, targets = torch.cat((full.train_inputs, full.test_inputs)), torch.cat((full.train_targets, full.test_targets))
-    some, rest = train_test_split(range(len(targets)), train_size=SIZE, random_state=split, stratify=targets)
-    return replace(full, train_inputs=images[some], train_targets=targets[some], test_inputs=images[rest],
-                   test_targets=targets[rest])
+    return few_images(DATASET, SIZE, split) if DATASET == "digits" else load_dataset(DATASET, train_size=SIZE, split=split)
 
 
 @torch.no_grad()

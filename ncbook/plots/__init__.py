@@ -3,6 +3,7 @@
 from ncbook.plots.clouds import barcode, death_histogram, death_times_over_epochs, spanning_tree_figure
 from ncbook.plots.comparison import metric_picker, paired_ratios
 from ncbook.plots.curves import metric_curves, schedule_curves, seed_summary, solver_trace
+from ncbook.plots.filtration import filtration, pieces
 from ncbook.plots.geometry import (
     centred_cosines,
     cosine_heatmap,
@@ -30,8 +31,9 @@ from ncbook.plots.style import (
 
 __all__ = [
     "CLASS_COLORS", "METHOD_STYLES", "TEMPLATE", "add_player", "animate", "band", "barcode", "centred_cosines",
-    "class_colors", "cosine_heatmap", "cosine_heatmaps", "death_histogram", "death_times_over_epochs", "finish",
-    "geometry", "geometry_animation", "geometry_coordinates", "interval_chart", "method_style", "metric_curves",
-    "metric_label", "metric_picker", "paired_ratios", "schedule_curves", "seed_summary", "segments",
-    "simplex_coordinates", "simplex_vertices", "slope_chart", "solver_trace", "spanning_tree_figure", "xyz",
+    "class_colors", "cosine_heatmap", "cosine_heatmaps", "death_histogram", "death_times_over_epochs", "filtration",
+    "finish", "geometry", "geometry_animation", "geometry_coordinates", "interval_chart", "method_style",
+    "metric_curves", "metric_label", "metric_picker", "paired_ratios", "pieces", "schedule_curves", "seed_summary",
+    "segments", "simplex_coordinates", "simplex_vertices", "slope_chart", "solver_trace", "spanning_tree_figure",
+    "xyz",
 ]
