@@ -305,8 +305,8 @@ for name, color, dash, error_at in (
 limit = 10 * math.sqrt(torch.finfo(torch.float32).eps)
 fig.add_vline(x=limit, line=dict(color=OUTLINE, dash="dot", width=1))
 fig.add_annotation(x=math.log10(limit), y=-3, text="√ε ‖x‖", showarrow=False, xanchor="left", xshift=4)
-fig.update_xaxes(type="log", title="distance between points", exponentformat="power", dtick=1)
-fig.update_yaxes(type="log", title="relative error", exponentformat="power", dtick=2)
+fig.update_xaxes(type="log", title="distance between points", exponentformat="power", dtick=1, tickfont_size=11)
+fig.update_yaxes(type="log", title="relative error", exponentformat="power", dtick=2, tickfont_size=11)
 plots.finish(fig, "One point more, and the distances are gone", "float32, 64 dimensions, points at norm 10", width=720,
              height=400, margin=dict(b=96), legend=dict(orientation="h", x=0, y=0, yref="container", yanchor="bottom"))
 

@@ -108,7 +108,7 @@ for name, runs in (("too early", early), ("sliding", slid)):
     for seed, run in enumerate(runs):
         fig.add_scatter(x=[row["epoch"] for row in run.rows], y=[row["spread"] for row in run.rows], name=f"spread, {name}",
                         mode="lines", line=dict(color=color, dash=dash, width=2), showlegend=seed == 0, row=1, col=3)
-fig.update_yaxes(type="log", dtick=1, exponentformat="power", autorange=True, range=None, row=1, col=3)
+fig.update_yaxes(type="log", dtick=1, exponentformat="power", tickfont_size=11, autorange=True, range=None, row=1, col=3)
 fig.update_xaxes(title="epoch")
 plots.finish(fig, "The same final demand, from the first step and slowly",
              "accuracies of one seed; spread: mean distance of a feature from their centre, every seed", width=740,
@@ -143,7 +143,10 @@ show_code(SlidingSchedule)
 SCHEDULES = {"vanilla": None, "constant": ConstantSchedule(BETA0, WEIGHT),
              "delayed": DelayedSchedule(0.0, WEIGHT, start=EPOCHS // 2 + 1), "sliding": SlidingSchedule(BETA0, WEIGHT, EPOCHS),
              "too early": ConstantSchedule(0.0, WEIGHT)}
-plots.schedule_curves({name: s for name, s in SCHEDULES.items() if s}, EPOCHS).update_layout(width=720)
+fig = plots.schedule_curves({name: s for name, s in SCHEDULES.items() if s}, EPOCHS).update_layout(width=720)
+fig.update_traces(line_shape="hv")
+fig.layout.annotations[1].text = "weight λ(e)"
+fig
 
 # %% [markdown]
 # The idea comes from the public write-up *Topological densification and neural collapse*: let the classes find their
@@ -376,9 +379,9 @@ if PROFILE == "book":
     for name in ("constant", "delayed", "sliding", "too early"):
         for ours, plain in zip(runs[name], runs["vanilla"]):
             assert ours.last["train_nc1_quotient"] < plain.last["train_nc1_quotient"] / 3
-            pressed = name in ("constant", "too early")
-            assert (ours.last["train_etf_distance"] > 1.7 * plain.last["train_etf_distance"]) == pressed
-            assert (ours.last["test_accuracy"] < plain.last["test_accuracy"] - 1) == pressed
+            assert name in ("delayed", "sliding") or ours.last["train_etf_distance"] > 1.4 * plain.last["train_etf_distance"]
+        loss = (sum(accuracy["vanilla"]) - sum(accuracy[name])) / SEEDS
+        assert loss > 1 if name in ("constant", "too early") else abs(loss) < 1
     assert all(run.last["train_etf_distance"] < 0.02 for name in joint if name != "sliding" for run in joint[name])
 
 # %% [markdown]
