@@ -31,11 +31,10 @@ from plotly.subplots import make_subplots
 from ncbook import Recipe, Trainer, load_dataset, nearest_simplex_etf, plots, simplex_etf
 from ncbook.book import few_images, median_range, profile, say, table
 
-PROFILE, DATASET, NETWORKS, BATCH, EPOCHS, SEEDS, SPLITS, FREE_EPOCHS = profile(
-    quick=dict(DATASET="digits", NETWORKS=("small_cnn", "mlp"), BATCH=64, EPOCHS=3, SEEDS=2, SPLITS=2, FREE_EPOCHS=8),
-    book=dict(DATASET="digits", NETWORKS=("small_cnn", "mlp"), BATCH=64, EPOCHS=12, SEEDS=4, SPLITS=10, FREE_EPOCHS=24),
-    paper=dict(DATASET="cifar10", NETWORKS=("resnet18", "mlp"), BATCH=256, EPOCHS=200, SEEDS=5, SPLITS=5,
-               FREE_EPOCHS=240),
+PROFILE, (DATASET, *NETWORKS, BATCH), (EPOCHS, FREE_EPOCHS), (SEEDS, SPLITS) = profile(
+    quick=dict(DATA=("digits", "small_cnn", "mlp", 64), EPOCHS=(3, 8), SEEDS=(2, 2)),
+    book=dict(DATA=("digits", "small_cnn", "mlp", 64), EPOCHS=(12, 24), SEEDS=(4, 10)),
+    paper=dict(DATA=("cifar10", "resnet18", "mlp", 256), EPOCHS=(200, 240), SEEDS=(5, 5)),
 )
 SCALE = 5.0  # the published feature norm tau
 CNN, MLP = (Recipe(dataset=DATASET, backbone=name, batch_size=BATCH, epochs=EPOCHS, scale=SCALE) for name in NETWORKS)
@@ -463,7 +462,7 @@ if PROFILE == "book":
 # <details><summary>Solution</summary>
 #
 # ```python
-# dot = replace(CNN, loss="dot_regression", scale=1.0, lr=0.5)
+# dot = replace(CNN, head="fixed", loss="dot_regression", scale=1.0, lr=0.5)
 # for arm in ("fixed", "nearest"):
 #     print(arm, run(arm, 0, dot)[-1]["test_accuracy"])
 # replace(dot, head="cosine")  # refused

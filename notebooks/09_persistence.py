@@ -230,9 +230,9 @@ for col, (name, p) in enumerate(NORMS.items(), start=1):
     single = plots.spanning_tree_figure(NINE, p, radius=RADII[name])
     fig.add_traces([t.update(showlegend=t.showlegend and col == 1) for t in single.data], rows=1, cols=col)
     fig.update_yaxes(scaleanchor=f"x{col if col > 1 else ''}", row=1, col=col)
-plain = dict(showticklabels=False, ticks="", showgrid=False, range=[-0.9, 4.9])
+plain = dict(showticklabels=False, ticks="", showgrid=False, showline=False, range=[-0.6, 4.6])
 fig.update_xaxes(**plain).update_yaxes(**plain)
-plots.finish(fig, "Three norms, three trees", width=720, height=370, margin=dict(l=16, b=60),
+plots.finish(fig, "Three norms, three trees", "each at its own median death time r", width=720, height=370, margin=dict(l=16, b=60),
              legend=dict(orientation="h", x=0, y=-0.02, yanchor="top"))
 
 # %% jupyter={"source_hidden": true}

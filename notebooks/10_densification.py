@@ -32,12 +32,6 @@ from ncbook.persistence import spanning_tree
 from ncbook.plots.style import INK, MUTED, OUTLINE
 from ncbook.schedules import ConstantSchedule
 
-PROFILE, DATASET, BACKBONE, EPOCHS, P, BETAS, SEEDS = profile(
-    quick=dict(DATASET="digits", BACKBONE="small_cnn", EPOCHS=3, P=2, BETAS=(0.5, 1.0), SEEDS=1),
-    book=dict(DATASET="digits", BACKBONE="small_cnn", EPOCHS=10, P=2, BETAS=(0.5, 1.0), SEEDS=3),
-    paper=dict(DATASET="mnist", BACKBONE="mnist_cnn", EPOCHS=310, P=1, BETAS=(0.55, 1.1), SEEDS=3),
-)
-SIZE, CLOUDS, WEIGHT = 250, (8, 16), 0.1
 torch.set_num_threads(1)  # small networks train faster so
 
 
@@ -57,7 +51,6 @@ def descend(start, beta, steps=600, rate=0.03):
     return torch.stack(path)
 
 
-# %% jupyter={"source_hidden": true}
 START = torch.randn(24, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 PATHS = {beta: descend(START, beta) for beta in (0.1, 0.4, 1.0)}
 SHOWN = [0, 2, 4, 7, 10, 15, 20, 26, 33, 42, 54, 70, 90, 120, 160, 220, 350, 600]
@@ -94,11 +87,20 @@ plots.animate(fig, [str(k) for k in SHOWN], changes, prefix="step ", left=0.25, 
 #
 # *You will learn*
 #
-# - where the gradient of the loss acts, and three things that it cannot do;
+# - where the gradient of the loss acts, and what it cannot do;
 # - what repeated draws do to its value;
 # - what β does to a real class;
 # - what the word *densification* has to do with probability mass, and what test images say.
-#
+
+# %% jupyter={"source_hidden": true}
+PROFILE, DATASET, BACKBONE, EPOCHS, P, BETAS, SEEDS = profile(
+    quick=dict(DATASET="digits", BACKBONE="small_cnn", EPOCHS=3, P=2, BETAS=(0.5, 1.0), SEEDS=1),
+    book=dict(DATASET="digits", BACKBONE="small_cnn", EPOCHS=10, P=2, BETAS=(0.5, 1.0), SEEDS=3),
+    paper=dict(DATASET="mnist", BACKBONE="mnist_cnn", EPOCHS=310, P=1, BETAS=(0.55, 1.1), SEEDS=3),
+)
+SIZE, CLOUDS, WEIGHT = 250, (8, 16), 0.1
+
+# %% [markdown]
 # ## 1. The loss, and where it pulls
 #
 # The [death times](09_persistence.ipynb) $\ell_1 \le \dots \le \ell_{n-1}$ of $n$ points are the edge lengths of their
@@ -129,9 +131,11 @@ changes = [{trace.name: dict(x=trace.x, y=trace.y, marker=dict(size=trace.marker
 for trace in fig.data:
     trace.showlegend = trace.name in moving
 plain = dict(title=None, showticklabels=False, ticks="", showgrid=False, showline=False)
-fig.update_xaxes(range=[-2.6, 2.6], **plain).update_yaxes(range=[-2.0, 2.3], **plain)
+low, high = CLOUD.amin(0) - 0.3, CLOUD.amax(0) + 0.3
+fig.update_xaxes(range=[float(low[0]), float(high[0])], **plain)
+fig.update_yaxes(range=[float(low[1]), float(high[1])], **plain)
 plots.finish(fig, "Where the densification loss pulls", "arrows: minus the gradient; blue at edges shorter than β, orange at "
-             "longer ones", width=700, height=430, legend=dict(orientation="h", x=0, y=1.02, yanchor="bottom"),
+             "longer ones", width=700, height=470, legend=dict(orientation="h", x=0, y=1.02, yanchor="bottom"),
              margin=dict(l=16, t=104))
 plots.animate(fig, [f"{beta:.1f}" for beta in SCALES], changes, prefix="β = ", active=5, left=0.25, below=16)
 
@@ -218,7 +222,7 @@ say(f"{zeros.mean():.2f} of {n - 1} in 4,000 clouds; the formula says {expected:
 twins = torch.tensor([[1.0, 2.0], [1.0, 2.0], [4.0, 6.0]], requires_grad=True)
 (naive,) = torch.autograd.grad((twins[0] - twins[1]).pow(2).sum().sqrt(), twins)
 (ours,) = torch.autograd.grad(densification_loss(twins[None], 1.0), twins)
-print("square root:", naive[0].tolist(), " densification_loss:", ours.tolist())
+print("square root:", naive[0], " densification_loss:", *ours.round(decimals=3))
 
 # %% [markdown]
 # The zeros still count in the *value*: each adds $|0 - \beta| = \beta$, a floor under the loss that no training can go

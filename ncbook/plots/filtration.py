@@ -53,14 +53,14 @@ def filtration(points: torch.Tensor, scales: Sequence[float], *, p: float = 2, a
                     **right)
     fig.add_scatter(x=[top / 2], y=[-0.3], name="count", mode="text", textfont=dict(size=15), **right)
     fig.update_traces(hoverinfo="skip", showlegend=False)
-    centre, half = (x.amax(0) + x.amin(0)) / 2, float((x.amax(0) - x.amin(0)).max()) / 2 + max(scales) / 2
+    centre, half = (x.amax(0) + x.amin(0)) / 2, float((x.amax(0) - x.amin(0)).max()) / 2 + max(scales) / 4
     plain = dict(showticklabels=False, ticks="", showgrid=False, showline=False)
     fig.update_xaxes(range=[float(centre[0]) - half, float(centre[0]) + half], **plain, **left)
     fig.update_yaxes(range=[float(centre[1]) - half, float(centre[1]) + half], scaleanchor="x", **plain, **left)
     fig.update_xaxes(range=[0, top], title="scale r", **right)
     fig.update_yaxes(range=[-0.8, len(x) + 0.8], showgrid=False, showticklabels=False, ticks="", **right)
     finish(fig, title, "grey: growing bars; black: bars that have ended, and the edges that ended them", width=720,
-           height=430, barmode="overlay", bargap=0.35, margin=dict(l=16))
+           height=460, barmode="overlay", bargap=0.35, margin=dict(l=16))
     return animate(fig, [f"{scale:.2f}" for scale in scales], [_at(x, scale, deaths, p) for scale in scales],
                    prefix="scale r = ", active=active, left=0.25)
 
