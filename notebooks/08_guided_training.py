@@ -290,8 +290,9 @@ say(f"If a comparison were the toss of a coin, one side would win all {SEEDS} se
 #   do not give *the* factor.
 # - **The bias is part of the effect.** With the centred bias a fixed frame is closer to its means (NC3) than without,
 #   in every seed. A comparison of nearest with a fixed head without it credits the frame with what the bias does.
-# - **The nearest frame adds alignment.** NC3 is half or a third of what it is with the fixed frame: the rows are moved
-#   to the means instead of waiting for them. In the distance to an ETF the nearest frame is not ahead.
+# - **The nearest frame adds alignment.** A fixed frame waits for the means, and ends with a *larger* NC3 than learned
+#   rows, which turn towards them. With the nearest frame NC3 is half or a third of what it is with the fixed one, since
+#   its rows are moved to the means. In the distance to an ETF the nearest frame is not ahead.
 # - **Projecting the rows** helps the learned head (first picture). A fair baseline has its rows under control.
 #
 # ## 5. Accuracy
