@@ -1,4 +1,4 @@
-"""What every chapter needs beside its subject: its profile, tables, medians with ranges, text, code of the package."""
+"""What every chapter needs beside its subject: profile, tables, medians with ranges, text, code, small data sets."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import inspect
 import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
+import torch
 from IPython.display import Code, Markdown, display
 
 from ncbook.checks import check_choice
+from ncbook.training.data import Dataset, load_dataset
 
 
 def profile(*, quick: Mapping[str, Any], book: Mapping[str, Any], paper: Mapping[str, Any]) -> tuple:
@@ -66,3 +69,18 @@ def show_code(*objects: Any) -> None:
     """Show the source of functions and classes; the output's metadata name them, so that tests can compare the two."""
     names = [f"{each.__module__}:{each.__qualname__}" for each in objects]
     display(Code(source(*objects), language="python"), metadata={"ncbook": {"source": names}})
+
+
+def few_images(name: str, train_size: int, split: int) -> Dataset:
+    """`train_size` images of a data set, in its class proportions, to train on, and all the others to test on.
+
+    The others are those of its test set as well. split: seed that chooses. Errors as those of `load_dataset`.
+    """
+    from sklearn.model_selection import train_test_split
+
+    full = load_dataset(name)
+    parts = (full.train_inputs, full.test_inputs), (full.train_targets, full.test_targets)
+    inputs, targets = (torch.cat([part for part in both if part is not None]) for both in parts)
+    some, rest = train_test_split(range(len(targets)), train_size=train_size, random_state=split, stratify=targets)
+    return replace(full, train_inputs=inputs[some], train_targets=targets[some], test_inputs=inputs[rest],
+                   test_targets=targets[rest])

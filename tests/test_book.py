@@ -3,6 +3,7 @@
 import pkgutil
 
 import pytest
+import torch
 
 import ncbook
 from ncbook import book
@@ -57,3 +58,12 @@ def test_a_listing_is_the_source_and_names_it(shown):
     assert repr(code) == book.source(*map(pkgutil.resolve_name, metadata["ncbook"]["source"]))
     first, second = repr(code).split("\n\ndef forward(self")
     assert first.startswith("def polar_factor(") and second
+
+
+def test_few_images_leaves_all_others_to_test_on():
+    few, full = book.few_images("digits", 100, 3), ncbook.load_dataset("digits")
+    images = torch.cat((few.train_inputs, few.test_inputs)).flatten(1)
+    everything = torch.cat((full.train_inputs, full.test_inputs)).flatten(1)
+    assert len(few.train_targets) == 100 and few.train_targets.bincount().min() >= 9
+    assert torch.equal(images.unique(dim=0), everything.unique(dim=0)) and len(images) == len(everything)
+    assert not torch.equal(few.train_inputs, book.few_images("digits", 100, 4).train_inputs)

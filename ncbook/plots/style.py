@@ -26,6 +26,8 @@ _HEAD_STYLES = {
     "learned": ("#56B4E9", "dot", "x"),
 }
 METHOD_STYLES = {HEADS[head].method: style for head, style in _HEAD_STYLES.items()} | {  # colour, line dash, marker
+    "standard, projected": ("#9A9A9A", "dash", "circle-open"),
+    "fixed, centred": ("#9E6400", "dashdot", "square-open"),
     "vanilla": ("#8A5A2B", "dot", "circle"),
     "constant": ("#D55E00", "dash", "triangle-up"),
     "delayed": ("#CC79A7", "dashdot", "triangle-down"),
