@@ -234,8 +234,8 @@ table(["features", "NC1, scatter quotient", "numerical rank"],
 # ## 3. NC1 without a large inverse
 #
 # *Must one invert a $d \times d$ matrix?* The definition $\frac1C \operatorname{tr}(\Sigma_W \Sigma_B^+)$ seems to ask
-# for it, and published code does it. But $\Sigma_B$ has rank $C-1$, and with the Helmert basis $Q$ and $A = HQ$, a $(d,
-# C-1)$ matrix of full rank, $\Sigma_B = \frac1C A A^\top$ and
+# for it, and published code does it. But $\Sigma_B$ has rank $C-1$, and with the Helmert basis $Q$ and $A = HQ$, this
+# once without dividing by $\lVert H \rVert_F$, a $(d, C-1)$ matrix of full rank, $\Sigma_B = \frac1C A A^\top$ and
 #
 # $$ \mathrm{NC1} = \operatorname{tr}\big(\Sigma_W (A A^\top)^+\big)
 #    = \frac1N \sum_i \big\lVert A^+ (h_i - \mu_{y_i}) \big\rVert^2 . $$
