@@ -168,7 +168,8 @@ def test_readme_lists_the_chapters():
     assert listed == sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
 
 
-@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL), ids=["parts", "model", "add"])
+@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL),
+                         ids=["parts", "model", "add"])
 def test_readme_example_runs(example):
     result = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
