@@ -71,7 +71,7 @@ class Page {
         this.when = h("span", { class: "nc-when" });
         this.now = button("Now", () => this.goTo(null), { title: "back to the run that is on" });
         this.which = menu("run", (id) => this.choose(id));
-        this.other = menu("beside", (id) => this.compare(id));
+        this.other = menu("beside", (id) => this.compare(id), { class: "nc-beside" });
         this.name = h("input", { type: "text", "aria-label": "name of the run", placeholder: "name this run" });
         this.name.addEventListener("change", () => this.ask("name", { id: this.run.head.id, name: this.name.value, kept: true }));
         this.out = h("span", { class: "nc-out", role: "status" });
@@ -83,7 +83,7 @@ class Page {
                 this.ask("export", this.pair.map((run) => run.head.id));
             }), this.out);
         this.replay = h("div", { class: "nc-row nc-replay" }, this.playing, this.scrub, this.when, this.now,
-            this.which.element, h("label", { class: "nc-beside" }, "beside ", this.other.element),
+            this.which.element, this.other.element,
             toggle("Run …", this.more), toggle("Settings", this.settings));
     }
 
@@ -300,7 +300,7 @@ class Page {
         this.now.style.visibility = this.live ? "hidden" : ""; // keeps its room: the picture must not jump
         this.now.hidden = this.recorded;
         this.which.show((state.runs ?? []).map(({ id, label }) => [id, label]), run.head.id);
-        this.other.show([["", "nothing"], ...(state.runs ?? []).map(({ id, label }) => [id, label])], this.pair[1]?.head.id ?? "");
+        this.other.show([["", "beside: –"], ...(state.runs ?? []).map(({ id, label }) => [id, label])], this.pair[1]?.head.id ?? "");
         Object.entries(state.dials ?? {}).forEach(([name, spec], k) => {
             const value = this.live && this.at === null ? spec.value : frame.dials[k];
             this.fields.get(name)?.show(spec, value, frame.planned[k]);
