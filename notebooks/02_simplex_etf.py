@@ -172,8 +172,8 @@ print((W @ W.T).round(decimals=3))
 show_code(ncbook.helmert_basis, ncbook.simplex_etf)
 
 # %% [markdown]
-# Take such a figure in your hands: choose the number of classes and the dimension, turn it, and add noise. Its angles,
-# its norms and its distance to the nearest simplex ETF (section 6) follow.
+# Take such a figure in your hands: choose the number of classes (the dimension follows, and can be raised), turn it, and
+# read its cosines. *How many dimensions are left over when you raise $d$?*
 
 # %%
 live.simplex_scrubber()

@@ -426,12 +426,12 @@ table(["loss above its floor at the end, median (range)", *FREE_ARMS],
 #
 # ## 8. By hand
 #
-# Start a run, and change the head in the settings: does the frame (diamonds) come to the means, or the means to it?
+# Start a run, and change the head: does the frame (diamonds) come to the means, or the means to it?
 
 # %% jupyter={"source_hidden": true}
 from ncbook.live import LiveLab
 
-LiveLab(Recipe(head="nearest", lr=0.01, epochs=40))
+LiveLab(Recipe(head="nearest", lr=0.01, epochs=40), only=("method",))
 
 # %% jupyter={"source_hidden": true}
 # Checks of what the text says; those on trained networks were made with the sizes of the book profile.

@@ -367,7 +367,8 @@ table(["at the end, median (range)", "test accuracy, %", "NC1 quotient", "distan
 # %% jupyter={"source_hidden": true}
 from ncbook.live import LiveLab
 
-LiveLab(Recipe(clouds=CLOUDS, train_size=SIZE, p=P, epochs=40, lr=0.03, schedule=SlidingSchedule(BETA0, LARGE, 40)))
+LiveLab(Recipe(clouds=CLOUDS, train_size=SIZE, p=P, epochs=40, lr=0.03, schedule=SlidingSchedule(BETA0, LARGE, 40)),
+        only=("beta", "densify_weight"))
 
 # %% jupyter={"source_hidden": true}
 # Checks of what the text says; those on trained networks were made with the sizes of the book profile.
