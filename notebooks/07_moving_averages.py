@@ -388,8 +388,9 @@ say(f"*{RARE} training samples of class 9, which is absent from {(1 - RARE / len
 # %% [markdown]
 # *Fill* leaves the average of the rare class short of its mean: each absence pulls it towards the centre. The nearest
 # ETF looks at directions more than at lengths and forgives most of that. *With a memory* the rare class meets its worst
-# case. It is the only one that is ever absent, so incomplete batches are exactly those without it, and it is never
-# noted: each absence erases its average. The point of *keep* is that nothing of this can happen.
+# case. Incomplete batches are nearly always those without it, so it may go unnoted for a whole short run, and each
+# absence erases its average; the note comes with the first batch that holds it and lacks another class (in the `paper`
+# profile, a hundred epochs, it does come, and the average recovers). The point of *keep* is that nothing of this can happen.
 #
 # ## 6. A class that has never been seen
 #
