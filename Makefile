@@ -29,7 +29,7 @@ check: $(VENV)/.test
 bench: $(VENV)/.bench
 	$(BIN)/python -m pytest tests/benchmarks -s $(ARGS)
 
-cuda: $(VENV)/.test
+cuda: $(VENV)/.cuda
 	$(BIN)/python tests/cuda/run.py $(ARGS)
 
 book: $(CHAPTERS:%=notebooks/%.ipynb)
@@ -47,6 +47,10 @@ $(VENV)/.test: $(VENV)/.made pyproject.toml
 
 $(VENV)/.bench: $(VENV)/.test
 	$(BIN)/python -m pip install --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.cuda: $(VENV)/.test
+	$(BIN)/python -m pip install --editable '.[cuda]'
 	@touch $@
 
 $(VENV)/.made:

@@ -11,11 +11,15 @@ import torch
 from torch import Tensor
 
 from ncbook.buffers import (
+    NOT_THE_LAST,
     Group,
     SingleOrBetter,
+    check_group,
     full_precision,
     held,
     in_backward,
+    product,
+    same,
     spread,
     sum_over_ranks,
     working_dtype,
@@ -38,7 +42,8 @@ class ClassMeanAverage(SingleOrBetter):
     each of R processes is multiplied by R times its share). A process may hold any part of it, also none.
 
     num_classes C >= 2, dim d; samples labelled `ignore_index` do not count. Buffers: `mean` (C, d), float32 or
-    better, `count` (C,) updates so far. Raises ValueError for fewer classes, dim < 1 or an unknown method.
+    better, `count` (C,) updates so far. Raises ValueError for fewer classes, dim < 1 or an unknown method,
+    TypeError for a dtype that is not floating or a process_group that is none of these.
     Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248 (there one count for all classes, here one for each).
     """
 
@@ -54,6 +59,7 @@ class ClassMeanAverage(SingleOrBetter):
         check_integer("dim", dim, least=1)
         self.method = check_choice("method", method, METHODS)
         self.ignore_index = check_integer("ignore_index", ignore_index)
+        check_group(process_group)
         self.process_group = process_group
         self.register_buffer("mean", torch.empty(num_classes, dim, device=device, dtype=working_dtype(dtype)))
         self.register_buffer("count", torch.empty(num_classes, dtype=torch.long, device=device))
@@ -89,8 +95,9 @@ class ClassMeanAverage(SingleOrBetter):
 
         features (..., d), targets (...) int64 in 0..C-1 or ignore_index; returns (C, d), zero rows for classes never
         seen. Raises TypeError for integer features or targets that are not int64, ValueError for wrong shapes, an empty
-        batch, labels out of range, NaN or inf. Compiled, or on another device than the CPU, such values are not looked
-        for, which would cost a wait, but a batch that holds them still does not enter the averages.
+        batch, labels out of range, NaN or inf. Compiled, or on an accelerator, nothing raises for bad values, which
+        would be a wait for the device, but a batch that holds them never enters the averages. A call inside a backward
+        pass updates nothing; it returns what the last call did if its batch is the same, else raises RuntimeError.
         """
         features, targets = self._flat(features, targets)
         with full_precision(features):
@@ -119,10 +126,8 @@ class ClassMeanAverage(SingleOrBetter):
             return held(self.mean), held(self.count)
         if in_backward() and self._last is not None:
             mean, count, *batch = self._last
-            # The same batch again differs by rounding alone, another one by more, however near to collapse it is.
-            if not all((x.detach() - y).norm() <= 1e-5 * y.norm() for x, y in zip((sums, size), batch, strict=True)):
-                raise RuntimeError("activation checkpointing computes again a batch that is not the last one: run the "
-                                   "backward pass of each batch before the next forward, or leave the head out of it")
+            if not same((sums, size), batch):
+                raise RuntimeError(NOT_THE_LAST)
             return mean, count
         state = held(self.mean), held(self.count)
         self._last = (*state, sums.detach(), size)
@@ -136,7 +141,7 @@ class ClassMeanAverage(SingleOrBetter):
         if 0 <= self.ignore_index < num_classes:
             members = members * (classes != self.ignore_index)
         size = members.sum(1, keepdim=True)
-        sums = members @ features.to(dtype)
+        sums = product(members, features.to(dtype))
         total: Any = len(targets)
         labelled = total
         look = may_look(features)
@@ -172,7 +177,7 @@ class ClassMeanAverage(SingleOrBetter):
         if not isinstance(targets, Tensor) or targets.dtype != torch.long:
             given = targets.dtype if isinstance(targets, Tensor) else f"a {type(targets).__name__}"
             raise TypeError(f"targets must be int64 in a tensor, got {given}")
-        if features.ndim < 2 or features.shape[-1] != dim or targets.shape != features.shape[:-1]:
+        if features.shape[-1:] != (dim,) or targets.shape != features.shape[:-1]:
             raise ValueError(f"features must have shape (N, {dim}) and targets (N,), or (..., {dim}) and (...), "
                              f"got {tuple(features.shape)} and {tuple(targets.shape)}")
         return features.reshape(-1, dim), targets.reshape(-1)
@@ -200,10 +205,8 @@ class BatchMeanAverage(ClassMeanAverage):
         super().__init__(1, dim, **options)
         self._ignored = check_integer("ignore_index", ignore_index)
 
-    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
-        """As ClassMeanAverage; of the targets (...), which may be absent, only ignore_index matters."""
-        if targets is None:
-            targets = torch.zeros(features.shape[:-1], dtype=torch.long, device=features.device)
-        elif isinstance(targets, Tensor):
+    def forward(self, features: Tensor, targets: Tensor) -> Tensor:
+        """As ClassMeanAverage; of the targets (...) only ignore_index matters."""
+        if isinstance(targets, Tensor):
             targets = torch.where(targets == self._ignored, self.ignore_index, 0)
         return super().forward(features, targets)

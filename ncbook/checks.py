@@ -71,8 +71,9 @@ def check_finite(name: str, value: Tensor, *, wait: bool = False) -> Tensor:
 def check_labels(name: str, targets: Tensor, num_classes: int, features: Tensor) -> None:
     """Raises ValueError for labels outside 0..num_classes-1, or NaN or inf in the features: one wait for the device."""
     low, high = targets.aminmax()
-    finite, low, high = torch.stack([features.detach().isfinite().all().to(low), low, high]).tolist()
+    # A finite sum rules out NaN and inf at a fraction of the price, and one that is not may just be too large.
+    finite, low, high = torch.stack([features.detach().sum().isfinite().to(low), low, high]).tolist()
     if low < 0 or high >= num_classes:
         raise ValueError(f"{name} must lie in 0..{num_classes - 1}, got {low}..{high}")
-    if not finite:
+    if not finite and not features.isfinite().all():
         raise ValueError("features must be finite, got NaN or inf")

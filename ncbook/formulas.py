@@ -5,12 +5,18 @@ All linear algebra is in float64, and in forms that stay right when the within-c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pdist
+
+from ncbook.moments import PART
+
+_TINY = torch.finfo(torch.float64).tiny
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class Summary:
     count (C,), class means (C, d), variation (C,): the summed squared deviations of each class, scatter (d, d): the
     pooled ones; global_mean (d,): the mean of the class means; between (C, d): the class means minus it, zeros where
     they are no more than `rounding` (); weight (C, d) and bias (C,) for metrics that need a classifier; samples: the
-    batches (features, targets) that were kept.
+    batches (features, targets) that were kept; outside (d,): the mean of the features out of distribution.
     """
 
     count: Tensor
@@ -33,12 +39,20 @@ class Summary:
     weight: Any
     bias: Any
     samples: list[tuple[Tensor, Tensor]]
+    outside: Tensor
+
+    @cached_property
+    def directions(self) -> tuple[Tensor, Tensor]:
+        """Left singular vectors (d, r) of the centred class means as columns, and singular values, 0 below rounding."""
+        u, sigma, _ = torch.linalg.svd(self.between.T, full_matrices=False)
+        rank = min(self.between.shape[1], len(self.count) - 1)
+        return u[:, :rank], sigma[:rank] * (sigma[:rank] > self.rounding)
 
 
 def variability(s: Summary) -> dict[str, Tensor]:
     num_classes, samples = len(s.count), s.count.sum()
     within_trace, between_trace = s.variation.sum() / samples, s.between.square().sum() / num_classes
-    u, sigma = _between_directions(s)
+    u, sigma = s.directions
     # S_B^+ = C U sigma^-2 U^T, so that nc1 needs no d x d pseudo-inverse.
     along = (u * (s.scatter @ u)).sum(0) / samples
     nc1 = torch.where(sigma > 0, along / sigma.square(), 0).sum()
@@ -51,20 +65,13 @@ def variability(s: Summary) -> dict[str, Tensor]:
     }
 
 
-def _between_directions(s: Summary) -> tuple[Tensor, Tensor]:
-    """Left singular vectors (d, r) of the centred class means as columns, and singular values, 0 below rounding."""
-    u, sigma, _ = torch.linalg.svd(s.between.T, full_matrices=False)
-    directions = min(s.between.shape[1], len(s.count) - 1)
-    return u[:, :directions], sigma[:directions] * (sigma[:directions] > s.rounding)
-
-
 def variability_collapse_index(s: Summary) -> Tensor:
     """1 - tr(S_T^+ S_B)/r for S_B = B B^T with B (d, r), without the cancellation in 1 - (1 - tiny).
 
     By Woodbury it is tr((I + G)^-1)/r with G = B^T S_W^-1 B, whose eigenvalues are the squared singular values of
     S_W^-1/2 B.
     """
-    u, sigma = _between_directions(s)
+    u, sigma = s.directions
     basis, within = u * (sigma / len(s.count) ** 0.5), s.scatter / s.count.sum()
     variances, axes = torch.linalg.eigh(within)
     info = torch.finfo(within.dtype)
@@ -118,19 +125,28 @@ def duality(s: Summary) -> dict[str, Tensor]:
 
 
 def decisions(s: Summary) -> dict[str, Tensor]:
-    directions = normalize(s.weight - s.weight.mean(0), eps=torch.finfo(torch.float64).tiny)
+    # Logits less their mean over classes: the same decisions, and the margin's cosines but for two norms.
+    centred = s.weight - s.weight.mean(0)
+    norms = torch.linalg.vector_norm(centred, dim=1).clamp(min=_TINY)
+    offsets = s.weight @ s.global_mean + s.bias
     sums = s.weight.new_zeros(3)
-    for features, targets in s.samples:
+    for features, targets in _parts(s.samples):
         h = features.to(s.between.device).to(torch.float64) - s.global_mean
         targets = targets.to(h.device)
-        decided = (h @ s.weight.T + (s.weight @ s.global_mean + s.bias)).argmax(1)
-        nearest = (h @ s.between.T - s.between.square().sum(1) / 2).argmax(1)
-        cosines = normalize(h, eps=torch.finfo(torch.float64).tiny) @ directions.T
+        along = h @ centred.T
+        decided = (along + offsets).argmax(1)
+        nearest = torch.addmm(s.between.square().sum(1) / -2, h, s.between.T).argmax(1)
+        cosines = along.div_(norms).div_(torch.linalg.vector_norm(h, dim=1, keepdim=True).clamp(min=_TINY))
         own = cosines.gather(1, targets[:, None]).squeeze(1)
-        others = cosines.scatter(1, targets[:, None], -torch.inf).amax(1)
+        others = cosines.scatter_(1, targets[:, None], -torch.inf).amax(1)
         sums = sums + torch.stack([(decided != nearest).sum(), (decided == targets).sum(), (own - others).sum()])
     nc4, accuracy, margin = sums / s.count.sum()
     return {"nc4": nc4, "accuracy": accuracy, "cosine_margin": margin}
+
+
+def _parts(samples: list[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    for features, targets in samples:
+        yield from zip(features.split(PART), targets.split(PART), strict=True)
 
 
 def of_means(s: Summary) -> dict[str, Tensor]:
@@ -139,3 +155,7 @@ def of_means(s: Summary) -> dict[str, Tensor]:
 
 def of_weight(s: Summary) -> dict[str, Tensor]:
     return _simplex(s.weight, "weight")
+
+
+def orthogonality(s: Summary) -> Tensor:
+    return (normalize(s.mean, eps=_TINY) @ normalize(s.outside, dim=0, eps=_TINY)).abs().mean()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,106 +15,18 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ncbook.averages import IGNORE, BatchMeanAverage, ClassMeanAverage
-from ncbook.buffers import Group, SingleOrBetter, full_precision, held, in_backward, working_dtype
-from ncbook.checks import check_choice, check_floating, check_integer, check_number, may_look
+from ncbook.bases import ETFHead, Head
+from ncbook.buffers import Group, check_group, full_precision, held, in_backward, product
+from ncbook.checks import check_choice, check_integer, check_number, may_look
 from ncbook.etf import PROXIMAL, helmert_basis, nearest_frame, simplex_etf
 
 SCALE = 5.0  # the published feature norm tau
 FRAMES = ("nonnegative", "canonical")
 
 
-def on_sphere(x: Tensor, radius: float) -> Tensor:
-    """radius * z/|z| for each row of (..., d), exact for rows of 1e-30 or 1e30; zero, without gradient, for zeros."""
-    norm = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True)
-    if may_look(norm) and norm.numel() and 1e-12 < float(norm.min()) and float(norm.max()) < 1e15:
-        return _OnSphere.apply(x, x, norm, radius)
-    largest = x.detach().abs().amax(-1, keepdim=True)
-    # Division by a power of two changes no digit, and keeps the squares from over- and underflow.
-    scaled = x / torch.where(largest == 0, 1, largest / (2 * torch.frexp(largest).mantissa))
-    norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
-    return radius * (scaled / torch.where(largest == 0, torch.inf, norm))
-
-
-class _OnSphere(torch.autograd.Function):
-    """radius * x / norm, in fewer passes than autograd's. x comes twice, for its gradient in two parts: autograd adds
-    them up one by one, and added up here they would round otherwise."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, again: Tensor, norm: Tensor, radius: float) -> Tensor:
-        return x / norm * radius
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        x, _, norm, ctx.radius = inputs
-        ctx.save_for_backward(x, norm)
-        ctx.save_for_forward(x, norm)
-
-    @staticmethod
-    def jvp(ctx, dx: Tensor, again: Tensor, *constants) -> Tensor:
-        x, norm = ctx.saved_tensors
-        unit = x / norm
-        return ctx.radius * (dx - unit * (unit * again).sum(-1, keepdim=True)) / norm
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        x, norm = ctx.saved_tensors
-        grad = grad * ctx.radius
-        if torch.is_grad_enabled():
-            norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-            return grad / norm, x / norm * -(grad * (x / norm / norm)).sum(-1, keepdim=True), None, None
-        unit = x / norm
-        along = -(unit / norm * grad).sum(-1, keepdim=True)
-        return grad / norm, unit * along, None, None
-
-
 class _UnitRows(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         return F.normalize(weight, dim=1)
-
-
-class Head(nn.Module):
-    """What all heads share: the features that the classifier sees, and their norm `scale` in the state dict."""
-
-    in_features: int
-    scale: float | None = None
-    _takes_scale = False  # also where it is None
-
-    def embed(self, features: Tensor) -> Tensor:
-        """The features (..., d) that the classifier sees, in their dtype: scale * z/|z|, without a scale as they are.
-
-        Raises TypeError for integers, ValueError for another last dimension than in_features.
-        """
-        return self._embedded(features).to(features.dtype)
-
-    def _embedded(self, features: Tensor) -> Tensor:
-        check_floating("features", features)
-        if features.shape[-1:] != (self.in_features,):
-            raise ValueError(f"features must have shape (..., {self.in_features}), got {tuple(features.shape)}")
-        if self.scale is None:
-            return features
-        with full_precision(features):
-            return on_sphere(features.to(working_dtype(features.dtype)), self.scale)
-
-    def _save_to_state_dict(self, destination, prefix, keep_vars):
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.scale is not None or self._takes_scale:
-            scale = math.nan if self.scale is None else self.scale
-            destination[prefix + "scale"] = torch.tensor(scale, dtype=torch.float64)
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
-        scale = state_dict.pop(prefix + "scale", None)  # absent in version 0.1
-        if scale is not None and (self.scale is not None or self._takes_scale):
-            self.scale = None if scale.isnan() else float(scale)
-        if (problem := self._misfit({k.removeprefix(prefix): v for k, v in state_dict.items()})) is not None:
-            errors.append(f"{prefix or 'state dict of a '}{type(self).__name__}: {problem}")
-        else:
-            super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
-
-    def _misfit(self, state: dict[str, Tensor]) -> str | None:
-        """What is wrong with a state dict that fits by its keys, or that strict=False would let pass."""
-        return None
 
 
 class LearnedHead(Head, nn.Linear):
@@ -151,60 +62,21 @@ class LearnedHead(Head, nn.Linear):
         return super().extra_repr() + (f", cosine=True, scale={self.scale:g}" if self.scale is not None else "")
 
 
-class _ETFHead(SingleOrBetter, Head):
-    """A simplex ETF in buffers, float32 or better: `weight` (C, d), `bias` (C,) or None."""
-
-    weight: Tensor
-    bias: Any
-    scale: float | None
-    averages: Any
-    _generator_state: Any
-    _takes_scale = True
-
-    def __init__(self, in_features: int, out_features: int, bias: bool, scale: float | None, device, dtype):
-        super().__init__()
-        check_integer("in_features", in_features)
-        check_integer("out_features", out_features)
-        if out_features < 2 or in_features < out_features - 1:
-            raise ValueError("a simplex ETF needs out_features >= 2 and in_features >= out_features - 1, "
-                             f"got in_features = {in_features} and out_features = {out_features}")
-        self.in_features, self.out_features = in_features, out_features
-        self.scale = None if scale is None else check_number("scale", scale, positive=True)
-        dtype = working_dtype(dtype)
-        self.register_buffer("weight", torch.empty(out_features, in_features, device=device, dtype=dtype))
-        self.register_buffer("bias", torch.empty(out_features, device=device, dtype=dtype) if bias else None)
-
-    def reset_parameters(self) -> None:
-        """Weight, bias and averages as they are at the start; for a module that comes from the meta device."""
-        self.weight.copy_(self._start().to(self.weight))
-        if self.bias is not None:
-            self.bias.zero_()
-        if self.averages is not None:
-            self.averages.reset_parameters()
-
-    def _start(self) -> Tensor:
-        return simplex_etf(self.out_features, self.in_features, dtype=torch.float64)
-
-    def _logits(self, embedded: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        dtype = features.dtype
-        return F.linear(embedded.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
-
-    def extra_repr(self) -> str:
-        return (f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
-                f"scale={self.scale}")
-
-
-class FixedETFHead(_ETFHead):
+class FixedETFHead(ETFHead):
     """A simplex ETF, never trained, on features of norm `scale`, or with None on features as they are.
 
     frame: "nonnegative", the default where d >= C, is sqrt(C/(C-1)) (I - 11^T/C) U^T with d // C coordinates a class,
     U (d, C) orthonormal without negative entries: features behind a ReLU can reach it. "canonical" is `simplex_etf`,
     behind which class 0 beats all others for features without negative entries; it is the default, with a warning,
-    where d = C - 1 leaves no room. A torch.Generator gives one uniformly rotated. centred: the bias is -W mu with mu a
-    moving average of the mean feature of the training batches, as in `ClassMeanAverage`; else it is zero.
+    where d = C - 1 leaves no room. A torch.Generator gives one uniformly rotated. The attribute `frame` is the name of
+    what is in `weight`, also after a load: one of these two or "rotated".
+    centred: the bias is -W mu with mu a moving average of the mean feature of the training batches; else it is zero.
+    As with `NearestETFHead` it moves in training mode by calls with targets, given or through `observing`, of which
+    only ignore_index matters; all that is said there of other calls, checkpointing and processes holds here too.
 
     in_features d >= C-1, out_features C. Buffers `weight` (C, d), `bias` (C,). Raises ValueError for d < C-1 or a frame
-    that is not known or does not fit, TypeError and ValueError for features as `ClassMeanAverage` where centred.
+    that is not known or does not fit, TypeError for a dtype that is not floating or process_group=True, and for
+    features as `ClassMeanAverage` where centred.
     Source: Zhu et al. 2021, arXiv 2105.02375; Yang et al. 2022, arXiv 2203.09081; Markou, Ajanthan, Gould 2024, arXiv
     2411.01248 (centred).
     """
@@ -213,13 +85,14 @@ class FixedETFHead(_ETFHead):
                  frame: str | torch.Generator | None = None, centred: bool = False, ignore_index: int = IGNORE,
                  process_group: Group = None, device=None, dtype: torch.dtype | None = None):
         super().__init__(in_features, out_features, bias, scale, device, dtype)
+        check_group(process_group)
         if frame is None:
             frame = FRAMES[in_features < out_features]
             if frame == "canonical":
                 warnings.warn(f"in_features = {in_features} leaves no room for a simplex ETF of {out_features} classes "
                               "that features without negative entries can reach: behind a ReLU take more features, a "
                               'generator or centred=True; frame="canonical" says that it is meant', stacklevel=2)
-        self._generator_state = None
+        self._generator_state: Any = None
         if isinstance(frame, torch.Generator):
             self._generator_state, self._generator_device, frame = frame.get_state(), frame.device, "rotated"
         elif check_choice("frame", frame, FRAMES) == "nonnegative" and in_features < out_features:
@@ -227,33 +100,33 @@ class FixedETFHead(_ETFHead):
                              f"got {in_features} and {out_features}")
         if centred and not bias:
             raise ValueError("centred needs bias=True")
-        self.frame = frame
+        self.frame = self._made = frame
         self.averages = BatchMeanAverage(in_features, ignore_index=ignore_index, process_group=process_group,
                                          device=device, dtype=dtype) if centred else None
         self.reset_parameters()
 
+    def reset_parameters(self) -> None:
+        """The frame that the head was made with, and no batches seen; for a module that comes from the meta device."""
+        self.frame = self._made
+        super().reset_parameters()
+
     def _start(self) -> Tensor:
         num_classes, dim = self.weight.shape
-        if self.frame == "rotated":
+        if self._made == "rotated":
             generator = torch.Generator(self._generator_device).set_state(self._generator_state)
             return simplex_etf(num_classes, dim, generator=generator, dtype=torch.float64)
-        if self.frame == "canonical":
-            return super()._start()
+        return super()._start() if self._made == "canonical" else self._nonnegative()
+
+    def _nonnegative(self) -> Tensor:
+        num_classes, dim = self.weight.shape
         block = dim // num_classes
         basis = F.pad(torch.eye(num_classes, dtype=torch.float64).repeat_interleave(block, 1),
                       (0, dim - block * num_classes)) / math.sqrt(block)
         return math.sqrt(num_classes / (num_classes - 1)) * (basis - basis.mean(0))
 
-    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
-        """features (..., d) -> logits (..., C); of targets only ignore_index matters, for the mean of centred."""
-        embedded, bias = self._embedded(features), self.bias
-        if self.averages is not None and self.training:
-            centre = self.averages(embedded, targets)[0]
-            with full_precision(centre):
-                bias = -self.weight @ centre
-            if not self.averages.still:
-                self.bias.copy_(bias.detach())
-        return self._logits(embedded, features, self.weight, bias)
+    def _fit(self, means: Tensor, previous: Tensor) -> tuple[Tensor, Tensor | None]:
+        with full_precision(means):
+            return previous, product(-previous, means[0])
 
     def _misfit(self, state: dict[str, Tensor]) -> str | None:
         weight, start = state.get("weight"), self._start()
@@ -263,92 +136,99 @@ class FixedETFHead(_ETFHead):
         off = (gram - start @ start.T).abs().max()
         return None if off < 0.02 else "has a weight that is no simplex ETF; was it saved from a plain linear layer?"
 
+    def _load_from_state_dict(self, *arguments):
+        super()._load_from_state_dict(*arguments)
+        if self.weight.is_meta:
+            return
+        frames = {"canonical": super()._start}
+        if self.in_features >= self.out_features:
+            frames["nonnegative"] = self._nonnegative
+        weight = self.weight.detach().cpu().double()
+        fitting = [name for name, frame in frames.items() if (weight - frame()).abs().max() < 0.02]
+        self.frame = fitting[0] if fitting else "rotated"
+
     def extra_repr(self) -> str:
         return super().extra_repr() + f", frame={self.frame!r}, centred={self.averages is not None}"
 
 
-class NearestETFHead(_ETFHead):
+class NearestETFHead(ETFHead):
     """The simplex ETF nearest to moving averages of the class means, found anew at each training step.
 
     In training mode with targets: f = scale * z/|z|, or f = z where scale is None, averages of the class means of f, W
     the nearest simplex ETF to them (previous W as the proximal point), b = -W mu with mu the mean of the class means;
     the gradient runs through f, W and b, for W and b by way of this batch's class means. Otherwise W and b stay as they
     were last left. Classes not seen yet do not take part in the fit. All of it is in the state dict. On several
-    processes the batch is the joint one: see `ClassMeanAverage`, also for ignore_index and process_group.
+    processes the batch is the joint one: see `ClassMeanAverage`, also for ignore_index and process_group; evaluation
+    and calls without targets communicate nothing. On an accelerator nothing raises for a bad batch, which would be a
+    wait for the device: it never enters the averages, and its logits are not to be relied on.
+
+    With update_every = k > 1 the frame is found in the first k training calls with targets, and then in every k-th, and
+    held in between, where W passes no gradient on; averages and b move in all of them. For many classes, where finding
+    it costs much more than the rest of the head. A compiler leaves such a head out of its graph.
 
     The logits of a training call know the labels of their batch, above all in the first steps: accuracy is to be taken
     from an earlier call without targets, or in evaluation mode. There are no parameters to freeze: eval() or `holding`
-    keeps W. Activation checkpointing gives one update a step if each batch's backward follows its forward, with nothing
-    between but calls without gradient; otherwise an error that cannot be relied on, or wrong gradients. A head that is
-    compiled too raises.
+    keeps W. A first training call without targets warns, once; compiled, whenever it is traced.
+
+    A forward run inside a backward pass is taken for one that activation checkpointing computes again: it updates
+    nothing, and has the W, b and targets of the call that it repeats, which is the last one with targets (known by
+    them, or, where `observing` gave them, by its features) or the last one without (known by its features). Of any
+    other call that is computed again in training mode, RuntimeError: run the backward of each batch before the next
+    forward of its kind. A compiled head raises if it is training; in evaluation mode W is the one of that moment.
 
     in_features d >= C-1, out_features C. Buffers `weight` (C, d), `bias` (C,), `averages`. Raises ValueError for
-    d < C-1, an unknown method, negative proximal, and for features and targets as `ClassMeanAverage`; a call that
-    raises leaves everything as it was.
+    d < C-1, an unknown method, negative proximal, TypeError for a dtype that is not floating or process_group=True, and
+    for features and targets as `ClassMeanAverage`; a call that raises leaves everything as it was.
     Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248 (there for classes present in every batch).
     """
 
+    _eager_forward: Any = staticmethod(ETFHead.forward)
+
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, scale: float | None = SCALE,
-                 method: str = "ema", proximal: float = PROXIMAL, ignore_index: int = IGNORE,
+                 method: str = "ema", proximal: float = PROXIMAL, update_every: int = 1, ignore_index: int = IGNORE,
                  process_group: Group = None, device=None, dtype: torch.dtype | None = None):
         super().__init__(in_features, out_features, bias, scale, device, dtype)
+        self.update_every = check_integer("update_every", update_every, least=1)
+        if update_every > 1:  # which call finds a frame is no question for a graph; this loads the compiler
+            NearestETFHead._eager_forward = staticmethod(torch.compiler.disable(ETFHead.forward))
+        self._calls = self._last_call = 0  # training calls that moved the head, and the number of the last one
         self.proximal = check_number("proximal", proximal)
         self.averages = ClassMeanAverage(out_features, in_features, method, ignore_index=ignore_index,
                                          process_group=process_group, device=device, dtype=dtype)
         self.register_buffer("_basis", self._new_basis(), persistent=False)
-        self._targets: Tensor | None = None
-        self._last: Any = None  # the frame and the targets of the last training call
-        self._taught = False
         self.reset_parameters()
 
-    @contextmanager
-    def observing(self, targets: Tensor):
-        """Hand the targets (...) to a head that a model calls without them: `with head.observing(y): model(x)`."""
-        before, self._targets = self._targets, targets
-        try:
-            yield self
-        finally:
-            self._targets = before
-
-    @contextmanager
-    def holding(self):
-        """Training calls inside give the logits they would, and leave averages, W and b as they are: for line searches
-        and second passes over a batch."""
-        with self.averages.holding():
-            yield self
+    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
+        """features (..., d), targets (...) int64 in 0..C-1 or ignore_index -> logits (..., C)."""
+        call = self._eager_forward if self.update_every > 1 else ETFHead.forward
+        return call(self, features, targets)
 
     @torch.no_grad()
     def refit(self) -> NearestETFHead:
         """Compute W and b again from the averages, as they must be after a weight average that averages buffers too."""
-        weight, bias = self._fit(self.averages.mean, self.weight)
+        weight, bias = self._solve(self.averages.mean, self.weight, True)
         self._write(weight, bias)
         return self
 
-    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
-        """features (..., d), targets (...) int64 in 0..C-1 or ignore_index -> logits (..., C)."""
-        embedded = self._embedded(features)
-        again = self.training and self._last is not None and not torch.compiler.is_compiling() and in_backward()
-        previous, known = self._last if again else (held(self.weight) if self.training else self.weight, self._targets)
-        targets = known if targets is None else targets
-        if not self.training or targets is None:
-            if torch.is_grad_enabled():  # without, no backward can compute this call again
-                self._last = None
-            if self.training and not torch.compiler.is_compiling():
-                self._ask_for_targets()
-            return self._logits(embedded, features, previous, self.bias)
-        means = self.averages(embedded, targets)
-        try:
-            weight, bias = self._fit(means, previous)
-        except BaseException:
-            self.averages.restore()
-            raise
-        if not self.averages.still:
-            self._write(weight, bias)
-        if not torch.compiler.is_compiling() and not again:
-            self._last, self._taught = (previous, targets), True
-        return self._logits(embedded, features, weight, bias)
+    def _kept(self) -> tuple[Tensor, Tensor | None]:
+        if self.training:
+            return held(self.weight), self.bias
+        # The next training call may come before the backward of this one.
+        return held(self.weight, later=True) if torch.is_grad_enabled() else self.weight, self.bias
 
     def _fit(self, means: Tensor, previous: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.update_every == 1:
+            return self._solve(means, previous, True)
+        found = self._solve(means, previous, self._due())
+        self._calls += not self.averages.still
+        return found
+
+    def _due(self) -> bool:
+        if not in_backward():  # else the last call is computed again
+            self._last_call = self._calls
+        return self._last_call < self.update_every or self._last_call % self.update_every == 0
+
+    def _solve(self, means: Tensor, previous: Tensor, due: bool) -> tuple[Tensor, Tensor | None]:
         with full_precision(means):
             if may_look(means) and self.averages.count.all():
                 centre = means.sum(0) / len(means)
@@ -357,22 +237,12 @@ class NearestETFHead(_ETFHead):
                 centre = (means * seen).sum(0) / seen.sum().clamp(min=1)
                 # At the centre a row of the Procrustes problem is zero: the class has no say in the fit.
                 means = torch.where(seen, means, centre)
-            weight, _ = nearest_frame(means, self._basis, previous, self.proximal)
-            return weight, None if self.bias is None else -weight @ centre
+            weight = nearest_frame(means, self._basis, previous, self.proximal)[0] if due else previous
+            return weight, None if self.bias is None else product(-weight, centre)
 
     def _write(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight.copy_(weight.detach())
-        if bias is not None:
-            self.bias.copy_(bias.detach())
-
-    def _ask_for_targets(self) -> None:
-        if not torch.is_grad_enabled():
-            return  # a look at accuracy before the step
-        if not self._taught and not self.averages.count.any():
-            warnings.warn("this NearestETFHead is in training mode and has never been given targets, so its simplex "
-                          "ETF does not follow the features: call head(features, targets), or the model inside "
-                          "head.observing(targets)", stacklevel=3)
-        self._taught = True
+        super()._write(weight, bias)
 
     def _misfit(self, state: dict[str, Tensor]) -> str | None:
         if "weight" in state and "averages.mean" not in state:
@@ -382,10 +252,16 @@ class NearestETFHead(_ETFHead):
     def reset_parameters(self) -> None:
         """As for the other frames, and forget all batches."""
         super().reset_parameters()
-        self._basis = self._new_basis()
+        self._basis, self._calls = self._new_basis(), 0
 
-    def _load_from_state_dict(self, *arguments):
-        super()._load_from_state_dict(*arguments)
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.update_every > 1:
+            destination[prefix + "calls"] = torch.tensor(self._calls)
+
+    def _load_from_state_dict(self, state_dict, prefix, *arguments):
+        self._calls = int(state_dict.pop(prefix + "calls", self._calls))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
         if (self._basis.device, self._basis.dtype) != (self.weight.device, self.weight.dtype):
             self._basis = self._new_basis()
 
@@ -399,11 +275,9 @@ class NearestETFHead(_ETFHead):
             self._basis = self._new_basis()
         return self
 
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_targets": None, "_last": None}
-
     def extra_repr(self) -> str:
-        return super().extra_repr() + f", proximal={self.proximal:g}"
+        every = f", update_every={self.update_every}" if self.update_every > 1 else ""
+        return super().extra_repr() + f", proximal={self.proximal:g}{every}"
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,13 @@ from ncbook.formulas import (
     mean_numerical_rank,
     of_means,
     of_weight,
+    orthogonality,
     variability,
     variability_collapse_index,
 )
+from ncbook.moments import Moments
 
+NEEDS = ("classifier", "samples", "ood")
 _LABEL_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -38,9 +41,9 @@ class Metric:
     """One metric, and all that tables and figures say of it; to add one, put it into `METRICS` under its key.
 
     compute: a function of a `Summary` to a number, or to a dict of the keys of several metrics; needs: what it takes
-    beside the moments, "classifier", "samples"; limit: where it goes under collapse of C classes; direction: "down" or
-    "up"; axis: "log" or "linear"; short: its name where there is little room, by default its label; share: whether
-    rows and figures give it in per cent. Raises ValueError for other words.
+    beside the moments, of "classifier", "samples", "ood"; limit: where it goes under collapse of C classes; direction:
+    "down" or "up"; axis: "log" or "linear"; short: its name where there is little room, by default its label; share:
+    whether rows and figures give it in per cent. Raises ValueError for other words.
     """
 
     key: str
@@ -55,7 +58,7 @@ class Metric:
 
     def __post_init__(self):
         for need in (self.needs,) if isinstance(self.needs, str) else self.needs:
-            check_choice("needs", need, ("classifier", "samples"))
+            check_choice("needs", need, NEEDS)
         if isinstance(self.needs, str):
             object.__setattr__(self, "needs", (self.needs,))
         check_choice("direction", self.direction, ("down", "up"))
@@ -63,7 +66,7 @@ class Metric:
 
 
 def neural_collapse(features: Tensor, targets: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *,
-                    keys: Iterable[str] | None = None) -> dict[str, float]:
+                    ood: Tensor | None = None, keys: Iterable[str] | None = None) -> dict[str, float]:
     """The neural collapse metrics of a set of features, or just `keys` of them, as floats in the order of `METRICS`.
 
     With H = [mu_c - mu_G] (d, C), mu_G the mean of the class means, S_W the within-class covariance over all N samples
@@ -86,6 +89,7 @@ def neural_collapse(features: Tensor, targets: Tensor, weight: Tensor | None = N
     numerical_rank      mean over classes of (nuclear/Frobenius norm)^2 of the class's features, not centred
     cosine_margin       mean of cos(h - mu_G, w_y - w) - max_{c != y} cos(h - mu_G, w_c - w), w the mean row of W
     accuracy            share of samples that the classifier puts in their class
+    nc5                 mean over classes of |cos(mu_c, mu_O)|, mu_O the mean feature of samples out of distribution
 
     All go to 0 under collapse but numerical_rank (1), cosine_margin (C/(C-1)) and accuracy.
 
@@ -96,11 +100,12 @@ def neural_collapse(features: Tensor, targets: Tensor, weight: Tensor | None = N
     away from 0.
 
     features (N, d) floating, of an evaluation-mode network; targets (N,) integers 0..C-1; weight (C, d) and bias (C,),
-    zeros when left out. Without weight, C is the largest label plus one and the keys that need a classifier are absent.
+    zeros when left out; ood (M, d), the features of samples of no class. Without weight, C is the largest label plus
+    one and the keys that need a classifier are absent, without ood nc5.
     O(N d (d + C) + d^3) time. Raises TypeError for wrong dtypes, ValueError for wrong shapes, NaN or inf, fewer than
     two classes, labels out of range, no samples, or a class with no sample.
     Source: Papyan, Han, Donoho 2020, arXiv 2008.08186 (NC1 to NC4); Galanti, Gyorgy, Hutter 2022, arXiv 2112.15121
-    (cdnv); Xu, Liu 2023, arXiv 2306.03440 (vci).
+    (cdnv); Xu, Liu 2023, arXiv 2306.03440 (vci); Ammar et al. 2023, arXiv 2310.06823 (nc5, with means not centred).
     """
     _check_batch(features, targets)
     if weight is None:
@@ -109,7 +114,10 @@ def neural_collapse(features: Tensor, targets: Tensor, weight: Tensor | None = N
         raise ValueError(f"weight must have shape ({len(weight)}, {features.shape[1]}), got {tuple(weight.shape)}")
     else:
         num_classes = len(weight)
-    return NeuralCollapse(num_classes, features.shape[1]).update(features, targets).compute(weight, bias, keys=keys)
+    state = NeuralCollapse(num_classes, features.shape[1]).update(features, targets)
+    if ood is not None:
+        state.update_ood(ood)
+    return state.compute(weight, bias, keys=keys)
 
 
 class NeuralCollapse:
@@ -120,21 +128,42 @@ class NeuralCollapse:
     class's spectrum; no summary of that size gives them, so every batch's features are also copied as they came (N d
     numbers of their dtype, on their device). keep_features=False stays at O(C d + d^2) and leaves those four out.
 
-    The state lives on the device of the features (on the CPU for MPS, which lacks float64) and can be pickled.
-    num_classes >= 2, dim >= 1. Raises ValueError for less.
+    The state lives on the device of the features (on the CPU for MPS, which lacks float64) and can be pickled. Without
+    kept features it is the one float64 vector `packed`, from which another can start: it is changed in place; samples
+    are the batches behind it, (features, targets), where features are kept.
+    num_classes >= 2, dim >= 1. Raises ValueError for less, or a packed of another size.
     Source: Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance" (merging centred moments).
     """
 
     @torch.inference_mode(False)  # or the state could not be updated outside inference mode
-    def __init__(self, num_classes: int, dim: int, *, keep_features: bool = True):
+    def __init__(self, num_classes: int, dim: int, *, keep_features: bool = True, packed: Tensor | None = None,
+                 samples: Iterable[tuple[Tensor, Tensor]] = ()):
         check_integer("num_classes", num_classes, least=2)
         check_integer("dim", dim, least=1)
+        size = Moments.size(num_classes, dim)
+        if packed is not None and (packed.shape, packed.dtype) != ((size,), torch.float64):
+            raise ValueError(f"packed must be float64 of shape ({size},), got {packed.dtype} of {tuple(packed.shape)}")
         self.num_classes, self.dim, self.keep_features = num_classes, dim, keep_features
-        self._count = torch.zeros(num_classes, dtype=torch.int64)
-        self._mean = torch.zeros(num_classes, dim, dtype=torch.float64)
-        self._variation = torch.zeros(num_classes, dtype=torch.float64)
-        self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
-        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._moments = Moments(num_classes, dim, packed)
+        self._kept: list[tuple[Tensor, Tensor]] = list(samples)
+
+    @property
+    def packed(self) -> Tensor:
+        """The moments as one vector; `ncbook.moments.merge_packed` merges several."""
+        return self._moments.packed
+
+    @torch.inference_mode(False)
+    def reset(self) -> NeuralCollapse:
+        """Forget all samples and return self."""
+        self._moments, self._kept = Moments(self.num_classes, self.dim), []
+        return self
+
+    @torch.inference_mode(False)
+    def to(self, device: torch.device | str) -> NeuralCollapse:
+        """Move the state, kept features included, and return self; `update` moves it to the device of its features."""
+        self._move(torch.device(device))
+        self._kept = [(features.to(device), targets.to(device)) for features, targets in self._kept]
+        return self
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -145,8 +174,7 @@ class NeuralCollapse:
         it was; a batch need not hold every class.
         """
         _check_batch(features, targets)
-        if features.shape[1] != self.dim:
-            raise ValueError(f"features must have {self.dim} columns, got shape {tuple(features.shape)}")
+        self._check_dim("features", features)
         device = _float64_device(features)
         targets = targets.to(device, torch.int64)
         check_labels("targets", targets, self.num_classes, features)
@@ -154,8 +182,21 @@ class NeuralCollapse:
             self._kept.append((features.detach().to(device, copy=True), targets.clone()))
         self._move(device)
         # MPS lacks float64: first to the device, then to the dtype.
-        features = features.detach().to(device).to(torch.float64)
-        self._merge_moments(*_moments(features, targets, self.num_classes))
+        self._moments.add(features.detach().to(device), targets)
+        return self
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def update_ood(self, features: Tensor) -> NeuralCollapse:
+        """Add features (n, dim) of samples out of distribution, for nc5, and return self. Raises as `update`."""
+        check_floating("ood", features, 2)
+        self._check_dim("ood", features)
+        if not len(features):
+            raise ValueError("ood must hold at least one sample, got none")
+        check_finite("ood", features, wait=True)
+        device = _float64_device(features)
+        self._move(device)
+        self._moments.add_outside(features.detach().to(device))
         return self
 
     @torch.no_grad()
@@ -169,8 +210,7 @@ class NeuralCollapse:
         mine, theirs = ((m.num_classes, m.dim, m.keep_features) for m in (self, other))
         if mine != theirs:
             raise ValueError(f"other must agree in (num_classes, dim, keep_features): {mine} here, {theirs} there")
-        moments = (other._count, other._mean, other._variation, other._scatter)
-        self._merge_moments(*(moment.to(self._mean.device) for moment in moments))
+        self._moments.merge(other._moments)
         self._kept = self._kept + other._kept
         return self
 
@@ -188,27 +228,31 @@ class NeuralCollapse:
             raise ValueError("bias was given without weight: give both, or neither")
         if weight is not None:
             weight, bias = self._classifier(weight, bias)
-        have = {"classifier": weight is not None, "samples": self.keep_features}
-        if wrong := [key for key, metric in METRICS.items() if getattr(metric, "key", None) != key]:
-            raise TypeError(f"METRICS[{wrong[0]!r}] must be a Metric of that key, got {METRICS[wrong[0]]!r}")
-        can = [key for key, metric in METRICS.items() if all(have[need] for need in metric.needs)]
+        can = self.available(weight is not None)
         wanted = can if keys is None else [key for key in METRICS if key in set(keys)]
         if keys is not None and (absent := set(keys) - set(can)):
             raise ValueError(f"keys must be metrics that can be computed here, {', '.join(can)}, got {sorted(absent)}")
-        with torch.autocast(self._mean.device.type, enabled=False):
+        with torch.autocast(self.class_means.device.type, enabled=False):
             summary = self._summary(weight, bias)
             values: dict[str, Tensor | float] = {}
             for key in wanted:
                 if key not in values:
                     found = METRICS[key].compute(summary)
                     values |= found if isinstance(found, dict) else {key: found}
-            numbers = [_number(key, values[key]).to(self._mean) for key in wanted]
+            numbers = [_number(key, values[key]).to(self.class_means) for key in wanted]
             return dict(zip(wanted, torch.stack(numbers).tolist(), strict=True)) if wanted else {}
+
+    def available(self, classifier: bool) -> list[str]:
+        """The keys that `compute` can give now, with or without a classifier."""
+        have = {"classifier": classifier, "samples": self.keep_features, "ood": bool(self._moments.outside_count)}
+        if wrong := [key for key, metric in METRICS.items() if getattr(metric, "key", None) != key]:
+            raise TypeError(f"METRICS[{wrong[0]!r}] must be a Metric of that key, got {METRICS[wrong[0]]!r}")
+        return [key for key, metric in METRICS.items() if all(have[need] for need in metric.needs)]
 
     @property
     def class_means(self) -> Tensor:
         """The class means (C, dim) so far, float64; zeros for a class without a sample."""
-        return self._mean
+        return self._moments.mean
 
     def spectrum(self) -> Tensor:
         """The eigenvalues (min(dim, C-1),) of S_B, descending."""
@@ -217,30 +261,25 @@ class NeuralCollapse:
         return values[: min(self.dim, self.num_classes - 1)]
 
     def _summary(self, weight: Tensor | None, bias: Tensor | None) -> Summary:
-        global_mean = self._mean.mean(0)
-        between = self._mean - global_mean
-        rounding = torch.finfo(torch.float64).eps * max(between.shape) * torch.linalg.vector_norm(self._mean)
+        moments = self._moments
+        global_mean = moments.mean.mean(0)
+        between = moments.mean - global_mean
+        rounding = torch.finfo(torch.float64).eps * max(between.shape) * torch.linalg.vector_norm(moments.mean)
         between = between * (torch.linalg.vector_norm(between) > rounding)
-        return Summary(self._count, self._mean, self._variation, self._scatter, global_mean, between, rounding, weight,
-                       bias, self._kept)
+        return Summary(moments.count.long(), moments.mean, moments.variation, moments.scatter, global_mean, between,
+                       rounding, weight, bias, self._kept, moments.outside_mean)
 
     def _move(self, device: torch.device) -> None:
-        self._count, self._mean = self._count.to(device), self._mean.to(device)
-        self._variation, self._scatter = self._variation.to(device), self._scatter.to(device)
+        self._moments.packed = self._moments.packed.to(device)
 
-    def _merge_moments(self, count: Tensor, mean: Tensor, variation: Tensor, scatter: Tensor) -> None:
-        total = self._count + count
-        share = count.to(mean.dtype) / total.clamp(min=1)  # integers alone would divide in float32
-        shift = mean - self._mean
-        pull = self._count * share
-        self._variation += variation + pull * shift.square().sum(1)
-        self._scatter += scatter
-        self._scatter.addmm_(shift.T * pull, shift)
-        self._mean += share[:, None] * shift
-        self._count = total
+    def _check_dim(self, name: str, features: Tensor) -> None:
+        if features.shape[1] != self.dim:
+            raise ValueError(f"{name} must have {self.dim} columns, got shape {tuple(features.shape)}")
 
     def _check_classes(self) -> None:
-        missing = (self._count == 0).nonzero().flatten().tolist()
+        if not self._moments.packed.sum().isfinite():
+            raise ValueError("features must be so small that the sums of their squares are finite")
+        missing = (self._moments.count == 0).nonzero().flatten().tolist()
         if len(missing) == self.num_classes:
             raise ValueError("features: no samples so far, call update first")
         if missing:
@@ -254,7 +293,7 @@ class NeuralCollapse:
             if value.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
             check_finite(name, value, wait=True)
-        device = self._mean.device
+        device = self.class_means.device
         return weight.to(device).to(torch.float64), bias.to(device).to(torch.float64)
 
 
@@ -263,19 +302,6 @@ def _number(key: str, value: Any) -> Tensor:
     if number.numel() != 1:
         raise ValueError(f"metric {key!r} must be a number, got one of shape {tuple(number.shape)}")
     return number.reshape(())
-
-
-def _moments(features: Tensor, targets: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Count (C,), mean (C, d), summed squared deviation (C,) and pooled scatter (d, d) of a batch."""
-    count = torch.bincount(targets, minlength=num_classes)
-    sums = features.new_zeros(num_classes, features.shape[1])
-    mean = sums.index_add(0, targets, features) / count.clamp(min=1)[:, None]
-    deviations = features - mean[targets]
-    # The mean of the deviations is the rounding of the mean: without this, it would count as scatter.
-    correction = sums.index_add(0, targets, deviations) / count.clamp(min=1)[:, None]
-    deviations = deviations - correction[targets]
-    variation = features.new_zeros(num_classes).index_add(0, targets, deviations.square().sum(1))
-    return count, mean + correction, variation, deviations.T @ deviations
 
 
 def _one(num_classes: int) -> float:
@@ -301,6 +327,7 @@ METRICS: dict[str, Metric] = {metric.key: metric for metric in (
     Metric("numerical_rank", "numerical rank", mean_numerical_rank, ("samples",), _one, axis="linear"),
     Metric("cosine_margin", "cosine margin", decisions, _X, lambda c: c / (c - 1), "up", "linear"),
     Metric("accuracy", "accuracy", decisions, _X, _one, "up", "linear", share=True),
+    Metric("nc5", "NC5: out-of-distribution angle", orthogonality, ("ood",), axis="linear", short="NC5"),
 )}
 
 

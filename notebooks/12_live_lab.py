@@ -11,128 +11,86 @@
 # %% [markdown]
 # # The live lab
 #
-# So far every experiment ran to its end before there was anything to see. Here training runs while you look, and while
-# you turn the dials: the class means move in the picture as they move in the network, and a slider that you push acts
-# on the very next training step. The lab is for questions that begin with *what happens if*: what if β is pulled to
-# zero now, what if the weight is ten times as large for a moment, what if the classifier were not an ETF. Every run is
-# recorded, so that you can go back to the moment when it went wrong and put two runs side by side.
+# *What happens to the classes if I turn this dial now?* Run the next cell. Three handwritten digits come apart, slowly
+# enough to be watched, and shrink to three points at the corners of a triangle; every slider acts on the next training
+# step. A loss that asks for this too early prevents it: the chapter ends with why.
 #
-# ![The live lab in JupyterLab, training on three digits](live_lab.png)
+# ![The live lab: digits on their way to the simplex ETF, curves, death times, and the samples at the edge of each class](live_lab.png)
+#
+# Averages over seeds say what usually happens. A network under one's hand says what depends on what: a dial that is
+# moved in the middle of a run is an experiment that no table of finished runs contains.
 #
 # *You will learn*
 #
-# - to read the linked pictures of a collapse: geometry, metrics, barcode, cosines;
-# - to take β and the weight over by hand while a network trains, and to give them back to the schedule;
-# - to replay a run, to compare two at the same epoch, and to keep one as a file that plays without Python;
-# - how sliders can be live in a notebook at all, and what can go wrong there;
-# - to script the same lab, step by step and reproducibly.
-
-# %% [markdown]
-# ## Setup
+# - to see collapse happen, and to say at which moment which of its parts does;
+# - to move β and the weight while a network trains, to replay a run and to put two beside each other;
+# - why densification that comes too early fails, and with which classifier it does not;
+# - to script the same lab, so that what was found by hand becomes an experiment.
 
 # %%
-import tempfile
-from pathlib import Path
-
-import torch
-
-from ncbook import Recipe, SlidingSchedule, Trainer
-from ncbook.book import profile, show_code, table
 from ncbook.live import LiveLab
 
-torch.set_num_threads(1)  # as the lab does: faster for a network this small
-# STEPS: training steps of the runs that are scripted below
-PROFILE, CLASSES, EPOCHS, STEPS = profile(
-    quick=dict(CLASSES=3, EPOCHS=40, STEPS=120), book=dict(CLASSES=3, EPOCHS=40, STEPS=160),
-    paper=dict(CLASSES=10, EPOCHS=310, STEPS=2000),
-)
-BETA, WEIGHT = 1.1, 0.1
-
-RECIPE = Recipe(
-    dataset="digits", classes=CLASSES, head="nearest", clouds=(8, 16), epochs=EPOCHS, lr=0.05, seed=0,
-    schedule=SlidingSchedule(BETA, WEIGHT, EPOCHS),
-)
-
-# %% [markdown]
-# ## The lab
-#
-# The next cell builds it and shows it. It needs a running kernel, so in a page that only shows the notebook you will
-# find one line of text in its place; everything after it is shown either way.
-
-# %%
-lab = LiveLab(RECIPE)
+lab = LiveLab()
 lab
 
 # %% [markdown]
-# Press *Start*. Then look, from left to right:
+# It begins by itself, with ten steps a second for the first hundred, then faster. The line *Look now* says what there
+# is to see. The names above the picture are beginnings that show one thing each: a click on one sets everything and
+# starts. Three things worth doing once:
 #
-# - **Geometry.** The class means (dots) with a sample of their features, in coordinates in which the nearest simplex
-#   ETF stands still (chapter 02): three classes in their plane, four in their space, more in a projection in which the
-#   ETF is a regular polygon. The open diamonds are the rows of the classifier. Collapse is when dot, diamond and vertex
-#   meet and the cloud is gone.
-# - **Metrics.** NC1, the two halves of NC2, NC3 and the distance to the ETF fall on a log axis; the shares beside them
-#   are the accuracies and NC4. Live values are taken on a fixed sample of about 200 training samples, and on about
-#   200 test samples, which is what makes many pictures a second possible. They are not the values of chapter 01 to the
-#   last digit.
-# - **Barcode.** The death times of the clouds of the last training step (chapter 09), shortest at the bottom, with β as
-#   the dashed line. Blue bars are shorter than β and are pushed up to it, orange ones are longer and are pulled down.
-# - **Cosines** between the centred class means. White is the ideal, $-1/(C-1)$ for $C$ classes.
-# - **Schedule.** The planned β and weight over the epochs as dashed lines, and where they are now as dots.
+# 1. *By hand*: wait until training accuracy is 1, then pull β to 0 and the weight to its right end. The bars shrink.
+#    Now push β to 2: the clouds open again.
+# 2. *Standard and nearest*: two networks, step by step beside each other. Which one has its class means in place first?
+# 3. *Too early*. Before you press it: β is 0 and the weight 1 from the first step. What will become of the three clouds?
 #
-# While a schedule leads, the β and weight sliders move with it. Touch one of them (drag it, or give it the focus and
-# press an arrow key) and both are yours; *Follow schedule* gives them back. Learning rate, norm and the schedule itself
-# also change under way. Another data set, number of classes, method or number of epochs begins a new run.
-#
-# Three things worth doing once:
-#
-# 1. Start, wait until the shares reach 1, and push the weight to its right end with β near 0. The bars shrink at once.
-#    Now push β up again: the clouds open.
-# 2. *Reset*, set β to 0 and the weight to 1 **before** you press *Start*, and see what becomes of the three classes.
-# 3. Set the speed to one step a second and watch a single step change every panel.
+# A click on a curve goes to that moment; *Replay* plays a run again, without training anything; in *Settings* the data
+# set *gaussians* lets you drag the points that are learned. In a page that only shows the notebook the cell above has
+# left one line of text; everything from here on is shown either way.
 
 # %% [markdown]
-# ## What makes a slider live
+# ## Setup
 #
-# A cell that trains in a loop blocks the kernel, and a blocked kernel does not hear the sliders. So the cell above
-# returns at once and leaves a thread behind that trains. Three rules keep that thread out of trouble.
+# The sections below drive the same lab by script: `reset` begins anew with a recipe, whatever a hand has done before.
+
+# %% jupyter={"source_hidden": true}
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from ncbook import Trainer
+from ncbook.book import median_range, profile, show_code, table
+from ncbook.heads import HEADS
+from ncbook.live import SCENARIOS, Facts
+
+torch.set_num_threads(1)  # as the lab does: faster for a network this small
+# STEPS: training steps of the runs that are scripted below; CLASSES: of digits; SEEDS: of section 2
+PROFILE, CLASSES, STEPS, SEEDS = profile(
+    quick=dict(CLASSES=3, STEPS=120, SEEDS=1), book=dict(CLASSES=3, STEPS=600, SEEDS=3),
+    paper=dict(CLASSES=10, STEPS=4000, SEEDS=5),
+)
+RECIPES = {name: replace(SCENARIOS[name].recipe, classes=CLASSES, device="cpu") for name in ("Sliding", "Too early")}
+
+# %% [markdown]
+# ## 1. The same lab, by script
 #
-# *One writer.* Only the thread touches network and figure. A slider that you move leaves an order; the thread takes all
-# orders between two steps, so that a step never sees half a change.
-#
-# *No faster than the page.* A browser needs longer for a picture than the network for a step. The page therefore says
-# a few times a second how many frames it has drawn, and when it is more than a few behind, the next one is held back.
-# Training does not wait, just the pictures do; without this, messages would pile up in the page and a slider would
-# answer seconds late.
-#
-# *Errors in sight.* An exception in a thread is easily lost. The lab keeps it in `lab.error` and shows it in the status
-# line; the controls stay usable and *Reset* starts anew.
-#
-# This is what the thread does over and over, first the orders, then one turn:
+# `run` takes steps here and now instead of in the background. A run is a list of frames, one for each of the first
+# hundred steps and then for each per cent by which the run has grown.
 
 # %%
-show_code(LiveLab._turn)
-
-# %% [markdown]
-# A new lab closes the one before it, so a cell that is run again leaves one thread and not two. Closing the notebook's
-# kernel ends it; if only the page is closed, the thread notices that nobody draws and pauses after a minute.
-
-# %% [markdown]
-# ## The same lab, by script
-#
-# What a hand does can also be written down: `set` moves controls, `run` takes steps here and now instead of in the
-# background. First the plan of chapter 11, β and weight sliding.
-
-# %%
+lab.reset(RECIPES["Sliding"])
 lab.run(STEPS)
 sliding = lab.runs[-1]
-sliding.label, sliding.frames[-1].step
+sliding
 
 # %% [markdown]
 # An untouched lab is the trainer and nothing else. The same number of steps of `Trainer` gives the same network, bit by
 # bit:
 
 # %%
-trainer = Trainer(RECIPE)
+trainer = Trainer(RECIPES["Sliding"])
 for _ in range(STEPS):
     trainer.step()
 ours, theirs = lab.trainer.backbone.state_dict(), trainer.backbone.state_dict()
@@ -140,107 +98,137 @@ assert all((ours[name] == theirs[name]).all() for name in theirs)
 print(f"{len(theirs)} tensors of the backbone are equal after {STEPS} steps")
 
 # %% [markdown]
-# Now the impatient plan: collapse at once. β is 0 and the weight is 1 from the first step on.
+# ## 2. Too early
+#
+# *β is 0 and the weight 1 from the first step on, under a learned linear classifier. The loss asks that all samples of
+# a class lie at one point. What does the network do?* It could send each class to a point of its own. Predict which
+# part of this it fails at, then look at the numbers.
 
 # %%
-lab.set(schedule="constant", beta0=0.0, weight0=1.0)
-lab.reset()
+lab.reset(RECIPES["Too early"])
 lab.run(STEPS)
 early = lab.runs[-1]
-early.label, early.frames[-1].step
 
-# %%
-table(["run", "training accuracy", "test accuracy", "longest bar", "distance to the ETF"],
-      [[run.label, last.metrics["accuracy"], last.metrics["test_accuracy"], f"{last.deaths[-1]:.3g}",
-        last.metrics["etf_distance"]] for run in (sliding, early) for last in run.frames[-1:]])
-chance = 1 / CLASSES
-assert sliding.frames[-1].metrics["accuracy"] > 0.9
-assert early.frames[-1].metrics["accuracy"] < chance + 0.2
-assert early.frames[-1].deaths[-1] < sliding.frames[-1].deaths[-1]
+# %% jupyter={"source_hidden": true}
+wanted = [min(early.frames, key=lambda frame: abs(frame.step - step)) for step in (1, 10, 30, 100, STEPS)]
+table(["step", "longest bar", "size of the means", "training accuracy", "nearest to its own mean"],
+      [[str(frame.step), float(frame.deaths[-1]), frame.facts.size, frame.facts.accuracy, frame.facts.nearest]
+       for frame in wanted])
+last = early.frames[-1]
+assert last.facts.accuracy < 0.5 < last.facts.nearest and last.facts.size < 0.1 * sliding.frames[-1].facts.size
 
 # %% [markdown]
-# The impatient run did what it was told: its bars are short. But the network is one function for all samples, and the
-# quickest way to make every class small is to make everything small, before the classes have come apart. Accuracy stays
-# near chance. Play the two side by side; both always show the same epoch.
+# The bars are short, as demanded. But the means of the classes have gone with them: *size*, the root mean square of
+# their distance from their centre, falls as well, until all that the network says about a digit lies within a hundredth
+# of a unit. It is not noise: far more samples than a third are nearest to the mean of their own class. The classes are
+# told apart at a scale that the classifier does not use, and accuracy stays at chance.
+#
+# To shrink everything is the shortest way to short bars, and this loss does not say that the means shall stay where they
+# are. A linear classifier lives from their distances: its logits differ between two samples by no more than a row's
+# length times how far the two lie apart.
+#
+# *Would a classifier that looks at directions alone be safe?* The learned cosine classifier (*standard*) and the nearest
+# simplex ETF both put every feature on a sphere first. Predict what becomes of each, then run the same plan.
 
 # %%
-fig = lab.figure(sliding, early)
-fig
+MOMENTS, arms = (STEPS // 6, STEPS // 2, STEPS), {}
+for head in ("learned", "cosine", "nearest"):
+    trainers = [Trainer(replace(RECIPES["Too early"], head=head, seed=seed)) for seed in range(SEEDS)]
+    rows = []
+    for trainer in trainers:
+        for step in range(1, STEPS + 1):
+            trainer.step()
+            if step in MOMENTS:
+                rows.append((step, Facts.of(trainer.snapshot(keys=["accuracy"], test=False))))
+    arms[HEADS[head].method] = rows
+
+# %% jupyter={"source_hidden": true}
+def over_seeds(rows, moment, key):
+    return [getattr(facts, key) for step, facts in rows if step == moment]
+
+
+table(["classifier", *(f"accuracy, step {step}" for step in MOMENTS), "size of the means", "nearest to its own mean"],
+      [[name, *(median_range(over_seeds(rows, step, "accuracy"), ".2f") for step in MOMENTS),
+        median_range(over_seeds(rows, STEPS, "size"), ".2g"),
+        median_range(over_seeds(rows, STEPS, "nearest"), ".2f")] for name, rows in arms.items()])
+linear, standard, nearest = (median(over_seeds(rows, STEPS, "accuracy")) for rows in arms.values())
+if PROFILE == "book":
+    assert linear < 0.5 and standard < 0.9 < nearest
 
 # %% [markdown]
-# The coordinates of each geometry are scaled to its class means. On the right they have lost their meaning: when all
-# features nearly coincide, the picture shows what is left, magnified. In the lab itself you get the same view from the
-# menus *replay* and *beside*, and the frame slider moves through both runs.
+# Median over the seeds, with range. A sphere is no shelter: *standard* ends as badly, its features gathered around one
+# direction. And yet the plan is not impossible, for the nearest ETF gets through, on the same sphere and with the same
+# weight. Where the other two have to learn rows from features that hardly differ, it computes them anew at each step
+# from the class means, as far apart as ever, however close together the means lie; each class is pulled its own way from
+# the start. What comes too early for a classifier that has still to be found need not be too early for one that is
+# given. The sliding schedule leaves the time to find it. (One learning rate, one weight, few steps; chapter 11 asks the
+# question of test accuracy.)
 #
-# ## Keep a run
+# ## 3. What makes a slider live
 #
-# *Export* writes what is in view to `live_lab.html`, one file with everything in it that animates in any browser, with
-# no kernel and no network. By script:
+# A cell that trains in a loop blocks the kernel, and a blocked kernel does not hear the sliders. So the lab's cell
+# returns at once and leaves a thread behind that trains. Three rules keep it out of trouble.
+#
+# *One writer.* Only the thread touches the network. A slider that you move leaves an order; the thread takes all orders
+# between two steps, so that a step never sees half a change.
+#
+# *No faster than the page.* The page says a few times a second which picture it has drawn, and when it is more than a
+# few behind, the next one is held back. Neither training nor recording waits for it.
+#
+# *Errors in sight.* An exception in a thread is easily lost. The lab keeps it in `lab.error` and shows it; the controls
+# stay usable, and *Reset* starts anew.
+#
+# This is what the thread does over and over:
+
+# %%
+show_code(LiveLab._turn)
+
+# %% [markdown]
+# ## 4. Keeping a run
+#
+# *Run …* below the picture names a run, copies the code that makes its beginning, and exports it: a page that replays
+# one run, or two beside each other, without Python and without a network. By script:
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
     page = lab.export(Path(folder) / "sliding_against_early.html", sliding, early)
-    size, text = page.stat().st_size, page.read_text(encoding="utf-8")
-assert "addFrames" in text and "<script src" not in text
-print(f"{page.name}: {size / 1e6:.1f} MB, nearly all of it plotly.js")
-
-# %% [markdown]
-# A recorded frame holds what is drawn and not the network, some kilobytes. A run keeps at most 600: when they are full,
-# every second one goes and from then on half as many are kept, so that a run of any length is covered evenly. The lab
-# keeps eight runs.
-#
-# ## By hand, by script
-#
-# Taking over and giving back, as the sliders do it:
-
-# %%
-lab.set(schedule="sliding", beta0=BETA, weight0=WEIGHT)
-lab.reset()
-lab.run(10)
-assert not lab.trainer.controls.manual
-lab.set(beta=2.0)
-lab.run(10)
-by_hand = lab.trainer.controls.beta
-lab.follow()
-lab.run(10)
-followed = lab.trainer.controls.beta
-print(f"β by hand {by_hand:g}, back on the schedule {followed:.3f}")
-assert by_hand == 2.0 and abs(followed - RECIPE.schedule.beta(1)) < 1e-12
+    print(f"{page.name}: {page.stat().st_size / 1000:.0f} kB")
+print(lab.code())
 
 # %% [markdown]
 # Last, what every scripted part of a live chapter must end with: a thread's exception does not stop a notebook, so
-# somebody has to ask. Before it, the lab above is set back to step 0, ready for your hand.
+# somebody has to ask. The lab above is back at its beginning, ready for your hand.
 
 # %%
-lab.reset()
+lab.reset(SCENARIOS["Collapse"].recipe)
 lab.run(0)
 assert lab.error is None and lab.trainer.steps == 0
 
 # %% [markdown]
 # ## Try it
 #
-# 1. With method *standard* and schedule *by hand*, find the weight at β = 0 from which on three digits no longer
-#    separate when it is there from the start. Is it the same when you apply it after ten epochs?
+# **1.** Predict, then try: press *By hand*, wait until training accuracy has been 1 for ten epochs, then set β to 0 and
+# the weight to 1 at once. The classes are apart by now. Is accuracy safe?
 #
 # <details><summary>Solution</summary>
 #
-# From the start, a few hundredths can be enough to slow separation and a weight of 1 prevents it. After ten epochs the
-# classes are apart, and each cloud has a mean of its own to shrink to: the same weight then leaves the accuracy where it
-# is and takes NC1 down. The order of events matters, which is why the sliding schedule begins with a small weight.
+# With the nearest ETF, mostly; with method *linear*, no: the same shrinking begins, the sizes of clouds and of their
+# distances fall together, and the classifier, which was made for the old scale, is wrong for a while until it has
+# followed. The curve of accuracy and the scale bar show it; *replay* the steps after the change.
 #
 # </details>
 #
-# 2. Compare *standard* with *nearest* in the menus *replay* and *beside*. Which of NC1, NC2, NC3 differs most in the
-#    first epochs, and why must it?
+# **2.** In *Settings* choose *gaussians*, wait until the regions stand, and drag a whole blob of one class across
+# another one, slowly and then fast. When does the network follow, and when does accuracy break?
 #
 # <details><summary>Solution</summary>
 #
-# NC3, the distance between classifier and class means. The nearest-ETF head computes its rows from the averages of the
-# means, so the two are close from the first steps; a learned classifier has to find its way there.
+# Slowly, the border goes along with the points. Fast, the points land in foreign territory and accuracy falls at once;
+# late in training the learning rate has decayed, and the network hardly follows at all. Set the learning rate anew.
 #
 # </details>
 #
-# 3. Write a schedule of your own and give it to the lab: β that swings, say.
+# **3.** Write a schedule of your own and give it to the lab: β that swings, say.
 #
 # <details><summary>Solution</summary>
 #
@@ -257,7 +245,7 @@ assert lab.error is None and lab.trainer.steps == 0
 #     def weight(self, epoch):
 #         return 0.1
 #
-# lab = LiveLab(replace(RECIPE, schedule=Swinging()))
+# lab = LiveLab(replace(RECIPES["Sliding"], schedule=Swinging()))
 # lab
 # ```
 #
@@ -265,16 +253,20 @@ assert lab.error is None and lab.trainer.steps == 0
 #
 # ## Summary
 #
-# - The lab trains in a thread, draws what the thread records, and applies what the sliders say between two steps.
-# - Geometry, metrics, barcode and cosines show one and the same step; colours mean the same classes throughout.
-# - Collapse that is demanded before the classes have separated keeps them from separating: short bars, chance accuracy.
-# - Runs are recorded within a fixed bound, can be replayed and compared at the same epoch, and exported to one file.
-# - The same object runs by script, reproduces the trainer bit by bit, and says in `error` what went wrong.
+# - Training accuracy reaches 1 first, then the clouds shrink while the means turn into the simplex ETF; the lab shows
+#   each step of it and plays it again.
+# - β = 0 with a large weight from the start shrinks the whole constellation. A learned classifier then stays at chance,
+#   although most samples are still nearest to the mean of their own class; the nearest ETF gets through.
+# - What a hand does acts on the next step, is recorded with the run, and can be written down as code.
+# - By script the lab is the trainer, bit by bit, and says in `error` what went wrong.
 #
 # ## References
 #
-# - C. Hofer, F. Graf, M. Niethammer, R. Kwitt. *Topologically Densified Distributions.* ICML 2020, arXiv 2002.04805.
+# - C. Hofer, F. Graf, M. Niethammer, R. Kwitt. *Topologically Densified Distributions.* ICML 2020.
+#   [arXiv 2002.04805](https://arxiv.org/abs/2002.04805)
 # - E. Markou, T. Ajanthan, S. Gould. *Guiding Neural Collapse: Optimising Towards the Nearest Simplex Equiangular Tight
-#   Frame.* NeurIPS 2024, arXiv 2411.01248.
-# - V. Papyan, X. Y. Han, D. Donoho. *Prevalence of neural collapse during the terminal phase of deep learning training.*
-#   PNAS 117(40), 2020, arXiv 2008.08186.
+#   Frame.* NeurIPS 2024. [arXiv 2411.01248](https://arxiv.org/abs/2411.01248)
+# - V. Papyan, X. Y. Han, D. Donoho. *Prevalence of neural collapse during the terminal phase of deep learning
+#   training.* PNAS 2020. [arXiv 2008.08186](https://arxiv.org/abs/2008.08186)
+#
+# **Next:** [Reproduction](13_reproduction.ipynb).

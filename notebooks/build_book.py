@@ -14,7 +14,9 @@ import hashlib
 import io
 import os
 import re
+import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -27,10 +29,15 @@ FOLDER = Path(__file__).resolve().parent
 CHAPTER_GLOB = "[0-9][0-9]_*"
 MAX_BYTES = 1_000_000
 SIZE = {"width": 700, "height": 450}
+SCALE = 2  # pixels of a picture to one of the page
 MAX_PICTURE_BYTES = 60_000
 PLOTLY = "application/vnd.plotly.v1+json"
 SVG = "image/svg+xml"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+EXPLORER = re.compile(r'<div class="ncbook-explorer"[^>]*><p>.*?</p>')
+EXPLORER_WIDTH, TALLEST, MAX_STILL_BYTES = 720, 1200, 36_000  # a still is kept twice
+DATA_URI = re.compile(r"data:image/png;base64,[\w+/=]*")
+NO_BROWSER = "The book needs Chromium or Chrome to draw its figures; on Debian: apt-get install chromium"
 HEADER = {
     "jupytext": {"formats": "ipynb,py:percent"},
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -46,6 +53,8 @@ def read_chapter(path):
     """
     notebook = jupytext.read(path)
     notebook.metadata.get("jupytext", {}).pop("text_representation", None)
+    notebook.metadata.pop("language_info", None)
+    notebook.metadata["kernelspec"] = HEADER["kernelspec"]  # JupyterLab writes the reader's own, just for reading
     if notebook.metadata != HEADER:
         # JupyterLab would not open a pair whose .ipynb is newer and whose headers differ.
         sys.exit(f"{path.name}: its header must say {HEADER} and nothing else, not {dict(notebook.metadata)}")
@@ -110,8 +119,10 @@ def portable(text):
 
 
 def add_pictures(notebook):
-    """Put an SVG beside the JSON of every plotly figure, all drawn by one browser."""
-    figures = [output for _, output in numbered_outputs(notebook) if PLOTLY in output.get("data", {})]
+    """Put an SVG beside the JSON of every plotly figure, all drawn by one browser, and a still into every explorer."""
+    outputs = [output for _, output in numbered_outputs(notebook)]
+    add_stills([output for output in outputs if is_explorer(output)])
+    figures = [output for output in outputs if PLOTLY in output.get("data", {})]
     if not figures:
         return
     import kaleido
@@ -124,7 +135,40 @@ def add_pictures(notebook):
             output.data[SVG] = draw(output.data[PLOTLY])
         kaleido.stop_sync_server()
     except ChromeNotFoundError:
-        sys.exit("The book needs Chromium or Chrome to draw its figures; on Debian: apt-get install chromium")
+        sys.exit(NO_BROWSER)
+
+
+def is_explorer(output):
+    """Whether an output is a page's own script (`ncbook.live.explorers`), which may not run in every page."""
+    return EXPLORER.search(output.get("data", {}).get("text/html", "")) is not None
+
+
+def add_stills(explorers):
+    """Put a picture of how it opens into each explorer, for readers of untrusted notebooks, and beside it, for PDF."""
+    for output in explorers:
+        png = base64.b64encode(still(output.data["text/html"])).decode()
+        picture = f'<img width="{EXPLORER_WIDTH}" alt="how the explorer opens" src="data:image/png;base64,{png}">'
+        output.data["text/html"] = EXPLORER.sub(rf"\g<0>{picture}", output.data["text/html"])
+        output.data["image/png"] = png
+        output.metadata["image/png"] = {"width": EXPLORER_WIDTH}
+
+
+def still(page):
+    """An explorer as a PNG, without its legend and what is empty below."""
+    from choreographer.browsers.chromium import Chromium
+    from PIL import Image, ImageOps
+
+    browser = Chromium.find_browser(skip_local=False) or sys.exit(NO_BROWSER)
+    with tempfile.TemporaryDirectory() as folder:
+        html, png = Path(folder) / "page.html", Path(folder) / "page.png"
+        page = page.replace(" data-explorer=", " data-still data-explorer=")
+        html.write_text(f'<!doctype html><meta charset="utf-8"><body style="margin: 0">{page}', encoding="utf-8")
+        subprocess.run([browser, "--headless", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={folder}/profile",
+                        f"--force-device-scale-factor={SCALE}", f"--window-size={EXPLORER_WIDTH},{TALLEST}",
+                        f"--screenshot={png}", html.as_uri()], check=True, capture_output=True, timeout=120)
+        image = Image.open(png).convert("RGB")
+    bottom = ImageOps.invert(image).getbbox()[3]
+    return few_colours(image.crop((0, 0, image.width, min(bottom + 8 * SCALE, image.height))), MAX_STILL_BYTES)
 
 
 def draw(figure):
@@ -133,6 +177,7 @@ def draw(figure):
     No PNG by itself: JupyterLab would show that in place of the figure, and at its own size.
     """
     import kaleido
+    from PIL import Image
 
     named = figure | {"data": [trace | {"uid": f"{i:06x}"} for i, trace in enumerate(figure["data"])]}
     layout = figure.get("layout", {})
@@ -142,22 +187,22 @@ def draw(figure):
         svg = svg.replace(drawn[1], hashlib.sha256(svg.replace(drawn[1], "").encode()).hexdigest()[:6])
     if len(svg.encode()) <= MAX_PICTURE_BYTES:
         return svg
-    png = few_colours(kaleido.calc_fig_sync(named, opts={"format": "png", "scale": 2, **size}))
+    drawn = Image.open(io.BytesIO(kaleido.calc_fig_sync(named, opts={"format": "png", "scale": SCALE, **size})))
+    png = few_colours(drawn.convert("RGB"), 0.74 * MAX_PICTURE_BYTES)  # base64 takes four characters for three bytes
     sides = " ".join(f'{side}="{length}"' for side, length in size.items())
     wrapped = (f'<svg xmlns="http://www.w3.org/2000/svg" {sides}><image {sides} '
                f'href="data:image/png;base64,{base64.b64encode(png).decode()}"/></svg>')
     return min(svg, wrapped, key=len)
 
 
-def few_colours(png):
-    """A PNG with as many colours, at most 256, as MAX_PICTURE_BYTES allow in base64."""
+def few_colours(image, most):
+    """An RGB image as a PNG of as many colours, at most 256, as `most` bytes allow."""
     from PIL import Image
 
-    image = Image.open(io.BytesIO(png)).convert("RGB")
     for colours in (256, 128, 64, 32, 16):
         small = io.BytesIO()
         image.quantize(colours, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-        if small.tell() <= 0.74 * MAX_PICTURE_BYTES:
+        if small.tell() <= most:
             break
     return small.getvalue()
 
@@ -165,7 +210,7 @@ def few_colours(png):
 def strings(value):
     """Every string inside JSON, without images and plotly's base64 arrays."""
     if isinstance(value, str):
-        yield value
+        yield DATA_URI.sub("", value)
     elif isinstance(value, list):
         for item in value:
             yield from strings(item)
@@ -209,7 +254,7 @@ def faults(output):
         yield "wrote to stderr"
     if WIDGET_VIEW in data:
         yield "shows a widget that has no kernel"
-    if PLOTLY in data and SVG not in data:
+    if PLOTLY in data and SVG not in data or is_explorer(output) and "image/png" not in data:
         yield "has a figure without a picture"
 
 

@@ -68,7 +68,8 @@ class Lab:
     """The page that a reader has open, and the kernel behind it."""
 
     def __init__(self, page, browser, folder):
-        self.page, self.browser, self.folder = page, browser, folder
+        self.page, self.browser, self.folder, self.faults = page, browser, folder, []
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
 
     def kernel(self, expression):
         """What a Python expression is worth in the kernel, while training goes on."""
@@ -87,20 +88,42 @@ class Lab:
             time.sleep(0.1)
 
     def status(self):
-        return self.page.locator("span[role=status]").inner_text()
+        return self.page.locator(".nc-when").inner_text() + " " + self.page.locator(".nc-note").inner_text()
 
     def click(self, text):
-        self.page.locator("button.jupyter-button", has_text=text).first.click()
+        self.page.locator(".ncbook-lab button", has_text=text).first.click()
 
-    def slider(self, label):
-        return self.page.locator(".widget-slider, .widget-hslider").filter(
-            has=self.page.locator("label", has_text=label)).locator(".noUi-handle").first
+    def dial(self, name):
+        """The slider of a dial and the field beside it."""
+        found = self.page.locator(f".ncbook-lab [data-dial={name}] input")
+        return found.nth(0), found.nth(1)
 
-    def trace(self, name, axis):
-        return self.page.evaluate("""([name, axis]) => {
-            const trace = document.querySelector(".js-plotly-plot").data.find((t) => t.meta === name);
-            return Array.from(trace[axis] ?? []);
-        }""", [f"0 {name}", axis])
+    def step(self):
+        """The step of the frame that is shown."""
+        return int(self.page.locator(".nc-when").inner_text().rsplit(" ", 1)[1])
+
+    def picture(self, panel="geometry"):
+        return self.page.evaluate("(name) => document.querySelector(`[data-panel=${name}] canvas`).toDataURL()", panel)
+
+    def words(self, panel):
+        """What was last written into a panel: texts with their boxes, [words, left, top, right, bottom]."""
+        return self.page.evaluate("(name) => document.querySelector(`[data-panel=${name}] canvas`).words", panel)
+
+
+# Keeps what is written on each canvas since it was last cleared.
+LISTEN = """() => {
+    const paper = CanvasRenderingContext2D.prototype, { clearRect, fillText } = paper;
+    paper.clearRect = function (...box) {
+        this.canvas.words = [];
+        return clearRect.apply(this, box);
+    };
+    paper.fillText = function (words, x, y) {
+        const { width } = this.measureText(words), size = parseFloat(this.font.match(/([\\d.]+)px/)[1]);
+        const left = x - { left: 0, center: width / 2, right: width }[this.textAlign];
+        this.canvas.words?.push([words, left, y - 0.4 * size, left + width, y + 0.4 * size]);
+        return fillText.call(this, words, x, y);
+    };
+}"""
 
 
 @contextmanager
@@ -112,6 +135,7 @@ def open_lab(folder, chromium, notebook):
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.set_default_timeout(PATIENCE)
+        page.add_init_script(f"({LISTEN})()")
         console = []
         page.on("console", lambda message: console.append(message.text))
         page.goto(address)
@@ -122,10 +146,10 @@ def open_lab(folder, chromium, notebook):
             # Again while outputs above it still grow: JupyterLab hides cells that are out of view.
             page.evaluate(SHOW_LAB)
             try:
-                page.wait_for_selector(".js-plotly-plot .xy", timeout=10_000)
+                page.wait_for_selector(".ncbook-lab canvas", timeout=10_000)
                 break
             except TimeoutError:
-                assert time.monotonic() < end, f"no plot; {page.evaluate(OUTPUTS)}; console: {console}"
+                assert time.monotonic() < end, f"no lab; {page.evaluate(OUTPUTS)}; console: {console}"
         yield Lab(page, browser, folder)
         browser.close()
     log = (folder / "log").read_text()

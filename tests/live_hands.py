@@ -1,11 +1,10 @@
 """What the tests of the lab share: recipes that train fast, and the hands and eyes of a reader."""
 
-import json
 import time
 
 import numpy as np
 
-from ncbook.live import CURVES, PANELS, Plot
+from ncbook.live import CURVES, PANELS
 from ncbook.live.record import Recorder
 from ncbook.schedules import SlidingSchedule
 from ncbook.training.recipe import Recipe
@@ -15,12 +14,12 @@ RECIPE = Recipe(dataset="gaussians", classes=3, backbone="mlp", head="nearest", 
 LONG = Recipe(**(vars(RECIPE) | {"epochs": 1000, "schedule": SlidingSchedule(1.0, 0.1, 1000)}))
 
 
-def record(recipe=RECIPE, curves=CURVES, steps=0):
+def record(recipe=RECIPE, curves=CURVES, steps=0, **more):
     """A recorder after some steps, with no lab around it, and its last frame."""
-    recorder = Recorder(recipe, None, {name: panel.take for name, panel in PANELS.items()}, curves, "a run", {})
+    recorder = Recorder(recipe, None, {name: panel.take for name, panel in PANELS.items()}, curves, **more)
     for _ in range(steps):
-        recorder.trainer.step()
-    return recorder, recorder.take() if steps else recorder.run.frames[-1]
+        recorder.step()
+    return recorder, recorder.take()
 
 
 def wait_until(condition, seconds=20):
@@ -30,22 +29,49 @@ def wait_until(condition, seconds=20):
         time.sleep(0.01)
 
 
-def hands(panel):
-    """The widgets of a lab or an explorer, by what stands beside them."""
-    rows = [row.children for row in panel.children if hasattr(row, "children")]
-    return {widget.description: widget for row in rows for widget in row if hasattr(widget, "description")}
+class Page:
+    """Stands in for a page that shows a lab: says what a hand would make it say, and keeps what it is sent."""
+
+    def __init__(self, lab, monkeypatch, *, begins=False):
+        self.lab, self.state, self.runs, self.frames, self.looks, self.got = lab, {}, {}, {}, {}, []
+        monkeypatch.setattr(lab, "send", self.hear)
+        if not begins:
+            lab.pause()
+        self.do("hello")
+
+    def do(self, what, value=None):
+        self.lab._hear(self.lab, {"do": what, "value": value}, [])
+
+    def set(self, **values):
+        self.do("set", values)
+
+    def hear(self, message, buffers=None):
+        self.got.append((message, buffers))
+        if message["type"] == "run":
+            self.runs[message["run"]["id"]] = message["run"]
+        elif message["type"] == "frames":
+            frames = self.frames.setdefault(message["id"], [])
+            del frames[message["keep"] :]
+            frames += unpack(self.runs[message["id"]], buffers[0])
+        elif message["type"] == "state":
+            self.state |= message
+
+    @property
+    def last(self):
+        """The last frame of the newest run, as the page knows it."""
+        return self.frames[self.state["live"][-1]][-1]
 
 
-def plot_of(panel):
-    return next(child for child in panel.children if isinstance(child, Plot))
-
-
-def page(panel):
-    """The figure that the page has: `meta` of a trace -> the trace, with what was moved last put in."""
-    state = plot_of(panel).get_state()
-    traces = json.loads(state["_figure"])["data"]
-    for at, values in state["_moves"]["moves"].items():
-        traces[int(at)] |= {key: np.frombuffer(value, np.float32) if isinstance(value, memoryview) else
-                            {inner: np.frombuffer(v, np.float32) for inner, v in value.items()}
-                            for key, value in values.items()}
-    return {trace.get("meta"): trace for trace in traces}
+def unpack(head, data):
+    """The frames in a buffer, as the page reads them: name -> array."""
+    frames, at = [], 0
+    while at < len(data):
+        frame = {}
+        for name, size, shape in head["layout"]:
+            count = int(np.prod(shape))
+            kind = np.float32 if size == 4 else np.uint8
+            frame[name] = np.frombuffer(data, kind, count, at).reshape(shape)
+            at += size * count
+        at += -at % 4
+        frames.append(frame)
+    return frames

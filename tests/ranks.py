@@ -8,7 +8,9 @@ import datetime
 import json
 import sys
 import traceback
+import warnings
 from contextlib import ExitStack, nullcontext
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -17,6 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from ncbook import ClassMeanAverage, FixedETFHead, NearestETFHead, NeuralCollapse
+from ncbook.buffers import sum_over_ranks
+from ncbook.monitor import measure_layers
+from ncbook.torchmetric import CollapseMetric
 
 DIM, CLASSES, SIZE = 12, 5, 20
 CHECKS = {}
@@ -178,13 +183,15 @@ def a_bad_batch_on_one_rank_enters_nowhere():
 
 @check
 def evaluation_and_calls_without_targets_do_not_wait_for_others():
-    head = NearestETFHead(8, CLASSES).to(DEVICE, DTYPE)
+    heads = [NearestETFHead(8, CLASSES).to(DEVICE, DTYPE), FixedETFHead(8, CLASSES, centred=True).to(DEVICE, DTYPE)]
     x, targets = batch(RANK)
-    head(x, targets)
+    for head in heads:
+        head(x, targets)
     if RANK == 0:
-        head(x)
-        head.refit()
-        head.eval()(x, targets)
+        heads[0].refit()
+        for head in heads:
+            head(x)
+            head.eval()(x, targets)
 
 
 @check
@@ -195,6 +202,10 @@ def groups():
     for head in (own, joint, narrowed, copy.deepcopy(narrowed)):
         head(x, targets)
     close(narrowed.weight, own.weight)
+    part = x.clone().requires_grad_()
+    (total,) = sum_over_ranks([part], narrowed.averages.process_group)
+    total.sum().backward()
+    assert torch.equal(total, x) and torch.equal(part.grad, torch.ones_like(x))
     assert (joint.weight - own.weight).abs().max() > 0.01
 
 
@@ -209,6 +220,66 @@ def metrics():
     expected = whole.compute()
     for key, value in states[0].merge(states[1]).compute().items():
         assert abs(value - expected[key]) <= 1e-6 * abs(expected[key]), key
+
+
+def collapsed(size=60):
+    """Nearly collapsed features far from the origin, and labels."""
+    generator = torch.Generator().manual_seed(5)
+    targets = torch.arange(size) % CLASSES
+    means = torch.randn(CLASSES, 8, generator=generator, dtype=torch.float64)
+    return 1e3 + means[targets] + 1e-6 * torch.randn(size, 8, generator=generator, dtype=torch.float64), targets
+
+
+def assert_same_values(got, expected, tolerance=1e-9):
+    assert list(got) == list(expected)
+    for key, value in expected.items():
+        assert abs(float(got[key]) - value) <= tolerance * abs(value), f"{key}: {float(got[key])}, {value}"
+
+
+@check
+def torchmetric_equals_one_process():
+    x, targets = collapsed()
+    metric, expected = CollapseMetric(CLASSES, 8).to(DEVICE), NeuralCollapse(CLASSES, 8, keep_features=False)
+    assert_same_values(metric_of_shares(metric, x, targets), expected.update(x, targets).compute())
+    with torch.inference_mode():
+        metric.reset()
+    assert_same_values(metric_of_shares(metric, x, targets), expected.compute())
+
+
+def metric_of_shares(metric, x, targets):
+    for part in torch.arange(RANK, len(x), 2).split(7):
+        metric.update(x[part].to(DEVICE), targets[part].to(DEVICE))
+    return metric.compute()
+
+
+@check
+def torchmetric_keeps_features_and_a_share_may_be_empty():
+    x, targets = (part.float() if part.is_floating_point() else part for part in collapsed())
+    weight, expected = torch.nn.Linear(8, CLASSES).to(DEVICE), NeuralCollapse(CLASSES, 8)
+    metric = CollapseMetric(CLASSES, 8, classifier=weight, keep_features=True).to(DEVICE)
+    if RANK == 0:
+        metric.update(x.to(DEVICE), targets.to(DEVICE))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there was no update
+        assert_same_values(metric.compute(), expected.update(x, targets).compute(weight.weight, weight.bias))
+    assert len(metric.targets) == (RANK == 0)
+
+
+@check
+def monitor_of_a_split_loader():
+    x, targets = collapsed()
+    model = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, CLASSES)).to(DEVICE, DTYPE)
+    for parameter in model.parameters():
+        dist.broadcast(parameter.data, 0)
+    batches = list(zip(x.split(12), targets.split(12), strict=True))
+    with patch("ncbook.monitor.spread", return_value=False):
+        expected = measure_layers(model, batches, ["0"])
+    got = measure_layers(DistributedDataParallel(model), batches[RANK::2], ["0"])
+    assert list(got) == list(expected) == ["0", "2"]
+    for name, row in expected.items():
+        assert_same_values(got[name], row)
+    alone = measure_layers(model, batches if RANK == 1 else [], ["0"])
+    assert_same_values(alone["2"], expected["2"])
 
 
 if __name__ == "__main__":

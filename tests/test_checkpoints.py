@@ -19,6 +19,10 @@ def test_run_of_version_0_1_goes_on_to_the_same_result(head, tmp_path):
     recipe = dataclasses.replace(SMALL, head=head, frame="canonical" if head == "fixed" else None)
     file = DATA / f"version_0_1_{head}.checkpoint"
     assert "scale" not in torch.load(file, weights_only=True)["head"]
+    if head == "fixed":
+        newer = Trainer(dataclasses.replace(recipe, frame=None)).head
+        newer.load_state_dict(torch.load(file, weights_only=True)["head"])
+        assert newer.frame == "canonical"
     (tmp_path / "run").write_bytes(file.read_bytes())
     resumed = list(train(recipe, checkpoint=tmp_path / "run"))
     whole = list(train(recipe))

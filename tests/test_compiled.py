@@ -1,6 +1,8 @@
 """Compiled, every part gives what it gives in eager mode: values, gradients, buffers, over steps of changing size."""
 
 import copy
+import math
+import warnings
 
 import pytest
 import torch
@@ -145,7 +147,40 @@ def test_bad_batch_never_enters_a_compiled_head(bad):
         NearestETFHead(DIM, CLASSES)(x, targets)
 
 
-@pytest.mark.parametrize(("backend", "p"), [("aot_eager", 1), ("inductor", 2)])
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradients_compiled_under_autocast_equal_eager(name, dtype):
+    eager = HEADS[name]()
+    ours = copy.deepcopy(eager)
+    compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
+    for x, targets in list(batches())[:3]:
+        gradients = []
+        for head in (compiled, eager):
+            leaf = x.clone().requires_grad_()
+            with torch.autocast("cpu", dtype=dtype):
+                loss = F.cross_entropy(head(leaf, targets), targets)
+            gradients += torch.autograd.grad(loss, leaf)
+        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5 * float(gradients[1].abs().max()))
+
+
+@pytest.mark.parametrize("name", ["centred", "nearest"])
+def test_a_head_that_trains_without_targets_says_so_when_it_is_compiled(name):
+    head = HEADS[name]()
+    x, targets = next(batches())
+    compiled = torch.compile(head, backend="aot_eager", fullgraph=True)
+    with pytest.warns(UserWarning, match=r"never been given targets.*head\.observing"):
+        compiled(x)
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with torch.no_grad():
+            compiled(x)
+        compiled(x, targets)
+        compiled(x)
+
+
+@pytest.mark.parametrize(("backend", "p"), [("aot_eager", 1), ("inductor", 2), ("aot_eager", math.inf),
+                                            ("inductor", math.inf)])
 def test_densification_loss_compiled_equals_eager(backend, p):
     counter = CompileCounterWithBackend(backend)
     compiled = torch.compile(lambda clouds, beta: densification_loss(clouds, beta, p), backend=counter, fullgraph=True)
@@ -159,6 +194,15 @@ def test_densification_loss_compiled_equals_eager(backend, p):
         torch.testing.assert_close(a, e)
         frames.append(counter.frame_count)
     assert frames[3] == frames[-1] <= 3
+
+
+@pytest.mark.parametrize("p", [1, 2, math.inf])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_clouds_of_one_point_compile(backend, p):
+    clouds = torch.randn(4, 1, 6, requires_grad=True)
+    loss = torch.compile(densification_loss, backend=backend, fullgraph=True)(clouds, 1.0, p)
+    loss.backward()
+    assert loss.item() == 0 and torch.equal(clouds.grad, torch.zeros_like(clouds))
 
 
 def test_death_times_and_a_beta_that_is_a_number_compile():

@@ -1,5 +1,6 @@
 """Heads in the place of nn.Linear: shapes, arguments, state dicts, features of any size."""
 
+import copy
 import warnings
 from functools import partial
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ncbook.averages import ClassMeanAverage
 from ncbook.etf import simplex_etf
 from ncbook.heads import FixedETFHead, LearnedHead, NearestETFHead
 
@@ -149,3 +151,51 @@ def test_a_look_at_accuracy_before_the_step_is_no_forgotten_target():
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("error")
         head(torch.randn(3, 8))
+
+
+each_dtype = pytest.mark.parametrize("dtype", [torch.long, torch.complex64])
+
+
+@each_dtype
+@pytest.mark.parametrize("make", [FixedETFHead, NearestETFHead, ClassMeanAverage])
+def test_a_dtype_that_cannot_be_averaged_is_named(make, dtype):
+    with pytest.raises(TypeError, match=f"dtype must be a floating-point one, got {dtype}"):
+        make(7, 4, dtype=dtype)
+
+
+@pytest.mark.parametrize("make", [FixedETFHead, HEADS["centred"], NearestETFHead, ClassMeanAverage])
+@pytest.mark.parametrize("group", [True, 0, "world"])
+def test_a_group_that_is_none_is_named(make, group):
+    with pytest.raises(TypeError, match="process_group must be None .* or a process group that this process is in"):
+        make(7, 4, process_group=group)
+
+
+@each_head
+def test_one_sample_without_a_batch_goes_through_as_through_nn_linear(make):
+    head, other = make(7, 4), make(7, 4)
+    other.load_state_dict(head.state_dict())
+    features, targets = batch()
+    logits = head(features[3], targets[3])
+    assert logits.shape == (4,)
+    torch.testing.assert_close(logits, other(features[3:4], targets[3:4])[0])
+    head.eval(), other.eval()
+    torch.testing.assert_close(head(features[0]), other(features[:1])[0])
+
+
+def test_repr_names_the_frame_that_was_loaded():
+    rotated = FixedETFHead(7, 4, frame=torch.Generator().manual_seed(0))
+    heads = {"nonnegative": FixedETFHead(7, 4), "canonical": FixedETFHead(7, 4, frame="canonical"), "rotated": rotated}
+    for head in (FixedETFHead(7, 4), FixedETFHead(7, 4, frame=torch.Generator().manual_seed(1))):
+        made = head.frame
+        for name, other in heads.items():
+            for assign in (False, True):
+                head.load_state_dict(copy.deepcopy(other.state_dict()), assign=assign)
+                assert head.frame == name and f"frame='{name}'" in repr(head)
+        head.reset_parameters()
+        assert head.frame == made
+    meta = FixedETFHead(7, 4, device="meta")
+    meta.load_state_dict(heads["canonical"].state_dict(), assign=True)
+    assert meta.frame == "canonical"
+    tight = FixedETFHead(3, 4, frame="canonical")
+    tight.load_state_dict(FixedETFHead(3, 4, frame=torch.Generator().manual_seed(0)).state_dict())
+    assert tight.frame == "rotated"

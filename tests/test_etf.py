@@ -83,6 +83,14 @@ def test_polar_factor_gradient_is_finite_when_singular_values_vanish(rank):
     torch.testing.assert_close(factor.T @ factor, torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_polar_factor_gives_no_gradient_to_directions_that_are_zero_to_rounding(seed):
+    a = (gaussian(9, 2, seed=seed) @ gaussian(2, 4, seed=seed + 10)).requires_grad_()
+    assert 0 < torch.linalg.svdvals(a.detach())[-1] < 1e-14
+    (gradient,) = torch.autograd.grad((polar_factor(a) * gaussian(9, 4, seed=seed + 20)).sum(), a)
+    assert gradient.abs().max() < 100
+
+
 def test_svd_autograd_is_nan_at_an_exact_etf_where_polar_factor_is_not():
     a = torch.eye(6, 3, dtype=torch.float64)
     upstream = gaussian(6, 3)

@@ -1,4 +1,4 @@
-"""The live lab in the background: pausing, orders that fail, replay, and the page that it waits for."""
+"""The live lab in the background: pace, orders that fail, scenarios, and what the page is sent."""
 
 import re
 import threading
@@ -7,9 +7,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from live_hands import LONG, RECIPE, hands, page, plot_of, wait_until
+from live_hands import LONG, RECIPE, Page, wait_until
 
-from ncbook.live import MAX_RUNS, PANELS, LiveLab, Panel
+from ncbook.live import MAX_RUNS, PANELS, SCENARIOS, Drawing, LiveLab, Panel
+from ncbook.training.data import load_dataset
 from ncbook.training.snapshot import Diverged
 
 
@@ -21,8 +22,14 @@ def lab():
 
 
 @pytest.fixture
+def page(lab, monkeypatch):
+    return Page(lab, monkeypatch)
+
+
+@pytest.fixture
 def long_lab():
     lab = LiveLab(LONG, frames_per_second=1000)
+    lab.set(speed="full")
     yield lab
     lab.close()
 
@@ -31,19 +38,18 @@ def workers():
     return [thread for thread in threading.enumerate() if thread.name == "live lab"]
 
 
-def test_the_page_gets_the_frame(lab):
-    lab.run(30)
-    traces, frame = page(lab), lab.runs[-1].frames[-1]
-    assert traces["0 bars β"]["x"] == pytest.approx([frame.beta] * 2)
-    assert np.array_equal(traces["0 cosines cosines"]["marker"]["color"],
-                          frame.parts["cosines"][~np.eye(3, dtype=bool)])
+def doing(lab):
+    return lab.status.partition(":")[0]
 
+
+# Training.
 
 def test_background_training_pauses_steps_and_goes_on(long_lab):
     long_lab.start()
     wait_until(lambda: long_lab.trainer.steps > 20)
     long_lab.pause()
-    wait_until(lambda: "paused" in long_lab.status)
+    wait_until(lambda: doing(long_lab) == "paused")
+    time.sleep(0.1)
     steps = long_lab.trainer.steps
     time.sleep(0.2)
     assert long_lab.trainer.steps == steps == long_lab.runs[-1].frames[-1].step
@@ -56,47 +62,46 @@ def test_background_training_pauses_steps_and_goes_on(long_lab):
     assert long_lab.error is None and len(workers()) == 1
 
 
-def test_curves_have_room_ahead_just_while_it_trains(long_lab):
-    long_lab.start()
-    wait_until(lambda: long_lab.runs[-1].frames[-1].step > 50 and np.isnan(page(long_lab)["0 decaying NC1"]["y"][-1]))
-    long_lab.pause()
-    wait_until(lambda: "paused" in long_lab.status and not np.isnan(page(long_lab)["0 decaying NC1"]["y"][-1]))
+def test_it_begins_slowly_and_then_goes_faster(lab):
+    lab.trainer.steps = 0
+    assert lab._rate() == 10
+    lab.trainer.steps = 100
+    assert lab._rate() == 10
+    lab.trainer.steps = 400
+    assert lab._rate() == 80
+    lab.set(speed="full")
+    lab.run(0)
+    assert lab._rate() == np.inf
 
 
-def test_frames_wait_for_a_page_that_is_slow(long_lab):
-    plot = plot_of(long_lab)
-    long_lab.start()
-    wait_until(lambda: plot.sent > 5)
-    plot.drawn = plot.sent  # the page says so; from here on it says nothing
-    time.sleep(0.5)
-    sent, steps = plot.sent, long_lab.trainer.steps
-    wait_until(lambda: long_lab.trainer.steps > steps + 20)
-    assert plot.sent == sent
-    plot.drawn = sent
-    wait_until(lambda: plot.sent > sent)
-
-
-def test_it_pauses_when_the_page_is_gone():
-    lab = LiveLab(LONG, frames_per_second=1000, patience=0.2)
-    plot = plot_of(lab)
+def test_slow_motion_takes_its_time():
+    lab = LiveLab(LONG)
     lab.start()
-    wait_until(lambda: plot.sent > 5)
-    plot.drawn = plot.sent
-    wait_until(lambda: "paused" in lab.status)
-    steps = lab.trainer.steps
-    time.sleep(0.1)
-    assert "has not answered" in lab.status and lab.trainer.steps == steps
-    lab.start()
-    wait_until(lambda: lab.trainer.steps > steps)
+    wait_until(lambda: lab.trainer.steps > 1)
+    begun, steps = time.monotonic(), lab.trainer.steps
+    time.sleep(1)
+    assert lab.trainer.steps - steps <= 10 * (time.monotonic() - begun) + 1
     lab.close()
+
+
+def test_a_lab_begins_when_a_page_shows_it_but_not_when_a_script_has_touched_it(monkeypatch):
+    lab = LiveLab(LONG)
+    Page(lab, monkeypatch, begins=True)
+    wait_until(lambda: lab.trainer.steps > 0)
+    other = LiveLab(LONG)
+    other.run(0)
+    page = Page(other, monkeypatch, begins=True)
+    wait_until(lambda: page.frames)
+    time.sleep(0.3)
+    assert other.trainer.steps == 0
+    other.close()
 
 
 def test_a_new_lab_ends_the_worker_of_the_one_before(long_lab):
     long_lab.start()
     wait_until(lambda: long_lab.trainer.steps > 0)
     other = LiveLab(LONG)
-    assert not workers()
-    assert all(widget.comm is None for widget in (*hands(long_lab).values(), plot_of(long_lab), long_lab))
+    assert not workers() and long_lab.comm is None
     other.start()
     assert len(workers()) == 1
     other.close()
@@ -105,31 +110,34 @@ def test_a_new_lab_ends_the_worker_of_the_one_before(long_lab):
 
 def test_small_networks_train_on_one_thread_and_the_number_is_restored(monkeypatch):
     seen = set()
-    monkeypatch.setitem(PANELS, "threads", Panel(lambda cell, run: None, lambda run, frame: {},
-                                                 take=lambda shot: seen.add(torch.get_num_threads())))
+    count = Panel("columns", lambda *_: np.array([seen.add(torch.get_num_threads())] * 0))
+    monkeypatch.setitem(PANELS, "threads", count)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     lab = LiveLab(LONG, panels=("bars", "threads"))
     seen.clear()
-    lab.run(3, every=1)
+    lab.run(3)
     assert seen == {1} and torch.get_num_threads() == 2
     seen.clear()
     lab.start()
-    wait_until(lambda: len(lab.runs[-1].frames) > 8)
+    wait_until(lambda: len(lab.runs[-1].frames) > 6)
     lab.close()
     assert seen == {1} and torch.get_num_threads() == 2
     torch.set_num_threads(before)
 
 
+# Errors.
+
 def test_an_error_shows_and_leaves_the_controls_usable(long_lab, monkeypatch):
     def fail():
         raise RuntimeError("no <b>luck</b>")
 
+    page = Page(long_lab, monkeypatch)
     monkeypatch.setattr(long_lab.trainer, "step", fail)
     long_lab.start()
     wait_until(lambda: long_lab.error is not None)
     assert "RuntimeError: no <b>luck" in long_lab.status and len(workers()) == 1
-    assert any("no &lt;b&gt;luck" in getattr(child, "value", "") for child in long_lab.children)
+    wait_until(lambda: "no <b>luck" in page.state["doing"] and page.state["failed"])
     long_lab.reset()
     wait_until(lambda: long_lab.error is None)
     long_lab.start()
@@ -146,86 +154,243 @@ def test_divergence_stops_it_and_says_so(lab):
     assert lab.error is None and lab.trainer.steps == 1
 
 
-def test_data_that_cannot_be_had_leave_the_run_and_its_menus(lab, monkeypatch, tmp_path):
+def test_data_that_cannot_be_had_leave_the_run_and_its_menus(lab, page, monkeypatch, tmp_path):
     monkeypatch.setenv("NCBOOK_DATA", str(tmp_path))
     lab.run(2)
-    hands(lab)["data"].value = "mnist"
+    assert "mnist (download)" in page.state["controls"]["dataset"]["options"]
+    page.set(dataset="mnist (download)")
     lab.run(1)
     assert lab.error is None and lab.trainer.steps == 3 and lab.trainer.recipe == RECIPE
-    assert "NCBOOK_DATA" in lab.status and hands(lab)["data"].value == "gaussians"
+    assert page.state["controls"]["dataset"]["value"] == "gaussians" and page.state["failed"]
+    note = page.state["note"]
+    assert note.startswith("mnist is not on this machine") and len(note) < 100 and str(tmp_path) not in note
     lab.set(beta=1.5)
     lab.run(1)
-    assert "NCBOOK_DATA" not in lab.status
+    assert page.state["note"] == "" and not page.state["failed"]
 
 
-def test_an_export_that_fails_leaves_the_run_training(long_lab, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "live_lab.html").mkdir()
-    long_lab.start()
-    wait_until(lambda: long_lab.trainer.steps > 5)
-    hands(long_lab)["Export"].click()
-    wait_until(lambda: "IsADirectoryError" in long_lab.status)
-    steps = long_lab.trainer.steps
-    wait_until(lambda: long_lab.trainer.steps > steps + 20)
-    assert long_lab.error is None and "training" in long_lab.status
-    (tmp_path / "live_lab.html").rmdir()
-    hands(long_lab)["Export"].click()
-    wait_until(lambda: "wrote live_lab.html" in long_lab.status)
-    assert "Plotly.addFrames" in (tmp_path / "live_lab.html").read_text()
-
-
-def test_an_order_that_fails_does_not_take_the_others_with_it(lab):
-    lab.set(classes=1, beta=2.0)
+def test_an_order_that_fails_does_not_take_the_others_with_it(lab, page):
+    page.set(classes=1)
+    page.set(beta=2.0)
+    page.set(beta="high")
     lab.run(1)
-    assert lab.error is None and lab.trainer.recipe == RECIPE and lab.trainer.controls.beta == 2
-    assert "ValueError" in lab.status and hands(lab)["classes"].value == 3
+    assert lab.error is None and lab.trainer.recipe == RECIPE
+    assert "beta must be a finite number" in lab.status and page.state["controls"]["classes"]["value"] == "3"
+    page.set(beta=2.0)
+    lab.run(1)
+    assert lab.trainer.controls.beta == 2
 
 
-def test_old_runs_go(lab):
-    for _ in range(MAX_RUNS + 3):
-        lab.reset()
-        lab.run(2, every=1)
-    assert len(lab.runs) == MAX_RUNS
-    assert hands(lab)["replay"].options[-1][1] is lab.runs[-1]
-
-
-def test_the_scrubber_replays_and_two_runs_are_shown_at_the_same_epoch(lab):
-    lab.run(60, every=5)
-    lab.set(schedule="constant", beta0=0.0)
-    lab.reset()
-    lab.run(60, every=10)
-    first, second = lab.runs
-    hands(lab)["replay"].value, hands(lab)["beside"].value = first, second
-    hands(lab)["frame"].value = 4
+def test_an_order_of_another_page_for_a_run_that_is_gone_is_named(lab, page):
+    page.do("want", 99)
     lab.run(0)
-    wait_until(lambda: "replay: epoch 0.2" in lab.status)
-    traces = page(lab)
-    assert [traces[f"{slot} shares now"]["x"][0] for slot in (0, 1)] == pytest.approx([first.frames[4].epoch] * 2)
+    assert lab.error is None and "run must be" in lab.status
 
 
-def test_scrubbing_while_it_trains_pauses_at_the_frame(long_lab):
-    long_lab.start()
-    wait_until(lambda: len(long_lab.runs[-1].frames) > 10)
-    hands(long_lab)["frame"].value = 3
-    wait_until(lambda: "replay" in long_lab.status)
-    steps = long_lab.trainer.steps
-    time.sleep(0.1)
-    assert "replay" in long_lab.status and long_lab.trainer.steps == steps
-
-
-def test_an_exported_run_needs_nothing_else(lab, tmp_path):
-    lab.run(60, every=5)
-    fig = lab.figure()
-    assert len(fig.frames) == len(lab.runs[0].frames) and fig.layout.sliders[0].steps[-1].label == "0.6"
-    text = lab.export(tmp_path / "run.html").read_text()
-    assert "Plotly.addFrames" in text and len(text) < 9e6
-    assert not re.search(r"<(script|link)[^>]+(src|href)=", text)
-
-
-@pytest.mark.parametrize("given", [dict(panels=("bars", "none")), dict(panels=()), dict(curves=("none",))])
-def test_unknown_panels_and_curves_are_refused(given):
+@pytest.mark.parametrize("given", [dict(panels=("bars", "none")), dict(panels=()), dict(curves=("none",)),
+                                   dict(only=("none",))])
+def test_unknown_panels_curves_and_controls_are_refused(given):
     with pytest.raises(ValueError, match="none"):
         LiveLab(RECIPE, **given)
+
+
+# What the page is sent.
+
+def test_the_page_gets_each_recorded_frame_once(lab, page):
+    lab.run(30)
+    lab.run(30)
+    frames = lab.runs[-1].frames
+    assert [float(f["step"]) for f in page.frames[1]] == [frame.step for frame in frames] == list(range(61))
+    sent = [message for message, _ in page.got if message["type"] == "frames"]
+    assert sum(len(message["looks"]) for message in sent) == 61
+    assert page.last["dials"][0] == np.float32(frames[-1].beta)
+
+
+def test_a_page_that_is_opened_again_gets_the_whole_run(lab, page):
+    lab.run(40)
+    page.frames.clear()
+    page.do("hello")
+    lab.run(0)
+    assert len(page.frames[1]) == 41 and page.state["doing"] == "paused" and lab.trainer.steps == 40
+
+
+def test_frames_wait_for_a_page_that_is_slow_and_recording_does_not(long_lab, monkeypatch):
+    page = Page(long_lab, monkeypatch)
+    long_lab.start()
+    wait_until(lambda: long_lab._sent > 5)
+    page.do("drawn", long_lab._sent)  # the page says so; from here on it says nothing
+    wait_until(lambda: long_lab._sent >= long_lab._drawn + 4)
+    time.sleep(0.2)
+    sent, steps = long_lab._sent, long_lab.trainer.steps
+    wait_until(lambda: long_lab.trainer.steps > steps + 40)
+    assert long_lab._sent == sent and long_lab.runs[-1].frames[-1].step > steps
+    page.do("drawn", sent)
+    wait_until(lambda: long_lab._sent > sent)
+    gaps = np.diff([frame.step for frame in long_lab.runs[-1].frames[:100]])
+    assert (gaps == 1).all()
+
+
+def test_it_pauses_when_the_page_is_gone(monkeypatch):
+    lab = LiveLab(LONG, frames_per_second=1000, patience=0.2)
+    page = Page(lab, monkeypatch)
+    page.set(speed="full")
+    lab.start()
+    wait_until(lambda: lab._sent > 5)
+    page.do("drawn", lab._sent)
+    wait_until(lambda: doing(lab) == "paused")
+    time.sleep(0.1)
+    steps = lab.trainer.steps
+    time.sleep(0.1)
+    assert "has not answered" in lab.status and lab.trainer.steps == steps
+    lab.start()
+    wait_until(lambda: lab.trainer.steps > steps)
+    lab.close()
+
+
+def test_what_a_screen_reader_is_told_does_not_change_with_every_frame(lab, page):
+    lab.run(1)
+    page.got.clear()
+    lab.run(30)
+    told = [message for message, _ in page.got if message["type"] == "state"]
+    assert all("note" not in message and "controls" not in message for message in told)
+
+
+# Runs.
+
+def test_old_runs_go_but_not_those_that_are_kept(lab, page):
+    lab.run(1)
+    page.do("name", {"id": 1, "name": "the first", "kept": True})
+    for _ in range(MAX_RUNS + 3):
+        lab.reset()
+        lab.run(2)
+    assert len(lab.runs) == MAX_RUNS and lab.runs[0].label == "1: the first"
+    assert [run["id"] for run in page.state["runs"]] == [run.number for run in lab.runs]
+
+
+def test_an_older_run_is_sent_when_it_is_asked_for(lab, page):
+    lab.run(20)
+    lab.reset()
+    lab.run(5)
+    page.frames.pop(1)
+    page.do("want", 1)
+    lab.run(0)
+    assert [float(f["step"]) for f in page.frames[1]] == list(range(21))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_each_scenario_sets_everything_and_starts(lab, page, name):
+    lab.set(method="fixed", beta=3.0, speed=1, lr=2.0)
+    lab.run(1)
+    page.do("scenario", name)
+    wait_until(lambda: page.state["doing"] == "training" and page.last["step"] > 0)
+    scene = SCENARIOS[name]
+    recipe = lab.trainer.recipe
+    assert recipe == type(recipe)(**vars(scene.recipe) | {"device": "cpu"}) and not lab.trainer.controls.manual
+    assert page.state["speed"] == "slow, then fast" and len(page.state["live"]) == 1 + bool(scene.beside)
+    for dial, value in (scene.dials or {}).items():
+        assert getattr(lab.trainer.controls, dial) == value
+    assert page.state["note"].startswith(name)
+    lab.pause()
+
+
+def test_two_networks_train_step_by_step(lab, page):
+    page.do("scenario", "Standard and nearest")
+    lab.run(5)
+    first, second = lab.runs[-2:]
+    assert [run.recipe.head for run in (first, second)] == ["cosine", "nearest"]
+    assert first.frames[-1].step == second.frames[-1].step >= 5
+    assert page.state["live"] == [first.number, second.number]
+    lab.set(beta=2.0)
+    lab.reset()
+    lab.run(2)
+    assert [run.recipe.head for run in lab.runs[-2:]] == ["cosine", "nearest"]
+    lab.set(method="fixed")
+    lab.run(1)
+    assert lab.runs[-1].recipe.head == "fixed" and len(page.state["live"]) == 1
+
+
+# Points of the plane.
+
+def test_a_point_that_is_dragged_moves_in_the_run_that_is_on(lab, page):
+    lab.run(5)
+    page.do("points", {"move": [[3, 0.25, -0.5]]})
+    lab.run(1)
+    assert lab.trainer.steps == 6 and lab.trainer.data.train_inputs[3].tolist() == [0.25, -0.5]
+    assert page.runs[1]["input"]["points"][3] == [0.25, -0.5] and "points moved" in lab.runs[-1].label
+    lab.reset()
+    lab.run(1)
+    assert lab.trainer.data.train_inputs[3].tolist() == [0.25, -0.5]
+
+
+def test_points_are_added_and_removed_in_a_new_run(lab, page):
+    page.do("points", {"add": [[2.0, 2.0, 1]], "remove": [0, 1]})
+    lab.run(1)
+    data = lab.trainer.data
+    assert len(data.train_targets) == 599 and data.train_inputs[-1].tolist() == [2, 2] and data.train_targets[-1] == 1
+    page.do("points", {"move": [[0, 9.0, 9.0], [598, 1.0, 2.0]]})
+    lab.run(1)
+    assert lab._drawing == Drawing({2: (9.0, 9.0)}, ((1.0, 2.0, 1),), (0, 1))
+    page.do("points", {"remove": list(range(198))})
+    lab.run(1)
+    assert "a class must keep at least one point" in lab.status and len(lab.trainer.data.train_targets) == 599
+    page.set(dataset="unconstrained")
+    lab.run(1)
+    assert lab._drawing == Drawing() and lab.error is None
+
+
+def test_drawings_are_of_points_in_the_plane():
+    with pytest.raises(ValueError, match="points in the plane"):
+        Drawing({0: (1.0, 1.0)}).apply(load_dataset("digits"))
+    with pytest.raises(ValueError, match="those that are there"):
+        Drawing().then(5, move=[(7, 0.0, 0.0)])
+
+
+# Code and export.
+
+def test_the_code_makes_the_state_again(lab, page):
+    page.set(method="fixed", p="L∞", lr=0.5)
+    page.do("points", {"move": [[3, 0.25, -0.5]]})
+    page.do("points", {"add": [[2.0, 2.0, 1]]})
+    page.set(beta=3.0)
+    lab.run(1)
+    page.do("code")
+    lab.run(0)
+    code, recipe, data = lab.code(), lab.trainer.recipe, lab.trainer.data
+    assert any(message.get("code") == code for message, _ in page.got)
+    names = {}
+    exec(code, names)
+    again = names["lab"]
+    again.run(1)
+    assert again.trainer.recipe == recipe and again.trainer.controls.beta == 3
+    assert torch.equal(again.trainer.data.train_inputs, data.train_inputs)
+    again.close()
+
+
+def test_an_exported_run_needs_nothing_else(lab, page, tmp_path):
+    lab.run(60)
+    lab.set(method="fixed")
+    lab.run(20)
+    path = lab.export(tmp_path / "runs.html", *lab.runs)
+    text = path.read_text()
+    assert '<html lang="en">' in text and "<title>Neural collapse: gaussians" in text and "sliding 1/0.1" in text
+    assert "<figcaption>1: gaussians" in text and len(text) < 2e6
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", text)
+    page.do("export", [1])
+    lab.run(0)
+    message, (html,) = next(sent for sent in page.got if sent[0]["type"] == "export")
+    assert message["name"] == "live_lab_1.html" and html.startswith(b"<!DOCTYPE html>")
+    with pytest.raises(ValueError, match="one or two"):
+        lab.export(tmp_path / "three.html", *lab.runs, lab.runs[0])
+
+
+def test_a_small_lab_has_the_controls_that_it_is_given(monkeypatch):
+    lab = LiveLab(RECIPE, only=("method", "beta"))
+    page = Page(lab, monkeypatch)
+    lab.run(1)
+    assert page.state["only"] == ["method", "beta"]
+    assert [panel["name"] for panel in page.runs[1]["panels"]] == ["geometry", "curves"]
+    assert "only=('method', 'beta')" in lab.code()
+    lab.close()
 
 
 def test_without_a_kernel_a_line_of_text_is_left(lab):

@@ -1,111 +1,95 @@
-"""The panels of the lab as figures: what they add, what moves, and panels and parts from outside."""
+"""What the panels send to the page, and panels and parts from outside."""
 
+import base64
 import dataclasses
 
 import numpy as np
-import plotly.graph_objects as go
 import pytest
 import torch
-from live_hands import RECIPE, hands, page, record
+from live_hands import RECIPE, Page, record, unpack
 
+from ncbook import plots
 from ncbook.heads import HEADS, HeadKind, LearnedHead
-from ncbook.live import CURVES, PANELS, LiveLab, Panel, animation
-from ncbook.live.panels import figure, frame_moves, line_moves
+from ncbook.live import PANELS, LiveLab, Panel
+from ncbook.live import page as pages
+from ncbook.live.panels import CONFIDENCE, GRID, header, pack
 from ncbook.metrics import METRICS, Metric
 from ncbook.schedules import ConstantSchedule
 from ncbook.training.data import DATASETS, Dataset, Source
 from ncbook.training.regularisers import REGULARISERS, Dial, regulariser
 
 
-def shown(fig, moves):
-    """`meta` of a trace -> the trace, with moves put in."""
-    traces = {trace.meta: trace for trace in fig.data}
-    for name, values in moves.items():
-        traces[name].update(values)
-    return traces
-
-
 @pytest.fixture(scope="module")
 def recorder():
-    recorder, _ = record(steps=30)
-    recorder.trainer.step()
-    recorder.take()
-    return recorder
+    return record(steps=30)[0]
 
 
-def test_everything_that_moves_is_there(recorder):
+def test_the_page_reads_what_was_packed(recorder):
     run = recorder.run
-    fig = figure([run])
-    moves = frame_moves(run, run.frames[-1]) | line_moves(run, run.frames)
-    assert set(moves) < {trace.meta for trace in fig.data} and len({trace.meta for trace in fig.data}) == len(fig.data)
-    assert {name.split()[1] for name in moves} == set(PANELS)
+    frame = run.frames[-1]
+    (got,) = unpack(header(run), pack(frame))
+    assert got["step"] == 30 and got["epoch"] == np.float32(frame.epoch) and not got["manual"]
+    assert np.array_equal(got["metrics"], np.float32(list(frame.metrics.values())), equal_nan=True)
+    assert np.array_equal(got["deaths"], frame.deaths)
+    assert np.array_equal(got["dials"], np.float32([*frame.dials.values()]))
+    assert np.array_equal(got["cosines"], frame.parts["cosines"], equal_nan=True)
+    assert np.array_equal(got["input.regions"], frame.parts["input"]["regions"])
+    message, buffers = pages.frames_message(run, run.frames[5:], 5)
+    assert len(unpack(header(run), buffers[0])) == len(run.frames) - 5 == len(message["looks"])
 
 
-def test_bars_and_beta(recorder):
+def test_the_geometry_is_that_of_the_book(recorder):
     frame = recorder.run.frames[-1]
-    traces = shown(figure([recorder.run]), frame_moves(recorder.run, frame))
-    assert traces["0 bars β"].x == (frame.beta,) * 2
-    short, long = (np.array(traces[f"0 bars {name} than β"].x)[1::3] for name in ("shorter", "longer"))
-    assert np.array_equal(np.where(np.isnan(short), long, short), frame.deaths)
-    assert np.nanmax(short, initial=0) < frame.beta <= np.nanmin(long, initial=np.inf)
+    shot = recorder.trainer.snapshot(data=recorder._watched)
+    parts = plots.geometry_coordinates(shot.class_means, shot.features, shot.targets, shot.weight)
+    for name in ("features", "class means", "weights"):
+        assert np.allclose(frame.parts["geometry"][name], parts[name], atol=1e-6)
+    assert np.allclose(header(recorder.run)["vertices"], plots.simplex_vertices(3))
 
 
-def test_geometry_and_cosines(recorder):
-    frame = recorder.run.frames[-1]
-    traces = shown(figure([recorder.run]), frame_moves(recorder.run, frame))
-    assert len(traces["0 geometry features"].y) == 198
-    cells = traces["0 cosines cosines"]
-    assert {(y, x): color for y, x, color in zip(cells.y, cells.x, cells.marker.color, strict=True)} == {
-        (a, b): frame.parts["cosines"][i, j] for i, a in enumerate("012") for j, b in enumerate("012") if i != j}
+def test_the_regions_are_the_decisions_of_the_network(recorder):
+    head, regions = header(recorder.run), recorder.run.frames[-1].parts["input"]["regions"].reshape(GRID, GRID)
+    left, right, low, high = head["input"]["extent"]
+    x, y = np.linspace(left, right, GRID), np.linspace(high, low, GRID)
+    points = torch.tensor([[x[7], y[3]], [x[30], y[33]]], dtype=torch.float32)
+    winner = recorder.trainer.head(recorder.trainer.backbone(points)).argmax(1).tolist()
+    assert [regions[3, 7] // CONFIDENCE, regions[33, 30] // CONFIDENCE] == winner
+    assert np.allclose(head["input"]["points"], recorder.trainer.data.train_inputs, atol=1e-4)
 
 
-def test_curves_end_at_the_frame_or_leave_room_ahead(recorder):
-    run = recorder.run
-    assert {METRICS[key].axis for key in CURVES if key in METRICS} == {"log", "linear"}
-    now, ahead = line_moves(run, run.frames), line_moves(run, run.frames, ahead=5)
-    assert now["0 decaying NC1"]["y"][-1] == np.float32(run.frames[-1].metrics["nc1"])
-    assert now["0 shares test accuracy"]["x"][-1] == np.float32(run.frames[-1].epoch)
-    assert ahead["0 decaying NC1"]["x"][-1] > run.frames[-1].epoch and np.isnan(ahead["0 decaying NC1"]["y"][-1])
+def test_images_come_with_the_nearest_and_the_farthest_of_each_class():
+    recipe = dataclasses.replace(RECIPE, dataset="digits", backbone="small_cnn", classes=3)
+    recorder, frame = record(recipe, steps=3)
+    shot, data = recorder.trainer.snapshot(data=recorder._watched), header(recorder.run)["input"]
+    own = (shot.features - shot.class_means[shot.targets]).norm(dim=1)
+    for c, (near, far) in enumerate(frame.parts["input"]["ends"].astype(int)):
+        assert own[near] == own[shot.targets == c].min() and own[far] == own[shot.targets == c].max()
+        assert shot.targets[near] == shot.targets[far] == c
+    pixels = np.frombuffer(base64.b64decode(data["pixels"]), np.uint8).reshape(-1, 8, 8)
+    assert np.allclose(pixels / 255, recorder._watched.train_inputs[:, 0], atol=1 / 255)
 
 
-def test_the_schedule_panel_draws_each_plan_where_it_led():
-    recorder, frame = record(steps=10)
-    recorder.run.follow(ConstantSchedule(9.0, 0.9), frame.epoch)
-    recorder.run.follow(ConstantSchedule(2.0, 0.3), frame.epoch)
-    line = next(trace for trace in figure([recorder.run]).data if trace.meta == "0 schedule planned beta")
-    x, y = np.array(line.x), np.array(line.y)
-    first = int(np.isnan(x).argmax())
-    assert y[:first] == pytest.approx([RECIPE.schedule.beta(e) for e in x[:first]])
-    assert set(y[first + 1 :]) == {2.0} and x[-1] == RECIPE.epochs and len(set(y[:first])) == 1 == len(set(x[:first]))
+def test_a_panel_with_nothing_to_show_is_left_out():
+    def names(**changes):
+        return [panel["name"] for panel in header(record(dataclasses.replace(RECIPE, **changes))[0].run)["panels"]]
+
+    assert names() == list(PANELS)
+    assert "cosines" not in names(classes=2) and "bars" not in names(clouds=None, schedule=None)
+    assert "input" not in names(dataset="unconstrained", backbone="free_features")
 
 
-def test_without_clouds_the_bars_are_empty_and_say_so():
-    recorder, frame = record(dataclasses.replace(RECIPE, clouds=None, schedule=None), steps=2)
-    fig = figure([recorder.run])
-    assert any("no clouds" in note.text for note in fig.layout.annotations)
-    assert len(shown(fig, frame_moves(recorder.run, frame))["0 bars longer than β"].x) == 0
-
-
-def test_an_animation_holds_all_that_moves(recorder):
-    run = recorder.run
-    one, two = animation(run), animation(run, run)
-    assert len(one.frames) == len(run.frames) and one.layout.sliders[0].steps[-1].label == f"{run.frames[-1].epoch:.1f}"
-    assert {trace.meta.split()[0] for trace in two.data} == {"0", "1"}
-    assert two.layout.legend.x < 0.1 and sum(trace.showlegend is not False for trace in two.data) == len(CURVES)
-    assert next(t for t in two.data if t.meta == "1 bars β").x == (run.frames[-1].beta,) * 2
-    for runs in ((), (run,) * 3):
-        with pytest.raises(ValueError, match="one or two"):
-            animation(*runs)
+def test_curves_that_share_an_axis_have_colours_of_their_own(recorder):
+    curves = header(record(curves=("nc1", "nc2_gram", "cdnv", "accuracy", "test_accuracy", "loss"))[0].run)["curves"]
+    for axis in ("log", "linear"):
+        colors = [curve["color"] for curve in curves if curve["axis"] == axis]
+        assert len(set(colors)) == len(colors)
+    for axis in ("log", "linear"):
+        assert sum(curve["axis"] == axis for curve in header(recorder.run)["curves"]) <= 3
 
 
 # From outside, in a few lines each.
 
-def add_norms(cell, run):
-    cell.add(go.Bar(name="norms", x=run.class_names))
-
-
-NORMS = Panel(add_norms, lambda run, frame: {"norms": {"y": frame.parts["norms"]}},
-              take=lambda shot: shot.class_means.norm(dim=1).numpy(), title=lambda run: "norms of the means")
+NORMS = Panel("columns", lambda shot, trainer: shot.class_means.norm(dim=1).numpy(), "norms of the means")
 
 
 class ScaledHead(LearnedHead):
@@ -132,15 +116,22 @@ def test_parts_from_outside_appear_in_the_lab(monkeypatch):
     monkeypatch.setitem(DATASETS, "ring", Source(ring, backbone="mlp"))
     recipe = dataclasses.replace(RECIPE, dataset="ring", classes=None, head="scaled", regulariser="shrink",
                                  schedule=ConstantSchedule(0.0, 0.25))
-    lab = LiveLab(recipe, panels=("geometry", "bars", "shares", "norms"), curves=("nc1", "spread", "accuracy", "loss"))
-    lab.run(3, every=1)
+    lab = LiveLab(recipe, panels=("geometry", "bars", "norms"), curves=("nc1", "spread", "accuracy", "loss"))
+    page = Page(lab, monkeypatch)
+    lab.run(3)
     assert lab.error is None and lab.trainer.recipe == recipe and "strength 0.25 following constant" in lab.status
-    frame, traces = lab.runs[-1].frames[-1], page(lab)
-    assert np.array_equal(traces["0 norms norms"]["y"], frame.parts["norms"])
-    assert traces["0 shares spread"]["y"][3] == np.float32(frame.metrics["spread"]) and frame.metrics["loss"] > 0
-    hands(lab)["strength"].value = 1.5
+    frame = lab.runs[-1].frames[-1]
+    assert np.array_equal(page.last["norms"], frame.parts["norms"]) and frame.metrics["loss"] > 0
+    assert page.last["metrics"][1] == np.float32(frame.metrics["spread"])
+    page.set(strength=1.5)
     lab.run(1)
     assert lab.trainer.controls.strength == 1.5 and lab.runs[-1].frames[-1].dials == {"strength": 1.5}
-    assert len(lab.figure().frames) == len(lab.runs[-1].frames)
-    assert "ring" in hands(lab)["data"].options and ("scaled linear", "scaled") in hands(lab)["method"].options
+    controls = page.state["controls"]
+    assert "ring" in controls["dataset"]["options"] and "scaled linear" in controls["method"]["options"]
     lab.close()
+
+
+def test_a_panel_of_an_unknown_kind_is_named(monkeypatch):
+    monkeypatch.setitem(PANELS, "pie", Panel("pie"))
+    with pytest.raises(ValueError, match="kind of panel 'pie' must be one of 'geometry'"):
+        LiveLab(RECIPE, panels=("pie",))

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from live_hands import RECIPE, hands
+from live_hands import RECIPE, Page
 
-from ncbook.live import LiveLab
+from ncbook.live import SCENARIOS, LiveLab
+from ncbook.live.record import watched
 from ncbook.schedules import ConstantSchedule, DelayedSchedule, SlidingSchedule
 from ncbook.training.data import load_dataset
 from ncbook.training.recipe import Recipe
@@ -21,6 +22,11 @@ def lab():
     lab = LiveLab(RECIPE)
     yield lab
     lab.close()
+
+
+@pytest.fixture
+def page(lab, monkeypatch):
+    return Page(lab, monkeypatch)
 
 
 class Swinging:
@@ -65,12 +71,21 @@ def test_any_recipe_is_the_one_that_is_trained(recipe):
 
 def test_untouched_it_trains_as_the_trainer_does(lab):
     trainer = Trainer(RECIPE)
-    lab.run(150, every=20)
+    lab.run(150)
     for _ in range(150):
         trainer.step()
     assert lab.error is None and lab.trainer.steps == 150
     for ours, theirs in zip(lab.trainer.backbone.parameters(), trainer.backbone.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["Collapse", "Sliding"])
+def test_what_the_lab_begins_with_does_not_fall_back(name):
+    trainer = Trainer(dataclasses.replace(SCENARIOS[name].recipe, device="cpu"))
+    part = watched(trainer.data)
+    for _ in range(9):
+        trainer.run_epoch()
+        assert trainer.snapshot(data=part, keys=["accuracy"], test=False).train["accuracy"] > 0.9
 
 
 @pytest.mark.parametrize("wrong", [dict(dataset="none"), dict(classes=2000, dataset="digits", backbone="small_cnn"),
@@ -81,31 +96,34 @@ def test_a_recipe_that_fails_leaves_the_open_lab(lab, wrong):
     lab.set(beta=2.0)
     lab.run(3)
     assert lab.error is None and lab.trainer.steps == 3 and lab.trainer.controls.beta == 2
-    hands(lab)["method"].value = "cosine"
+    lab.set(method="standard")
     lab.run(1)
     assert lab.trainer.recipe.head == "cosine"
 
 
 @pytest.mark.parametrize(("control", "value", "changed"), [
-    ("method", "cosine", dict(head="cosine")),
-    ("classes", 4, dict(classes=4)),
-    ("norm", np.inf, dict(p=np.inf)),
-    ("learning rate", 0.1, dict(lr=0.1)),
-    ("data", "unconstrained", dict(dataset="unconstrained", backbone="free_features")),
+    ("method", "standard", dict(head="cosine")),
+    ("classes", "4", dict(classes=4)),
+    ("p", "L∞", dict(p=np.inf)),
+    ("lr", 0.1, dict(lr=0.1)),
+    ("seed", 5, dict(seed=5)),
+    ("dataset", "unconstrained", dict(dataset="unconstrained", backbone="free_features")),
     ("epochs", 7, dict(epochs=7)),
     ("schedule", "by hand", dict(schedule=None)),
-    ("β₀", 0.5, dict(schedule=SlidingSchedule(0.5, 0.1, 40))),
-    ("w₀", 2.0, dict(schedule=SlidingSchedule(1.0, 2.0, 40))),
+    ("beta0", 0.5, dict(schedule=SlidingSchedule(0.5, 0.1, 40))),
+    ("weight0", 2.0, dict(schedule=SlidingSchedule(1.0, 2.0, 40))),
     ("schedule", "constant", dict(schedule=ConstantSchedule(1.0, 0.1))),
     ("schedule", "delayed", dict(schedule=DelayedSchedule(1.0, 0.1, 2))),
 ])
-def test_a_hand_changes_just_what_it_touches(control, value, changed):
+def test_a_hand_changes_just_what_it_touches(control, value, changed, monkeypatch):
     recipe = dataclasses.replace(RECIPE, schedule=SlidingSchedule(1.0, 0.1, 40), seed=3, weight_decay=0.125)
     lab = LiveLab(recipe)
-    hands(lab)[control].value = value
+    page = Page(lab, monkeypatch)
+    page.set(**{control: value})
     lab.reset()
     lab.run(1)
     assert lab.error is None and lab.trainer.recipe == dataclasses.replace(recipe, **changed)
+    assert page.state["controls"][control]["value"] == value
     lab.close()
 
 
@@ -115,39 +133,38 @@ def test_a_schedule_of_the_old_length_gets_the_new_one(lab):
     assert lab.trainer.recipe == dataclasses.replace(RECIPE, epochs=9, schedule=SlidingSchedule(1.0, 0.1, 9))
 
 
-def test_another_data_set_keeps_the_number_of_classes():
+def test_another_data_set_keeps_the_number_of_classes(monkeypatch):
     recipe = Recipe(dataset="digits", classes=(3, 8, 5, 0), clouds=(4, 4), epochs=2, device="cpu", lr=0.01)
     lab = LiveLab(recipe)
-    assert hands(lab)["classes"].label == "3, 8, 5, 0"
+    page = Page(lab, monkeypatch)
+    lab.run(1)
+    assert page.state["controls"]["classes"]["value"] == "3, 8, 5, 0"
     lab.set(dataset="gaussians")
     lab.run(1)
     assert lab.trainer.recipe == dataclasses.replace(recipe, dataset="gaussians", backbone="mlp", classes=4)
     lab.close()
 
 
-def test_touching_a_slider_takes_over_and_follow_gives_back(lab):
+def test_touching_a_slider_takes_over_and_follow_gives_back(lab, page):
     lab.run(3)
     assert not lab.trainer.controls.manual
-    hands(lab)["β"].value = 2.5
+    page.set(beta=2.5)
     lab.run(1)
     assert lab.trainer.controls.manual and lab.trainer.controls.beta == 2.5 and "by hand" in lab.status
-    hands(lab)["Follow schedule"].click()
+    assert page.state["manual"] and page.state["dials"]["beta"]["value"] == 2.5 and page.last["manual"]
+    assert page.last["planned"][0] == np.float32(RECIPE.schedule.beta(1))
+    page.do("follow")
     lab.run(1)
     assert not lab.trainer.controls.manual and lab.trainer.controls.beta == RECIPE.schedule.beta(1)
-    assert hands(lab)["β"].value == pytest.approx(RECIPE.schedule.beta(1), abs=1 / 128)
+    assert page.state["dials"]["beta"]["value"] == RECIPE.schedule.beta(1)
 
 
-def test_a_script_can_set_what_a_slider_shows_already(lab):
-    lab.set(beta=hands(lab)["β"].value, densify_weight=7.0)
+def test_a_script_can_set_what_a_slider_shows_already(lab, page):
+    lab.run(0)
+    lab.set(beta=page.state["dials"]["beta"]["value"], densify_weight=7.0)
     lab.run(2)
-    assert lab.trainer.controls.manual and lab.trainer.controls.densify_weight == 7 == hands(lab)["weight"].value
-
-
-def test_what_a_browser_rounds_is_not_a_hand(lab):
-    hands(lab)["β"].value += 1e-12
-    hands(lab)["learning rate"].value *= 1.001
-    lab.run(1)
-    assert not lab.trainer.controls.manual and lab.trainer.lr == RECIPE.lr
+    assert lab.trainer.controls.manual and lab.trainer.controls.densify_weight == 7
+    assert page.state["dials"]["densify_weight"]["high"] == 7
 
 
 def test_norm_rate_and_schedule_act_on_the_run_that_is_on(lab):
@@ -158,42 +175,77 @@ def test_norm_rate_and_schedule_act_on_the_run_that_is_on(lab):
     assert lab.trainer.recipe == dataclasses.replace(RECIPE, schedule=ConstantSchedule(1.0, 0.1))
 
 
-def test_a_recorded_run_keeps_the_plan_that_it_had(lab):
+def test_a_recorded_run_keeps_what_was_used_and_planned(lab):
     lab.run(30)
-    dials = [frame.dials for frame in lab.runs[-1].frames]
+    kept = [(frame.dials, frame.planned) for frame in lab.runs[-1].frames]
     lab.set(schedule="constant", beta0=0.0)
+    lab.run(10)
     lab.reset()
     lab.run(1)
     first, second = lab.runs
-    assert first.recipe == RECIPE and first.plans[0] == (0, RECIPE.schedule) and first.plans[1][0] == 0.3
-    assert [frame.dials for frame in first.frames] == dials and second.plans == [(0, ConstantSchedule(0.0, 0.1))]
+    assert first.recipe == RECIPE and [(frame.dials, frame.planned) for frame in first.frames[:31]] == kept
+    assert first.frames[-1].planned["beta"] == 0 == first.frames[-1].dials["beta"]
+    assert "sliding 1/0.1" in first.label and "constant" in first.label.split("from epoch")[0]
+    assert "constant 0/0.1" in second.label and "from epoch" not in second.label
+
+
+def test_a_run_by_hand_is_not_called_after_its_schedule_alone(lab):
+    lab.run(10)
+    lab.set(beta=0.0)
+    lab.run(10)
+    assert lab.runs[-1].label.endswith("sliding 1/0.1, L2, lr 0.02, 4 epochs, by hand from epoch 0.1")
+
+
+def test_reset_with_a_recipe_restores_every_control(lab, page):
+    """As the scripted part of a chapter needs it, whatever a reader did before."""
+    lab.set(method="fixed", classes=5, lr=0.5, beta=3.0, speed=30, schedule="by hand")
+    lab.start()
+    lab.reset(RECIPE)
+    lab.run(20)
+    assert lab.trainer.recipe == RECIPE and lab.trainer.steps == 20 and not lab.trainer.controls.manual
+    assert page.state["speed"] == "slow, then fast" and page.state["doing"] == "paused"
+    trainer = Trainer(RECIPE)
+    for _ in range(20):
+        trainer.step()
+    for ours, theirs in zip(lab.trainer.backbone.parameters(), trainer.backbone.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_defaults_bring_back_the_first_recipe(lab, page):
+    lab.set(method="fixed", lr=0.5, beta=3.0)
+    page.do("defaults")
+    lab.run(1)
+    assert lab.trainer.recipe == RECIPE and not lab.trainer.controls.manual
 
 
 def test_a_choice_that_needs_a_new_run_resets(lab):
     lab.run(5)
-    hands(lab)["method"].value = "fixed"
-    hands(lab)["classes"].value = 4
+    lab.set(method="fixed")
+    lab.set(classes=4)
     lab.run(2)
     assert lab.trainer.steps == 2 and lab.trainer.recipe.head == "fixed" and lab.trainer.data.num_classes == 4
     assert [len(run.class_names) for run in lab.runs] == [3, 4]
 
 
-def test_a_recipe_without_clouds_trains_with_its_sliders_off():
+def test_a_recipe_without_clouds_trains_with_its_sliders_off(monkeypatch):
     lab = LiveLab(Recipe(dataset="gaussians", backbone="mlp", head="cosine", device="cpu"))
+    page = Page(lab, monkeypatch)
     lab.run(5)
     assert lab.error is None and lab.trainer.steps == 5 and len(lab.runs[-1].frames[-1].deaths) == 0
-    assert all(hands(lab)[name].disabled for name in ("β", "weight", "schedule", "norm", "β₀"))
-    assert not hands(lab)["learning rate"].disabled
+    controls, dials = page.state["controls"], page.state["dials"]
+    assert all(controls[name]["off"] for name in ("schedule", "p", "beta0")) and all(d["off"] for d in dials.values())
+    assert not controls["lr"]["off"]
     lab.close()
 
 
-def test_data_of_the_readers_own_stay_beside_the_recipe():
+def test_data_of_the_readers_own_stay_beside_the_recipe(monkeypatch):
     data = load_dataset("gaussians", classes=5).subset(range(0, 1000, 7))
     lab = LiveLab(RECIPE, data=data)
+    page = Page(lab, monkeypatch)
     lab.set(method="fixed")
     lab.run(1)
     assert torch.equal(lab.trainer.data.train_inputs, data.train_inputs) and lab.trainer.recipe.head == "fixed"
-    assert hands(lab)["classes"].value == 5 and hands(lab)["classes"].disabled
+    assert page.state["controls"]["classes"]["value"] == "5" and page.state["controls"]["classes"]["off"]
     lab.set(dataset="unconstrained")
     lab.run(1)
     assert lab.trainer.data.name == "unconstrained" and lab.trainer.recipe.classes == 3

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ncbook.etf import simplex_etf
 from ncbook.metrics import METRICS, NeuralCollapse, neural_collapse
@@ -14,6 +15,7 @@ from ncbook.metrics import METRICS, NeuralCollapse, neural_collapse
 SAMPLE_WISE = {"nc4", "numerical_rank", "cosine_margin", "accuracy"}
 NEED_WEIGHT = {"nc3", "nc3_gram", "nc4", "weight_equinorm", "weight_equiangular", "bias_collapse", "cosine_margin",
                "accuracy"}
+WITHOUT_OOD = [key for key in METRICS if key != "nc5"]
 
 
 def mixture(seed, num_classes=4, dim=6, samples=80, spread=1.0, shift=1.0):
@@ -114,7 +116,7 @@ def assert_same(got, expected, rel=1e-6, abs=1e-12):
 def test_agrees_with_the_definitions(seed, num_classes, dim, spread):
     data = mixture(seed, num_classes, dim, spread=spread)
     got, expected = neural_collapse(*data), definitions(*data)
-    assert list(got) == list(METRICS)
+    assert list(got) == WITHOUT_OOD
     assert all(type(value) is float for value in got.values())
     # Taken literally, 1 - tr(...) cancels; the test in 60 digits looks closer.
     assert got["vci"] == pytest.approx(expected.pop("vci"), rel=1e-6, abs=1e-8)
@@ -152,7 +154,7 @@ def test_streaming_equals_one_batch_for_any_batching(seed, spread, data):
     for state in states[1:]:
         merged.merge(pickle.loads(pickle.dumps(state)))
     whole = neural_collapse(features, targets, weight, bias)
-    assert list(whole) == list(METRICS)
+    assert list(whole) == WITHOUT_OOD
     assert_same(merged.compute(weight, bias), whole, rel=1e-8, abs=1e-13)
 
 
@@ -163,7 +165,7 @@ def test_exact_simplex_etf_gives_the_limits(num_classes, dim):
     center = torch.randn(dim, generator=generator, dtype=torch.float64)
     targets = torch.arange(num_classes).repeat(5)
     got = neural_collapse((center + 3 * etf)[targets], targets, 2 * etf, -2 * etf @ center)
-    limits = dict.fromkeys(METRICS, 0.0) | {"numerical_rank": 1, "accuracy": 1,
+    limits = dict.fromkeys(WITHOUT_OOD, 0.0) | {"numerical_rank": 1, "accuracy": 1,
                                             "cosine_margin": num_classes / (num_classes - 1)}
     assert got == pytest.approx(limits, abs=1e-12)
 
@@ -232,7 +234,7 @@ def test_two_equal_means_among_others():
 
 def test_without_weight_only_the_keys_of_features():
     features, targets, weight, bias = mixture(0)
-    assert set(neural_collapse(features, targets)) == set(METRICS) - NEED_WEIGHT
+    assert set(neural_collapse(features, targets)) == set(WITHOUT_OOD) - NEED_WEIGHT
     assert neural_collapse(features, targets, weight) == neural_collapse(features, targets, weight, 0 * bias)
 
 
@@ -350,3 +352,73 @@ def test_a_rejected_batch_leaves_the_state_as_it_was():
         with pytest.raises(ValueError, match="NaN|targets must lie in 0..3, got 1..4"):
             stream.update(features, targets)
     assert stream.compute(W, B) == before
+
+
+def test_nc5_is_the_mean_cosine_of_the_class_means_with_the_mean_out_of_distribution():
+    outside = mixture(1)[0] + 0.3
+    mu, far = (np.array([X[Y == c].numpy().mean(0) for c in range(4)]), outside.numpy().mean(0))
+    expected = np.mean([abs(row @ far) / np.linalg.norm(row) / np.linalg.norm(far) for row in mu])
+    got = neural_collapse(X, Y, W, B, ood=outside)
+    assert list(got) == list(METRICS)
+    assert got["nc5"] == pytest.approx(expected, rel=1e-12)
+    first, second = (NeuralCollapse(4, 6).update(X[k::2], Y[k::2]) for k in (0, 1))
+    first.update_ood(outside[:3].float()).update_ood(outside[3:20])
+    merged = first.merge(second.update_ood(outside[20:]))
+    assert merged.compute(keys=["nc5"])["nc5"] == pytest.approx(expected, rel=1e-6)
+    orthogonal = torch.eye(6, dtype=torch.float64)
+    assert neural_collapse(orthogonal[:4], torch.arange(4), ood=orthogonal[5:])["nc5"] == 0
+
+
+@pytest.mark.parametrize("ood, error, message", [
+    (X.long(), TypeError, "ood must be a floating-point tensor"),
+    (X[:, :5], ValueError, r"ood must have 6 columns, got shape \(80, 5\)"),
+    (X[:0], ValueError, "ood must hold at least one sample"),
+    (X * torch.inf, ValueError, "ood must be finite"),
+])
+def test_bad_samples_out_of_distribution(ood, error, message):
+    with pytest.raises(error, match=message):
+        neural_collapse(X, Y, ood=ood)
+
+
+def test_scatter_below_the_rounding_of_the_means_survives_streaming():
+    far = X * 1e-6 + 1e3 + Y[:, None]
+    exact = exact_variability(far, Y)
+    states = [NeuralCollapse(4, 6, keep_features=False) for _ in range(3)]
+    for k, part in enumerate(torch.arange(80).split(7)):
+        states[k % 3].update(far[part], Y[part])
+    got = states[0].merge(states[1]).merge(states[2]).compute(keys=["nc1_quotient", "cdnv"])
+    assert got == pytest.approx({key: exact[key] for key in got}, rel=1e-9)
+
+
+def test_reset_and_a_state_that_starts_from_another_one():
+    state = NeuralCollapse(4, 6).update(X, Y).update_ood(X)
+    whole = state.compute(W, B)
+    again = NeuralCollapse(4, 6, packed=state.packed.clone(), samples=[(X, Y)])
+    assert again.compute(W, B) == whole
+    assert NeuralCollapse(4, 6).update(X, Y).to("cpu").compute(W, B) == state.reset().update(X, Y).compute(W, B)
+    with pytest.raises(ValueError, match=r"packed must be float64 of shape \(99,\), got torch.float32 of \(99,\)"):
+        NeuralCollapse(4, 6, packed=again.packed.float())
+
+
+def test_features_whose_squares_overflow():
+    state = NeuralCollapse(4, 6).update(X * 1e200, Y)
+    with pytest.raises(ValueError, match="features must be so small that the sums of their squares are finite"):
+        state.compute()
+
+
+def test_thousands_of_classes_need_neither_samples_by_classes_nor_a_matrix_a_class():
+    num_classes, dim, samples = 1000, 32, 20_000
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            for x in out if isinstance(out, (tuple, list)) else [out]:
+                largest = max(largest, x.numel() if isinstance(x, torch.Tensor) else 0)
+            return out
+
+    features, targets = torch.randn(samples, dim), torch.arange(samples) % num_classes
+    with Watch():
+        neural_collapse(features, targets, torch.randn(num_classes, dim))
+    assert num_classes ** 2 <= largest <= 5 * num_classes ** 2 < samples * num_classes < num_classes ** 2 * dim

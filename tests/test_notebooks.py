@@ -223,3 +223,11 @@ def test_a_chapter_without_the_header_of_a_pair_is_not_built(tmp_path):
     text.write_text("# %%\n1 + 1\n")
     result = run_build(text)
     assert result.returncode == 1 and "03_probe.py: its header must say" in result.stderr
+
+
+def test_a_chapter_that_was_only_read_keeps_the_generic_kernel(tmp_path):
+    """JupyterLab writes the name of the reader's kernel into both files of a pair, just for opening them."""
+    text = tmp_path / "04_probe.py"
+    text.write_text(HEADER.replace("display_name: Python 3", "display_name: Python 3 (ipykernel)").replace(
+        "name: python3", "name: mine") + "# %%\n1 + 1\n")
+    assert build_book.read_chapter(text).metadata["kernelspec"] == build_book.HEADER["kernelspec"]

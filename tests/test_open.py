@@ -185,4 +185,4 @@ def test_its_schedule_is_drawn_and_listed_where_it_fits(outside):
             lab.set(schedule="sliding")
         with pytest.raises(ValueError, match="pull must be a finite number of at least 0"):
             lab.set(pull=-1)
-        assert repr(lab.runs[-1]).startswith("Run('1: tempered") and len(repr(lab.runs[-1])) < 100
+        assert repr(lab.runs[-1]).startswith("Run('1: spirals, 3 classes, tempered") and len(repr(lab.runs[-1])) < 100

@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
 EXTRAS = PROJECT["optional-dependencies"]
-EXTRA_OF = {"plots": "book", "live": "book", "book.py": "book", "experiments": "experiments"}
+EXTRA_OF = {"plots": "book", "live": "book", "book.py": "book", "experiments": "experiments", "monitor.py": "own",
+            "torchmetric.py": "own"}
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow", "IPython": "ipython"}
 
 FAKE_PYTHON = """\
@@ -92,10 +93,17 @@ def test_the_book_extra_covers_what_the_chapters_import():
 
 def test_the_test_extra_has_the_other_extras_and_covers_the_tests():
     (ours,) = [Requirement(line) for line in EXTRAS["test"] if line.startswith("ncbook")]
-    assert ours.extras == EXTRAS.keys() - {"test", "bench"}
+    assert ours.extras == EXTRAS.keys() - {"test", "bench", "cuda"}
     assert names(EXTRAS["test"]).isdisjoint(names(EXTRAS["book"]) | names(EXTRAS["experiments"]))
     declared = names(PROJECT["dependencies"]).union(*map(names, EXTRAS.values()))
     assert imported_distributions((ROOT / "tests").rglob("*.py")) <= declared
+
+
+def test_every_file_of_the_package_is_packed():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["ncbook"]
+    package = ROOT / "ncbook"
+    packed = {path for pattern in ["**/*.py", *patterns] for path in package.glob(pattern)}
+    assert {path for path in package.rglob("*.*") if "__pycache__" not in path.parts} == packed
 
 
 def test_the_package_alone_does_not_fetch_jupyter():
@@ -167,7 +175,10 @@ def test_readme_lists_the_chapters():
     assert listed == sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
 
 
-@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL), ids=["parts", "add"])
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=["parts", "model", "add"])
 def test_readme_example_runs(example):
     result = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr

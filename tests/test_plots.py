@@ -116,15 +116,15 @@ def test_bad_coordinates_are_refused(points, means, dims, message):
 @pytest.mark.parametrize("classes, kind", [(2, go.Scatter), (3, go.Scatter), (4, go.Scatter3d), (10, go.Scatter)])
 def test_geometry_traces_keep_their_names_and_order(classes, kind):
     shot = snapshot(3, classes, dim=12)
-    names = ["nearest ETF", "features", "spokes", "weights", "class means", "labels"]
+    names = ["nearest ETF", "spokes", "class means", "features", "weights", "labels"]
     for parts in ({}, dict(features=shot.features, targets=shot.targets, weight=shot.weight)):
         fig = plots.geometry(shot.class_means, **parts)
         assert [t.name for t in fig.data[:6]] == names
         assert all(isinstance(t, kind) for t in fig.data)
-        assert len(xy(fig.data[1])) == (250 if parts else 0)
+        assert len(xy(fig.data[3])) == (250 if parts else 0)
         for name, coordinates in plots.geometry_coordinates(shot.class_means, **parts).items():
             np.testing.assert_allclose(xy(trace(fig, name)).reshape(coordinates.shape), coordinates, atol=1e-6)
-        assert list(fig.data[4].marker.color) == plots.class_colors(classes)
+        assert list(trace(fig, "class means").marker.color) == plots.class_colors(classes)
         key = ["class means", "nearest ETF", *(["weights", "features"] if parts else [])]
         assert [(t.name, t.meta) for t in fig.data[6:]] == [(name, "legend") for name in key]
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ncbook.heads import FixedETFHead, LearnedHead, NearestETFHead
+from ncbook.losses import dot_regression_loss
 
 HEADS = {"learned": LearnedHead, "cosine": partial(LearnedHead, cosine=True), "fixed": FixedETFHead,
          "centred": partial(FixedETFHead, centred=True), "nearest": NearestETFHead}
@@ -108,3 +109,30 @@ def test_average_follows_means_that_move_late_in_a_bfloat16_model():
     fresh = NearestETFHead(16, 5)
     fresh(turned.float(), targets)
     assert F.cosine_similarity(head.weight, fresh.weight).min() > 0.9
+
+
+@pytest.mark.parametrize("make", [HEADS["centred"], HEADS["nearest"]])
+def test_a_state_dict_in_half_precision_is_taken_into_float32(make):
+    head, other = make(16, 5), make(16, 5)
+    features, targets = next(batches())
+    head(F.pad(features, (0, 10)), targets)
+    half = {name: value.bfloat16() if value.dtype == torch.float32 else value
+            for name, value in head.state_dict().items()}
+    other.load_state_dict(half, assign=True)
+    for name, buffer in other.named_buffers():
+        assert buffer.dtype in (torch.float32, torch.long), name
+    torch.testing.assert_close(other.averages.mean, head.averages.mean, rtol=0.01, atol=0.01)
+    other.bfloat16()(F.pad(features, (0, 10)).bfloat16(), targets)
+    double = make(16, 5, dtype=torch.float64).state_dict()
+    other.load_state_dict(double, assign=True)
+    assert other.weight.dtype == other.averages.mean.dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_dot_regression_of_half_precision_is_that_of_float32(dtype):
+    logits, targets = (100 + 20 * torch.randn(4096, 5)).to(dtype), torch.arange(4096) % 5
+    x, y = logits.clone().requires_grad_(), logits.float().requires_grad_()
+    loss, expected = dot_regression_loss(x, targets), dot_regression_loss(y, targets)
+    loss.backward(), expected.backward()
+    assert loss.dtype == torch.float32 and torch.equal(loss, expected)
+    torch.testing.assert_close(x.grad, y.grad.to(dtype))

@@ -1,370 +1,223 @@
-"""The live lab: a recipe trains in the background, under sliders that act on its next step."""
+"""The live lab: a widget that shows an engine, and whose controls are its orders."""
 
 from __future__ import annotations
 
 import atexit
-import dataclasses
-import os
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
-import torch
+import anywidget
 
-from ncbook.checks import check_choice, check_integer, check_number
-from ncbook.live.controls import Box, Deck, describe, plan_name
-from ncbook.live.panels import PANELS, SIX, Moves, animation, figure, frame_moves, line_moves
-from ncbook.live.plot import Plot
-from ncbook.live.record import CURVES, Frame, Recorder, Run
-from ncbook.schedules import SlidingSchedule
+from ncbook.checks import check_choice, check_number
+from ncbook.live import page
+from ncbook.live.code import code_of
+from ncbook.live.controls import SPEEDS
+from ncbook.live.engine import Engine
+from ncbook.live.panels import PANELS, chosen_panels
+from ncbook.live.record import CURVES, Frame, Run, describe, plan_name
+from ncbook.live.scenarios import COLLAPSE, SCENARIOS
 from ncbook.training.data import Dataset
 from ncbook.training.recipe import Recipe
-from ncbook.training.trainer import Trainer
-
-MAX_RUNS = 8
-_WINDOW, _AHEAD = 100, 20  # frames
-_LONG = 3600.0  # seconds
-_SMALL = 10**6  # parameters
 
 
-class LiveLab(Box):
-    """Trains a recipe in the background; what its sliders are set to holds from the next training step on.
+class LiveLab(Engine, anywidget.AnyWidget):
+    """Trains a recipe in the background; what its controls are set to holds from the next training step on.
 
-    One daemon thread trains, and only it writes to the figure; `run` does the same steps in the caller's thread. A
-    kernel has one lab: a new one closes the one before. `trainer` is the live `Trainer`, of exactly this recipe until a
-    control is moved; `runs` are the recorded runs, newest last, at most MAX_RUNS; `error` is the exception that stopped
-    training, or None. An order that fails (a data set that is not there, a file that cannot be written) stops nothing:
-    `status`, the status line, says what was wrong.
+    One daemon thread trains, and only it writes to the page; `run` does the same steps in the caller's thread. A kernel
+    has one lab: a new one closes the one before. `trainer` is the live `Trainer`, of exactly this recipe until a hand
+    moves a control; `runs` are the recorded runs, newest last, at most MAX_RUNS; `error` is the exception that stopped
+    training, or None. An order that fails (a data set that is not there, a value that is not accepted) stops nothing:
+    `status` says what was wrong. A lab that no script has touched begins to train when a page first shows it.
 
-    recipe: what to begin with. data: a data set in the place of the recipe's. panels: names in `PANELS`. curves: keys
-    of `METRICS`, or "loss", with "test_" before those of the test set. frames_per_second: how often to draw, at most.
-    patience: training pauses after so many seconds without a word from the page.
-    Raises: what the recipe or data make `Trainer` raise, ValueError for an unknown panel or curve; an open lab stays.
+    recipe: what to begin with, by default the scenario "Collapse". data: a data set in the place of the recipe's.
+    panels: names in `PANELS`. curves: keys of `METRICS`, or "loss", with "test_" before those of the test set. only:
+    names of controls, as `set` takes them; the lab is then a small one, with geometry, curves, Play, Reset and these.
+    frames_per_second: how often to draw, at most. patience: training pauses after so many seconds without a word from
+    the page.
+    Raises: what the recipe or data make `Trainer` raise, ValueError for an unknown panel, curve or control; an open lab
+    stays.
     """
 
-    trainer: Trainer
-    _recipe: Recipe
-    _data: Dataset | None
-    _recorder: Recorder
+    _esm = page.script()
+    _css = page.style()
     _open: LiveLab | None = None
-    _closed = True
 
-    def __init__(self, recipe: Recipe | None = None, *, data: Dataset | None = None, panels: Sequence[str] = SIX,
-                 curves: Sequence[str] = CURVES, frames_per_second: float = 11, patience: float = 60):
-        if recipe is None:
-            schedule = SlidingSchedule(1.1, 0.1, 40)
-            recipe = Recipe(classes=3, head="nearest", clouds=(8, 16), schedule=schedule, epochs=40, lr=0.05)
-        if not panels:
-            raise ValueError("panels must name at least one panel, got none")
-        self._panels, self._curves = tuple(check_choice("panels", name, PANELS) for name in panels), tuple(curves)
+    def __init__(self, recipe: Recipe | None = None, *, data: Dataset | None = None,
+                 panels: Sequence[str] | None = None, curves: Sequence[str] = CURVES, only: Sequence[str] = (),
+                 frames_per_second: float = 15, patience: float = 60):
+        names = chosen_panels((("geometry", "curves") if only else PANELS) if panels is None else panels)
         self._interval = 1 / check_number("frames_per_second", frames_per_second, positive=True)
-        self._patience = patience
-        self._lock = threading.Lock()
-        self._orders: list[tuple[Callable[[Any], None], Any]] = []
-        self._training = threading.RLock()  # held by whoever steps and draws
-        self._wake, self._running, self._moving, self._due = threading.Event(), False, False, 0
-        self._worker: threading.Thread | None = None
-        self._next_step, self._next_frame, self._awaited, self._last_answer = 0.0, 0.0, 0, 0.0
-        self.error: Exception | None = None
-        self.runs: list[Run] = []
-        self._view: list[Run] = []
-        self._count = 0
-        recorder = self._record(recipe, data, {})
-        self._plot = Plot(figure([recorder.run]))
-        self._deck = Deck(recipe, lambda values: self._ask(self._change, values), self._look, {
-            "Start": self.start, "Pause": self.pause, "Step": self.step, "Reset": self.reset,
-            "Follow schedule": self.follow, "Export": lambda: self._ask(self._export, "live_lab.html")})
+        self._patience, self._watching = patience, False
+        self._next_frame, self._last_answer, self._sent, self._drawn = 0.0, 0.0, 0, 0
+        self._page: dict[int, list[Frame]] = {}
+        self._told: dict[str, Any] = {}
+        Engine.__init__(self, COLLAPSE if recipe is None else recipe, data, names, curves)
+        self._only = tuple(check_choice("only", name, [*self._controls.views, *self._controls.dials]) for name in only)
         if LiveLab._open is not None:
             LiveLab._open.close()
-        self._closed = False
-        self._plot.observe(self._on_drawn, names="drawn")
-        super().__init__([*self._deck.rows, self._plot, self._deck.foot])
+        anywidget.AnyWidget.__init__(self)
         LiveLab._open = self
+        self.on_msg(self._hear)
         atexit.register(self.close)
-        self._adopt(recipe, data, recorder)
+
+    def __repr__(self) -> str:
+        return "LiveLab: run this cell in JupyterLab to use it"
 
     @property
     def status(self) -> str:
-        """What the status line says."""
-        return self._deck.status
+        """What the lab is doing, and what came of the last order."""
+        frame, controls = self.runs[-1].frames[-1], self.trainer.controls
+        dials = ", ".join(f"{dial.label} {getattr(controls, name):.3g}" for name, dial in self._controls.dials.items())
+        lead = "by hand" if self._by_hand else f"following {plan_name(self.trainer.recipe.schedule)}"
+        text = (f"{self._doing()}: epoch {frame.epoch:.2f} of {self.trainer.recipe.epochs}, step {frame.step}; "
+                f"{dials} {lead}")
+        return f"{text} · {self._note}" if self._note else text
 
     def start(self) -> None:
-        """Train until the recipe's last epoch or `pause`."""
-        self._running, self._last_answer = True, 0.0
-        self._ensure_worker()
+        self._last_answer = 0.0
+        super().start()
 
-    def pause(self) -> None:
-        """Stop after the step that is under way."""
-        self._running = False
-        self._wake.set()
-
-    def step(self) -> None:
-        """One training step, then pause."""
-        self._running, self._due = False, self._due + 1
-        self._ensure_worker()
-
-    def reset(self) -> None:
-        """Begin anew with the recipe that the controls show, training or not as before."""
-        self._ask(self._reset)
-
-    def follow(self) -> None:
-        """Give the regulariser's dials, β and the weight, back to the schedule."""
-        self._ask(self._follow)
-
-    def set(self, **values) -> None:
-        """Move controls as a hand would.
-
-        dataset, classes, method and epochs begin a new run; schedule, beta0, weight0, p, lr, speed and the dials of the
-        regulariser, of densification beta and densify_weight, act on the one that is on. Raises: ValueError and
-        TypeError for another name or a value that is not accepted.
-        """
-        self._ask(self._change, self._deck.accept(self._recipe, values))
-
-    def run(self, steps: int, *, every: int = 10) -> None:
-        """Train `steps` steps, or to the last epoch, in this thread, with a frame after every `every`.
-
-        An exception ends it and is kept in `error`, as it is in the background, until the next reset.
-        """
-        check_integer("steps", steps, least=0)
-        check_integer("every", every, least=1)
-        with self._training, self._guard():
-            self._running = False
-            self._take_orders()
-            for k in range(1, steps + 1):
-                if self.trainer.finished or self.error is not None:
-                    break
-                self.trainer.step()
-                if k % every == 0 or k == steps or self.trainer.finished:
-                    self._draw(self._recorder.take())
-
-    def figure(self, *runs: Run) -> go.Figure:
-        """One run (by default the newest) or two at the same epochs, as an animation that needs no kernel."""
-        return animation(*(runs or self.runs[-1:]))
+    def code(self) -> str:
+        """The cell that makes this state: recipe, drawn data, and where a hand has put the dials."""
+        led = self._by_hand and self._recipe.clouds
+        dials = {name: getattr(self.trainer.controls, name) for name in self._controls.dials} if led else {}
+        return code_of(self._recipe, self._drawing, dials, self._only)
 
     def export(self, path: str | Path, *runs: Run) -> Path:
-        """Write `figure(*runs)` as one HTML file, about 5 MB, that plays by itself in any browser."""
+        """Write one run (by default the newest), or two beside each other, as an HTML page that plays by itself.
+
+        Raises: ValueError for more than two.
+        """
         path = Path(path)
-        self.figure(*runs).write_html(path, include_plotlyjs=True, auto_play=False)
+        path.write_text(_standalone(runs or self.runs[-1:]), encoding="utf-8")
         return path
 
     def close(self) -> None:
-        """Stop the thread and close all widgets."""
+        """Stop the thread and close the widget."""
         if self._closed:
             return
         atexit.unregister(self.close)
-        self._closed, self._running = True, False
-        self._wake.set()
-        if self._worker is not None and self._worker is not threading.current_thread():
-            self._worker.join(timeout=10)
+        self._stop()
         if LiveLab._open is self:
             LiveLab._open = None
         super().close()
 
-    # What follows up to _show runs with self._training held.
+    # What follows up to _hear runs with self._training held.
 
-    def _work(self) -> None:
-        while not self._closed:
-            self._wake.clear()
-            wait: float | None = _LONG
-            with self._training, self._guard():
-                self._take_orders()
-                wait = self._turn()
-            if wait:
-                self._wake.wait(wait)
+    def _draw(self, anew: bool = False) -> None:
+        super()._draw()
+        if not self._watching:
+            return
+        self._sent += 1
+        for run in (recorder.run for recorder in self._live):
+            if anew or run.number not in self._page:
+                self._page[run.number] = []
+                self.send(page.run_message(run))
+            self._stream(run)
+        self._tell()
+        self.send({"type": "drawn", "number": self._sent})
 
-    def _turn(self) -> float | None:
-        """One step if one is due; returns how long to sleep until there may be something to do."""
-        now = time.monotonic()
-        single = self._due > 0
-        if self.trainer.finished or self.error is not None:
-            self._running, single, self._due = False, False, 0
-        if not (self._running or single):
-            if self._moving:
-                self._moving = False
-                self._draw(self._recorder.take())
-            return _LONG
-        if not single and now < self._next_step:
-            return self._next_step - now
-        self._moving = True
-        self._next_step = now + 1 / self._deck.speed.value
-        self.trainer.step()
-        self._due -= single
-        if single or self.trainer.finished or (now >= self._next_frame and self._page_is_ready(now)):
+    def _stream(self, run: Run) -> None:
+        """Send what the page has not of a run."""
+        have, frames = self._page[run.number], run.frames
+        keep = min(len(have), len(frames))
+        keep = next((k for k in range(keep) if have[k] is not frames[k]), keep)
+        if frames[keep:] or have[keep:]:
+            self.send(*page.frames_message(run, frames[keep:], keep))
+        self._page[run.number] = frames[:]
+
+    def _draw_if_due(self, now: float) -> None:
+        if self._watching and now >= self._next_frame and self._page_is_ready(now):
             begun = time.monotonic()
-            self._draw(self._recorder.take())
-            self._moving = not single
+            self._draw()
             end = time.monotonic()
             self._next_frame = max(self._next_frame + self._interval, end + (end - begun))
-        return None
 
     def _page_is_ready(self, now: float) -> bool:
-        """Whether at most three frames are not known to be drawn, so that they don't pile up; always without a page."""
-        if not self._last_answer or self._plot.drawn >= self._awaited - 3:
+        """Whether at most three pictures are not known to be drawn, so that they don't pile up."""
+        if not self._last_answer or self._drawn >= self._sent - 3:
             return True
         if now > self._last_answer + self._patience:
             self._running = False
-            self._deck.note("the page has not answered for a while; Start goes on")
+            self._say("the page has not answered for a while; Play goes on")
+            self._tell()
         return False
 
-    @contextmanager
-    def _guard(self):
-        with few_threads(self.trainer):
-            try:
-                yield
-            except Exception as error:
-                self.error, self._running, self._moving, self._due = error, False, False, 0
-                self._deck.say(f"stopped by {type(error).__name__}: {error}; Reset starts anew", failed=True)
+    def _tell(self) -> None:
+        if not self._watching:
+            return
+        state = page.plain(self._state())
+        if news := {key: value for key, value in state.items() if key not in self._told or self._told[key] != value}:
+            self._told = state
+            self.send({"type": "state"} | news)
 
-    def _take_orders(self) -> None:
-        with self._lock:
-            orders, self._orders = self._orders, []
-        if orders:
-            self._deck.note("")
-        for obey, value in orders:
-            try:
-                obey(value)
-            except Exception as error:  # the order's, and not the run's
-                self._deck.note(f"{type(error).__name__}: {error}", failed=True)
-                self._deck.show(self._recipe, self._data)
+    def _state(self) -> dict[str, Any]:
+        return {
+            "doing": self._doing(), "note": self._note, "failed": self._failed or self.error is not None,
+            "speed": next(text for text, speed in SPEEDS.items() if speed == self._speed), "speeds": list(SPEEDS),
+            "live": [recorder.run.number for recorder in self._live],
+            "runs": [{"id": run.number, "label": run.label, "kept": run.kept} for run in self.runs],
+            "controls": self._controls.show(self._recipe, self._given),
+            "dials": self._controls.show_dials(self._recipe, self.trainer.controls),
+            "manual": self.trainer.controls.manual, "plan": plan_name(self._recipe.schedule), "only": self._only,
+            "scenarios": {name: scene.tip for name, scene in SCENARIOS.items()},
+        }
 
-    def _reset(self, _) -> None:
-        self._begin(self._recipe, self._data)
+    def _greet(self, _: Any) -> None:
+        """A page is there: it gets everything; an untouched lab begins."""
+        first, self._watching = not self._watching, True
+        self._page, self._told, self._last_answer, self._drawn = {}, {}, 0.0, self._sent
+        if first and self._untouched and not self.trainer.steps:
+            self._running = True
+        self._draw()
 
-    def _change(self, values: dict[str, Any]) -> None:
-        """Act on controls that were moved, the dials last: in a new run, if there is one."""
-        try:
-            if chosen := {name: value for name, value in values.items() if name in self._deck.views}:
-                self._rewrite(chosen)
-        finally:
-            controls, dials = self.trainer.controls, values.keys() & self._deck.dials.keys()
-            vars(controls).update({name: values[name] for name in dials}, manual=controls.manual or bool(dials))
-            self._redraw()
+    def _give(self, number: int) -> None:
+        """An older run for a page that has not seen it."""
+        for message, buffers in page.messages([self._numbered(number)]):
+            self.send(message, buffers)
 
-    def _rewrite(self, chosen: dict[str, Any]) -> None:
-        """Let the recipe be what the views ask for, in a new run where one of them needs it."""
-        recipe, run, controls = self._deck.rewrite(self._recipe, chosen), self.runs[-1], self.trainer.controls
-        data = None if recipe.dataset != self._recipe.dataset else self._data
-        if recipe != self._recipe and any(self._deck.views[name].restarts for name in chosen):
-            return self._begin(recipe, data)
-        self._recipe = recipe
-        vars(controls).update({name: getattr(recipe, name) for name in chosen.keys() & {"lr", "p"}})
-        if chosen.keys() & {"schedule", "beta0", "weight0"}:
-            self.trainer.recipe = dataclasses.replace(self.trainer.recipe, schedule=recipe.schedule)
-            controls.manual = False
-            run.follow(recipe.schedule, self.trainer.steps / self.trainer.steps_per_epoch)
-            self._show([run])
-        self._deck.show(recipe, data)
+    def _name(self, asked: dict[str, Any]) -> None:
+        run = self._numbered(asked["id"])
+        run.name, run.kept = str(asked.get("name", run.name)), bool(asked.get("kept", run.kept))
 
-    def _follow(self, _) -> None:
-        self.trainer.controls.manual = False
-        self._redraw()
+    def _send_export(self, numbers: Sequence[int]) -> None:
+        runs = [self._numbered(number) for number in numbers]
+        name = f"live_lab_{'_'.join(str(run.number) for run in runs)}.html"
+        self.send({"type": "export", "name": name}, [_standalone(runs).encode()])
 
-    def _export(self, path: str) -> None:
-        self._deck.note(f"wrote {self.export(path, *self._view)}")
+    def _send_code(self, _: Any) -> None:
+        self.send({"type": "code", "code": self.code()})
 
-    def _replay(self, chosen: tuple[list[Run], int]) -> None:
-        """Show a recorded frame of a run and, beside it, the other run's at the same epoch."""
-        runs, index = chosen
-        if runs and runs != self._view:
-            self._show(runs)
-        self._moving = False
-        moves: Moves = {}
-        first = self._view[0].frames[min(index, len(self._view[0].frames) - 1)]
-        for slot, run in enumerate(self._view):
-            moves |= frame_moves(run, run.at(first.epoch), slot) | line_moves(run, run.frames, slot)
-        self._plot.move(moves)
-        self._deck.say(f"replay: epoch {first.epoch:.2f}; Start goes on with training")
+    def _numbered(self, number: int) -> Run:
+        runs = {run.number: run for run in self.runs}
+        return runs[check_choice("run", number, runs)]
 
-    def _record(self, recipe: Recipe, data: Dataset | None, dials: Mapping[str, float]) -> Recorder:
-        takes = {name: PANELS[name].take for name in self._panels}
-        return Recorder(recipe, data, takes, self._curves, f"{self._count + 1}: {describe(recipe)}", dials)
+    def _hand(self, values: dict[str, Any]) -> None:
+        self._change(self._controls.accept(self._recipe, values))
 
-    def _begin(self, recipe: Recipe, data: Dataset | None) -> None:
-        """A new run, or an error and the old one. Without a schedule the dials stay where they are."""
-        dials = self.runs[-1].frames[-1].dials.keys() if recipe.schedule is None else ()
-        recorder = self._record(recipe, data, {name: getattr(self.trainer.controls, name) for name in dials})
-        self._plot.show(figure([recorder.run]))
-        self._adopt(recipe, data, recorder)
+    # Callback of the page: it only leaves orders for the thread.
 
-    def _adopt(self, recipe: Recipe, data: Dataset | None, recorder: Recorder) -> None:
-        self._recipe, self._data, self._recorder, self.trainer = recipe, data, recorder, recorder.trainer
-        self.error, self._due, self._count = None, 0, self._count + 1
-        kept = [run for run in self.runs if len(run.frames) > 1][-MAX_RUNS + 1 :]
-        self.runs, self._view = [*kept, recorder.run], [recorder.run]
-        self._deck.show(recipe, data)
-        self._deck.list_runs(self.runs)
-        self._draw(recorder.run.frames[-1])
-
-    def _redraw(self) -> None:
-        """At rest, show what the dials are set to now."""
-        if not self._running and self.error is None:
-            frame = self.runs[-1].frames[-1]
-            dials = {name: getattr(self.trainer.controls, name) for name in frame.dials}
-            self._draw(frame._replace(dials=dials))
-
-    def _draw(self, frame: Frame) -> None:
-        """Show a frame of the newest run as the present one."""
-        run = self.runs[-1]
-        if self._view != [run]:
-            self._show([run])
-        moves = frame_moves(run, frame)
-        moves |= line_moves(run, run.frames[-_WINDOW:], ahead=_AHEAD if self._running else 0)
-        with self._lock:
-            if not self._orders:  # or a hand may have moved them
-                self._deck.show_dials(frame.dials)
-        if len(run.frames) % 10 == 0 or not self._running:
-            self._deck.show_frames(len(run.frames), at=len(run.frames) - 1)
-        hand = self.trainer.controls.manual or self.trainer.recipe.schedule is None
-        lead = "by hand" if hand else f"following {plan_name(self.trainer.recipe.schedule)}"
-        doing = "training" if self._running else "finished, Reset starts anew" if self.trainer.finished else "paused"
-        dials = ", ".join(f"{slider.description} {frame.dials[name]:.3g}" for name, slider in self._deck.dials.items())
-        self._deck.say(f"{doing}: epoch {frame.epoch:.2f} of {self.trainer.recipe.epochs}, step {frame.step}; "
-                       f"{dials} {lead}")
-        self._awaited = self._plot.move(moves)
-
-    def _show(self, runs: Sequence[Run]) -> None:
-        self._plot.show(figure(runs))
-        self._view = list(runs)
-        self._deck.show_frames(len(runs[0].frames))
-
-    # Callbacks of the page: they only leave orders for the thread.
-
-    def _on_drawn(self, _) -> None:
+    def _hear(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
         self._last_answer = time.monotonic()
-
-    def _look(self, runs: list[Run], index: int) -> None:
-        self._running = False
-        self._ask(self._replay, (runs, index))
-
-    def _ask(self, obey: Callable[[Any], None], value: Any = None) -> None:
-        with self._lock:
-            if self._orders and self._orders[-1][0] == obey:  # the later one holds
-                before = self._orders.pop()[1]
-                value = before | value if isinstance(value, dict) else value
-            self._orders.append((obey, value))
-        self._ensure_worker()
-
-    def _ensure_worker(self) -> None:
-        if self._worker is None and not self._closed:
-            self._worker = threading.Thread(target=self._work, name="live lab", daemon=True)
-            self._worker.start()
-        self._wake.set()
+        asked, value = content.get("do"), content.get("value", None)
+        orders: dict[str, Callable[[Any], None]] = {
+            "hello": self._greet, "reset": self._reset, "follow": self._follow, "defaults": self._defaults,
+            "scenario": self._set_scene, "set": self._hand, "points": self._move_points, "want": self._give,
+            "name": self._name, "export": self._send_export, "code": self._send_code}
+        if asked == "drawn":
+            self._drawn = content["value"]
+        elif asked in ("start", "pause", "step"):  # in their turn, after what was asked before
+            self._ask(lambda name: getattr(self, name)(), asked)
+        elif asked in orders:
+            self._ask(orders[asked], value)
 
 
-@contextmanager
-def few_threads(trainer: Trainer):
-    """One thread for a small network, which is faster with it, far so beside other work; else all cores but one.
-
-    Restores the number afterwards: MKL's is that of the whole process.
-    """
-    small = sum(p.numel() for p in trainer.backbone.parameters()) < _SMALL
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if small else max(1, (os.cpu_count() or 1) - 1))  # the page needs a core, too
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _standalone(runs: Sequence[Run]) -> str:
+    if len(runs) > 2:
+        raise ValueError(f"runs must be one or two, got {len(runs)}")
+    state = {"type": "state", "doing": "recorded", "live": [run.number for run in runs],
+             "runs": [{"id": run.number, "label": run.label, "kept": True} for run in runs]}
+    title = "Neural collapse: " + " and ".join(run.name or describe(run.recipe, run.data) for run in runs)
+    return page.standalone([*page.messages(runs), (state, [])], title, " · ".join(run.label for run in runs))

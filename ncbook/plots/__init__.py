@@ -1,5 +1,6 @@
 """Plotly figures of the geometry, the curves and the persistence: plain functions that return complete figures."""
 
+from ncbook.plots.averages import AVERAGE_STYLES, average_weights, tracking_error, tracking_explorer
 from ncbook.plots.clouds import barcode, death_histogram, death_times_over_epochs, spanning_tree_figure
 from ncbook.plots.comparison import metric_picker, paired_ratios
 from ncbook.plots.curves import metric_curves, schedule_curves, seed_summary, solver_trace
@@ -14,7 +15,21 @@ from ncbook.plots.geometry import (
     simplex_coordinates,
     simplex_vertices,
 )
+from ncbook.plots.landscape import (
+    TONES,
+    add_sliders,
+    curve_panels,
+    frame_angle,
+    frame_at,
+    frame_distances,
+    frame_landscape,
+    loss_ring,
+    ring_loss,
+    ring_strip,
+    ring_walk,
+)
 from ncbook.plots.player import add_player, animate
+from ncbook.plots.scatter import decision_cells, linear_cells, scatter_ellipses
 from ncbook.plots.splits import interval_chart, slope_chart
 from ncbook.plots.style import (
     CLASS_COLORS,
@@ -30,10 +45,12 @@ from ncbook.plots.style import (
 )
 
 __all__ = [
-    "CLASS_COLORS", "METHOD_STYLES", "TEMPLATE", "add_player", "animate", "band", "barcode", "centred_cosines",
-    "class_colors", "cosine_heatmap", "cosine_heatmaps", "death_histogram", "death_times_over_epochs", "filtration",
-    "finish", "geometry", "geometry_animation", "geometry_coordinates", "interval_chart", "method_style",
-    "metric_curves", "metric_label", "metric_picker", "paired_ratios", "pieces", "schedule_curves", "seed_summary",
-    "segments", "simplex_coordinates", "simplex_vertices", "slope_chart", "solver_trace", "spanning_tree_figure",
-    "xyz",
+    "AVERAGE_STYLES", "CLASS_COLORS", "METHOD_STYLES", "TEMPLATE", "TONES", "add_player", "add_sliders", "animate",
+    "average_weights", "band", "barcode", "centred_cosines", "class_colors", "cosine_heatmap", "cosine_heatmaps",
+    "curve_panels", "death_histogram", "death_times_over_epochs", "decision_cells", "filtration", "finish",
+    "frame_angle", "frame_at", "frame_distances", "frame_landscape", "geometry", "geometry_animation",
+    "geometry_coordinates", "interval_chart", "linear_cells", "loss_ring", "method_style", "metric_curves",
+    "metric_label", "metric_picker", "paired_ratios", "pieces", "ring_loss", "ring_strip", "ring_walk",
+    "scatter_ellipses", "schedule_curves", "seed_summary", "segments", "simplex_coordinates", "simplex_vertices",
+    "slope_chart", "solver_trace", "spanning_tree_figure", "tracking_error", "tracking_explorer", "xyz",
 ]

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from ncbook.etf import nearest_simplex_etf
 from ncbook.plots.player import animate
-from ncbook.plots.style import GRID, MUTED, OUTLINE, check_names, class_colors, finish, matrix, segments, xyz
+from ncbook.plots.style import MUTED, OUTLINE, check_names, class_colors, finish, matrix, segments, xyz
 from ncbook.training.snapshot import Snapshot
 
 _MAX_FRAMES, _MAX_POINTS = 60, 200
@@ -104,12 +104,12 @@ def geometry(
 
     class_means (C, d); features (N, d) with targets (N,); weight (C, d), centred and scaled to the norm of the means.
     On a line for C = 2, in the plane for C = 3, in space for C = 4, all exact; for more classes the projection of
-    `simplex_coordinates`. Traces, in order: "nearest ETF", "features", "spokes", "weights", "class means", "labels",
+    `simplex_coordinates`. Traces, in order: "nearest ETF", "spokes", "class means", "features", "weights", "labels",
     then an empty trace per legend entry, with `meta` "legend". A part that is not given stays as an empty trace.
     Raises: ValueError for shapes that do not fit together, NaN or inf, coinciding class means.
     """
     parts = geometry_coordinates(class_means, features, targets, weight)
-    return _geometry_figure(parts, targets, class_names, title, _view_limit([parts]))
+    return _geometry_figure(parts, class_means.shape[1], targets, class_names, title, _view_limit([parts]))
 
 
 def geometry_animation(
@@ -129,7 +129,7 @@ def geometry_animation(
     keep = _thin(range(len(shots[-1].features)), _MAX_POINTS)
     targets = shots[-1].targets[keep]
     parts = [geometry_coordinates(s.class_means, s.features[keep], s.targets[keep], s.weight) for s in shots]
-    fig = _geometry_figure(parts[-1], targets, class_names, title, _view_limit(parts))
+    fig = _geometry_figure(parts[-1], shots[-1].class_means.shape[1], targets, class_names, title, _view_limit(parts))
     moving = ("features", "spokes", "weights", "class means")
     space = isinstance(fig.data[0], go.Scatter3d)
     changes = [{name: xyz(part[name]) for name in moving} for part in parts]
@@ -226,7 +226,7 @@ def _fourier_basis(num_classes: int, dims: int) -> torch.Tensor:
     return torch.stack(columns[:dims], dim=1)
 
 
-def _geometry_figure(parts, targets, class_names, title, limit) -> go.Figure:
+def _geometry_figure(parts, dim, targets, class_names, title, limit) -> go.Figure:
     count = len(parts["class means"])
     names, colors = check_names(class_names, count), class_colors(count)
     vertices = simplex_vertices(count)
@@ -235,14 +235,14 @@ def _geometry_figure(parts, targets, class_names, title, limit) -> go.Figure:
     space = vertices.shape[1] == 3
     trace = go.Scatter3d if space else go.Scatter
     dot_colors = [] if targets is None else [colors[int(t)] for t in targets]
-    small, large = (2, 6) if space else (5, 14)
+    small, large = (2, 6) if space else (5, 11)
     rim = dict(color="white", width=1.5)
     looks = {
         "nearest ETF": dict(mode="lines", line=dict(color=OUTLINE if space else "#D2D2D2", width=4)),
-        "features": dict(mode="markers", marker=dict(size=small, color=dot_colors, opacity=0.45, line_width=0)),
         "spokes": dict(mode="lines", line=dict(color=MUTED, width=3 if space else 1.5)),
-        "weights": dict(mode="markers", marker=_hollow(space, colors)),
         "class means": dict(mode="markers", marker=dict(size=large, color=colors, line=rim), text=names),
+        "features": dict(mode="markers", marker=dict(size=small, color=dot_colors, opacity=0.45, line_width=0)),
+        "weights": dict(mode="markers", marker=_hollow(space, colors)),
     }
     drawn = {"nearest ETF": _outline(vertices), **parts}
     fig = go.Figure()
@@ -258,7 +258,7 @@ def _geometry_figure(parts, targets, class_names, title, limit) -> go.Figure:
             if key.mode == "markers":
                 key.marker.update(grey if name != "features" else {"color": MUTED})
             fig.add_trace(key)
-    finish(fig, title, _geometry_subtitle(count), height=480)
+    finish(fig, title, _geometry_subtitle(count, dim > count - 1), height=480)
     _set_view(fig, count, limit)
     return fig
 
@@ -292,12 +292,12 @@ def _add_labels(fig: go.Figure, trace: type, vertices: torch.Tensor, names: list
     )
 
 
-def _geometry_subtitle(count: int) -> str:
+def _geometry_subtitle(count: int, projected: bool) -> str:
     if count == 2:
         return "the line through the two means, exact; features spread vertically only to be seen"
     if count <= 4:
         what = "plane" if count == 3 else "space"
-        return f"the {what} of the class means, exact up to scale; features projected onto it"
+        return f"the {what} of the class means, exact up to scale" + "; features projected onto it" * projected
     return f"projection from {count - 1} to 2 dimensions in which the ETF is a regular {count}-gon"
 
 
@@ -314,9 +314,9 @@ def _set_view(fig: go.Figure, count: int, limit: float) -> None:
         camera = dict(eye=dict(x=1.4, y=0.51, z=0.32))
         fig.update_layout(scene=dict(xaxis=axis, yaxis=axis, zaxis=axis, camera=camera), margin=dict(l=8, r=8, b=8))
         return
-    fig.update_xaxes(title="simplex axis 1 (1 = a vertex's length)", range=span, zeroline=True, zerolinecolor=GRID)
+    fig.update_xaxes(range=span, visible=False)
     if count == 2:
-        fig.update_yaxes(range=[-1, 1], showticklabels=False, ticks="", showgrid=False)
+        fig.update_yaxes(range=[-1, 1], visible=False)
         fig.update_layout(height=320)
         return
-    fig.update_yaxes(title="simplex axis 2", range=span, scaleanchor="x", zeroline=True, zerolinecolor=GRID)
+    fig.update_yaxes(range=span, visible=False, scaleanchor="x")

@@ -36,6 +36,8 @@ METHOD_STYLES = {HEADS[head].method: style for head, style in _HEAD_STYLES.items
     "union on sphere": ("#882255", "longdashdot", "cross"),
     "too early": ("#999999", "dash", "x"),
     "best": ("#222222", "solid", "pentagon"),
+    "training set": ("#222222", "solid", "circle"),
+    "test set": ("#8C8C8C", "dash", "square"),
 }
 APART, TOGETHER = "#0072B2", "#D55E00"
 INK, MUTED, GRID, OUTLINE = "#222222", "#666666", "#E6E6E6", "#B5B5B5"

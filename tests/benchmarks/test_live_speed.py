@@ -11,7 +11,7 @@ import time
 
 import pytest
 from jupyter_page import open_lab
-from live_hands import plot_of, wait_until
+from live_hands import wait_until
 from nbformat.v4 import new_code_cell, new_notebook
 
 from ncbook.live import LiveLab
@@ -40,22 +40,17 @@ lab
 """
 
 
-# Per panel, the pictures of the page in which a point, a line or a colour is not what it was before.
+# The pictures of the page that show another step than the one before; all panels are drawn with each.
 COUNT = """() => {
-    const panels = { xy: "geometry", x2y2: "curves", x4y4: "bars", x5y5: "cosines" };
-    window.pictures = Object.fromEntries(Object.values(panels).map((name) => [name, 0]));
-    const moved = new Set();
-    new MutationObserver((changes) => {
-        if (!moved.size) requestAnimationFrame(() => {
-            for (const name of moved) window.pictures[name] += 1;
-            moved.clear();
-        });
-        for (const { target, attributeName, oldValue } of changes)
-            if (target.getAttribute(attributeName) !== oldValue)
-                for (const id of target.closest(".subplot")?.classList ?? []) if (id in panels) moved.add(panels[id]);
-    }).observe(document.querySelector(".js-plotly-plot"), {
-        subtree: true, attributeOldValue: true, attributeFilter: ["d", "transform", "style"],
-    });
+    window.pictures = 0;
+    let shown = "";
+    const look = () => {
+        const now = document.querySelector(".nc-when").textContent;
+        window.pictures += now !== shown;
+        shown = now;
+        requestAnimationFrame(look);
+    };
+    look();
 }"""
 
 
@@ -68,24 +63,23 @@ def step_seconds(step, seconds):
 
 
 def lab_rates(trainer, lab):
-    """Steps a second alone, share of them in the lab, frames a second sent: taken in turns, medians of three."""
-    alone, shares, frames = [], [], []
+    """Steps a second alone, share of them in the lab: taken in turns, medians of three."""
+    alone, shares = [], []
     for _ in range(3):
         alone.append(1 / step_seconds(trainer.step, SECONDS / 4))
-        steps, sent, start = lab.trainer.steps, plot_of(lab).sent, time.perf_counter()
+        steps, start = lab.trainer.steps, time.perf_counter()
         lab.start()
         time.sleep(SECONDS / 2)
         lab.pause()
         wait_until(lambda: "paused" in lab.status)
         seconds = time.perf_counter() - start
         shares.append((lab.trainer.steps - steps) / seconds / alone[-1])
-        frames.append((plot_of(lab).sent - sent) / seconds)
-    return dict(steps_per_second_alone=statistics.median(alone), lab_over_alone=statistics.median(shares),
-                frames_per_second=statistics.median(frames))
+    return dict(steps_per_second_alone=statistics.median(alone), lab_over_alone=statistics.median(shares))
 
 
 def test_training_in_the_lab_and_alone(benchmark):
     trainer, lab = Trainer(RECIPE), LiveLab(RECIPE)
+    lab.set(speed="full")
     figures = benchmark.pedantic(lab_rates, (trainer, lab), rounds=1)
     assert lab.error is None and lab.trainer.steps > 0 and trainer.steps > 0
     lab.close()
@@ -98,22 +92,39 @@ def keys_and_frames(lab):
     start = time.perf_counter()
     lab.page.wait_for_timeout(SECONDS * 1000)
     pictures = lab.page.evaluate("() => window.pictures")
-    frames = {f"{name}_per_second": count / (time.perf_counter() - start) for name, count in pictures.items()}
-    handle = lab.slider("β")
+    frames = {"pictures_per_second": pictures / (time.perf_counter() - start)}
+    lab.page.locator("[data-panel=geometry] input").check()  # regions, beside the trails
+    handle = lab.dial("beta")[0]
     handle.focus()
     for _ in range(PRESSES):
         handle.press("ArrowRight")
         lab.page.wait_for_timeout(400)
     pressed = lab.page.evaluate("() => window.pressed")
     used = lab.kernel(f"[[beta, when] for beta, when in used.items()][-{PRESSES}:]")
-    return frames, pressed, used
+    return frames | {"click_to_picture": seconds_to_picture(lab)}, pressed, used
+
+
+def seconds_to_picture(lab):
+    """From a click on a scenario to the first picture of its run that shows a step."""
+    return lab.page.evaluate("""() => new Promise((done) => {
+        const begun = performance.now();
+        let fresh = false;
+        const look = () => {
+            const step = Number(document.querySelector(".nc-when").textContent.split(" ").at(-1));
+            fresh ||= step === 0;
+            if (fresh && step > 0) done((performance.now() - begun) / 1000);
+            else requestAnimationFrame(look);
+        };
+        [...document.querySelectorAll(".nc-scenarios button")].find((e) => e.textContent === "Too early").click();
+        look();
+    })""")
 
 
 def test_keys_and_frames_in_the_browser(tmp_path, chromium, benchmark):
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = new_notebook(cells=[new_code_cell(CELL)], metadata={"kernelspec": kernel})
     with open_lab(tmp_path, chromium, notebook) as lab:
-        lab.click("Start")
+        lab.kernel("lab.set(speed='full')")
         lab.wait_for(lambda: lab.kernel("lab.trainer.steps") > 50, "training")
         lab.page.evaluate("""() => {
             window.pressed = [];
@@ -123,7 +134,7 @@ def test_keys_and_frames_in_the_browser(tmp_path, chromium, benchmark):
         assert lab.kernel("lab.error is None")
     # Each press is one step of the slider further, and each was used.
     assert len(used) == PRESSES
-    assert all(high - low == pytest.approx(1 / 64) for (low, _), (high, _) in zip(used, used[1:]))
+    assert all(high - low == pytest.approx(0.01) for (low, _), (high, _) in zip(used, used[1:]))
     delays = [when - key for key, (_, when) in zip(pressed, used, strict=True)]
     assert min(delays) > -0.02
     report(benchmark, dict(frames, key_to_step_median=statistics.median(delays),

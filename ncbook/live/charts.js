@@ -1,0 +1,208 @@
+// The whole run over its steps, the barcode, and values of classes or pairs of classes.
+import { contextOf, dot, line, nice, number, pale, text } from "./draw.js";
+
+const SMOOTH = 0.25; // the share of a new frame in a smoothed curve
+
+const across = (step) => Math.log10(1 + step);
+
+// runs: [{run, index}], one or two, the first drawn solid and the second dashed, on shared axes.
+export function drawCurves(canvas, theme, runs, options) {
+    const got = contextOf(canvas);
+    if (!got || !runs.length || !runs[0].run.frames.length) return;
+    const { context, width, height } = got, right = width < 300 ? 76 : 98, left = 34;
+    const most = Math.max(100, ...runs.map(({ run }) => run.frames[run.last].step[0]));
+    const x = (step) => left + ((width - left - right) * across(step)) / across(most);
+    const strips = layOut(runs[0].run, height - 20, options.small);
+    canvas.stepAt = (px) => 10 ** (((px - left) / (width - left - right)) * across(most)) - 1;
+    shadeManual(context, theme, runs[0].run, x, strips);
+    for (const strip of strips) drawStrip(context, theme, runs, strip, x, left, width - right);
+    const bottom = strips.at(-1).bottom;
+    for (let step = 1; step <= most; step *= 10) {
+        line(context, [[x(step), bottom], [x(step), bottom + 3]], theme.muted);
+        if (x(step) < width - right - 4) text(context, theme, String(step), x(step), bottom + 11, { color: theme.muted, size: 11, align: "center" });
+    }
+    text(context, theme, "step", width - right + 14, bottom + 11, { color: theme.muted, size: 11 });
+    const { run, index } = runs[0], now = x(run.frames[index].step[0]);
+    line(context, [[now, strips[0].top], [now, bottom]], theme.ink, 1, index < run.last ? [] : [2, 3]);
+}
+
+function layOut(run, height, small) {
+    const curves = run.head.curves.map((curve, k) => ({ ...curve, of: (f) => f.metrics[k] }));
+    const linear = curves.filter((c) => c.axis === "linear"), log = curves.filter((c) => c.axis === "log");
+    const dials = run.head.clouds ? run.head.dials.map((name, k) => ({ name, k, of: (f) => f.dials[k] })) : [];
+    const wanted = [
+        linear.length && { kind: "linear", curves: linear, share: 1 },
+        log.length && { kind: "log", curves: log, share: small ? 1.6 : 2.2 },
+        dials.length && { kind: "dials", curves: dials, share: 0.8 },
+    ].filter(Boolean);
+    const all = wanted.reduce((sum, strip) => sum + strip.share, 0), gap = 9;
+    let top = 6;
+    for (const strip of wanted) {
+        strip.top = top;
+        strip.bottom = top + ((height - 6 - gap * (wanted.length - 1)) * strip.share) / all;
+        top = strip.bottom + gap;
+    }
+    return wanted;
+}
+
+function shadeManual(context, theme, run, x, strips) {
+    let begun = null;
+    run.frames.forEach((frame, k) => {
+        if (frame.manual[0] && begun === null) begun = x(frame.step[0]);
+        if (begun !== null && (!frame.manual[0] || k === run.last)) {
+            context.fillStyle = pale(theme.of("#E69F00"), 0.16);
+            const end = Math.max(begun + 2, x(frame.step[0]));
+            context.fillRect(begun, strips[0].top, end - begun, strips.at(-1).bottom - strips[0].top);
+            begun = null;
+        }
+    });
+}
+
+function rangeOf(runs, strip) {
+    if (strip.kind === "linear" && strip.curves.every((c) => c.share)) return [0, 1];
+    let low = Infinity, high = -Infinity;
+    for (const { run } of runs)
+        for (const frame of run.frames)
+            for (const curve of strip.curves) {
+                const value = curve.of(frame);
+                if (Number.isFinite(value) && (strip.kind !== "log" || value > 1e-12)) {
+                    low = Math.min(low, value);
+                    high = Math.max(high, value);
+                }
+            }
+    if (low > high) return strip.kind === "log" ? [0.1, 1] : [0, 1];
+    if (strip.kind !== "log") return [Math.min(0, low), high || 1];
+    return [10 ** Math.floor(Math.log10(low)), 10 ** Math.ceil(Math.log10(high) + 1e-9)];
+}
+
+function drawStrip(context, theme, runs, strip, x, left, right) {
+    const [low, high] = rangeOf(runs, strip), { top, bottom, kind } = strip, tall = bottom - top;
+    const level = kind === "log"
+        ? (v) => bottom - (tall * (Math.log10(Math.max(v, low)) - Math.log10(low))) / (Math.log10(high / low) || 1)
+        : (v) => bottom - (tall * (v - low)) / (high - low || 1);
+    line(context, [[left, top], [left, bottom], [right, bottom]], theme.line, 1);
+    const y = kind === "dials" ? dialLevels(runs, strip, top, bottom) : () => level;
+    if (kind !== "dials") ticks(context, theme, kind, low, high, level, left, right);
+    const ends = [];
+    runs.forEach(({ run, index }, which) => strip.curves.forEach((curve, k) => {
+        const color = kind === "dials" ? [theme.beta, theme.weight][k % 2] : theme.of(curve.color), to = y(k);
+        const points = run.frames.map((f) => [x(f.step[0]), to(curve.of(f))]);
+        const dash = which ? [4, 3] : [];
+        if (kind === "dials") line(context, steps(points), color, 1.8, dash);
+        else {
+            if (!which && kind === "log") line(context, points, pale(color, 0.25), 1);
+            line(context, kind === "log" ? smoothed(points) : points, color, 1.8, dash);
+        }
+        const [atX, atY] = points[index], value = curve.of(run.frames[index]);
+        if (Number.isFinite(atY)) dot(context, atX, atY, 3, color, theme.paper, 1);
+        if (!which && Number.isFinite(atY)) {
+            const end = points.at(-1)[1];
+            ends.push({ y: Number.isFinite(end) ? end : atY, words: `${curve.name} ${number(value, kind === "linear" ? 3 : 2)}`, color });
+        }
+    }));
+    spread(ends, top + 5, bottom - 3);
+    for (const { y: at, words, color } of ends) text(context, theme, words, right + 6, at, { color, size: 11, halo: false });
+}
+
+function dialLevels(runs, strip, top, bottom) {
+    return (k) => {
+        const most = Math.max(...runs.flatMap(({ run }) => run.frames.map((f) => f.dials[k])), 1e-3);
+        const share = runs[0].run.head.logs[k] ? (v) => Math.max(0, 1 + Math.log10(v / Math.max(1, most)) / 4) : (v) => v / most;
+        return (v) => bottom - 2 - (bottom - top - 6) * share(v);
+    };
+}
+
+function ticks(context, theme, kind, low, high, level, left, right) {
+    const values = [];
+    if (kind === "log") {
+        const decades = Math.round(Math.log10(high / low)), every = Math.max(1, Math.ceil(decades / 4));
+        for (let k = 0; k <= decades; k += every) values.push(low * 10 ** k);
+    } else values.push(low, (low + high) / 2, high);
+    for (const value of values) {
+        line(context, [[left, level(value)], [right, level(value)]], theme.line, 0.7);
+        const power = Math.round(Math.log10(value));
+        const words = kind !== "log" ? number(value, 2) : value >= 0.01 && value <= 100 ? number(value) : `1e${power}`.replace("-", "−");
+        text(context, theme, words, left - 4, level(value), { color: theme.muted, size: 10, align: "right" });
+    }
+}
+
+function steps(points) {
+    return points.flatMap(([x, y], k) => (k ? [[x, points[k - 1][1]], [x, y]] : [[x, y]]));
+}
+
+function smoothed(points) {
+    let mean = null;
+    return points.map(([x, y]) => {
+        if (Number.isFinite(y)) mean = mean === null ? y : mean + SMOOTH * (y - mean);
+        return [x, Number.isFinite(y) ? mean : y];
+    });
+}
+
+// Moves labels apart, in place, so that none covers another.
+function spread(labels, top, bottom, gap = 13) {
+    labels.sort((a, b) => a.y - b.y);
+    labels.forEach((label, k) => {
+        label.y = Math.max(label.y, k ? labels[k - 1].y + gap : top);
+    });
+    for (let k = labels.length - 1; k >= 0; k--)
+        labels[k].y = Math.min(labels[k].y, k === labels.length - 1 ? bottom : labels[k + 1].y - gap);
+}
+
+export function drawBarcode(canvas, theme, run, index, options) {
+    const got = contextOf(canvas), frame = run?.frames[index];
+    if (!got || !frame) return;
+    const { context, width, height } = got, deaths = frame.deaths, beta = frame.dials[0];
+    const left = 8, right = width - 10, bottom = height - 22, most = options.most ?? barcodeReach(frame);
+    const x = (d) => left + ((right - left) * d) / most, tall = (bottom - 4) / deaths.length;
+    deaths.forEach((death, k) => {
+        context.fillStyle = death < beta ? theme.apart : theme.together;
+        context.fillRect(left, bottom - (k + 1) * tall, Math.max(0.5, x(Math.min(death, most)) - left), Math.max(0.6, 0.75 * tall));
+    });
+    line(context, [[left, 2], [left, bottom], [right, bottom]], theme.line);
+    line(context, [[x(beta), 2], [x(beta), bottom]], theme.beta, 2, [5, 3]);
+    const side = x(beta) > width / 2 ? "right" : "left";
+    text(context, theme, `β ${number(beta)}`, x(beta) + (side === "left" ? 5 : -5), 12, { color: theme.beta, align: side, bold: true });
+    for (const share of [0, 0.5, 1]) {
+        const align = share === 0 ? "left" : share === 1 ? "right" : "center";
+        text(context, theme, number(share * most), x(share * most), bottom + 11, { color: theme.muted, size: 11, align });
+    }
+}
+
+// The end of the barcode's axis, which two runs beside each other share.
+export function barcodeReach(frame) {
+    return nice(Math.max(1.05 * frame.deaths.at(-1), 1.15 * frame.dials[0], 1e-9));
+}
+
+export function drawMatrix(canvas, theme, run, index, { name, ideal }) {
+    const got = contextOf(canvas), frame = run?.frames[index];
+    if (!got || !frame) return;
+    const { context, width, height } = got, count = run.head.names.length, values = frame[name];
+    const room = 18, side = Math.min(width - room - 6, height - room - 4) / count, left = (width - side * count + room) / 2;
+    for (let i = 0; i < count; i++) {
+        const color = theme.of(run.head.colors[i]), at = (k) => (k + 0.5) * side;
+        text(context, theme, run.head.names[i], left - 8, at(i) + 2, { color, size: 12, align: "center", bold: true });
+        text(context, theme, run.head.names[i], left + at(i), side * count + 13, { color, size: 12, align: "center", bold: true });
+        for (let j = 0; j < count; j++) {
+            const value = values[i * count + j];
+            if (!Number.isFinite(value)) continue;
+            const off = Math.max(-1, Math.min(1, (value - ideal) / 0.5));
+            context.fillStyle = pale(off > 0 ? theme.together : theme.apart, 0.06 + 0.6 * Math.abs(off));
+            context.fillRect(left + j * side + 1, i * side + 1, side - 2, side - 2);
+            if (side > 30) text(context, theme, value.toFixed(2), left + at(j), at(i), { size: 11, align: "center", halo: false });
+        }
+    }
+}
+
+export function drawColumns(canvas, theme, run, index, { name }) {
+    const got = contextOf(canvas), frame = run?.frames[index];
+    if (!got || !frame) return;
+    const { context, width, height } = got, values = Array.from(frame[name]), wide = (width - 16) / values.length;
+    const most = nice(Math.max(...values, 1e-9));
+    values.forEach((value, c) => {
+        const tall = ((height - 44) * value) / most, left = 8 + c * wide, color = theme.of(run.head.colors[c] ?? "#0072B2");
+        context.fillStyle = color;
+        context.fillRect(left + 0.15 * wide, height - 20 - tall, 0.7 * wide, tall);
+        text(context, theme, number(value), left + wide / 2, height - 28 - tall, { size: 11, align: "center" });
+        text(context, theme, run.head.names[c] ?? String(c), left + wide / 2, height - 9, { color, size: 12, align: "center", bold: true });
+    });
+}
