@@ -257,9 +257,9 @@ table(["training accuracy, %", *first],
 # ## 4. The verdict, in pairs
 #
 # *Is a difference real, or is it the seed?* Runs of one seed are compared with each other: a ratio below 1 means
-# further collapsed. Three questions, three columns: what does an ETF buy over learned rows (both with their rows at
-# norm 1 after each step), what does the bias buy for a fixed frame, and what does the *nearest* frame add when both
-# have it? In brackets: the number of seeds in which the first-named is better.
+# further collapsed. Three questions: what does an ETF buy over learned rows (first two columns; all with rows of norm 1
+# after each step), what does the bias buy for a fixed frame (third), and what does the *nearest* frame add when both
+# have it (last)? In brackets: the number of seeds in which the first-named is better.
 
 # %% jupyter={"source_hidden": true}
 CONTESTS = [("nearest", "standard, projected"), ("fixed, centred", "standard, projected"), ("fixed, centred", "fixed"),
