@@ -157,8 +157,8 @@ if PROFILE == "book":
 
 # %% [markdown]
 # Median over the seeds, with range. A sphere is no shelter: *standard* ends as badly, its features gathered around one
-# direction. And yet the plan is not impossible, for the nearest ETF gets through, on the same sphere and with the same
-# weight. Where the other two have to learn rows from features that hardly differ, it computes them anew at each step
+# direction. And yet the plan is not impossible, for the nearest ETF gets through in the end, if unsteadily, on the same sphere
+# and with the same weight. Where the other two have to learn rows from features that hardly differ, it computes them anew at each step
 # from the class means, as far apart as ever, however close together the means lie; each class is pulled its own way from
 # the start. What comes too early for a classifier that has still to be found need not be too early for one that is
 # given. The sliding schedule leaves the time to find it. (One learning rate, one weight, few steps; chapter 11 asks the
@@ -212,9 +212,9 @@ assert lab.error is None and lab.trainer.steps == 0
 #
 # <details><summary>Solution</summary>
 #
-# With the nearest ETF, mostly; with method *linear*, no: the same shrinking begins, the sizes of clouds and of their
-# distances fall together, and the classifier, which was made for the old scale, is wrong for a while until it has
-# followed. The curve of accuracy and the scale bar show it; *replay* the steps after the change.
+# With method *linear* it is not: the same shrinking begins, and the classifier, which was made for the old scale, is
+# wrong for a while until it has followed, although every sample stays nearest to the mean of its own class. The curve of
+# accuracy and the scale bar show it; replay the steps after the change. Then try it with *nearest*.
 #
 # </details>
 #
@@ -223,8 +223,8 @@ assert lab.error is None and lab.trainer.steps == 0
 #
 # <details><summary>Solution</summary>
 #
-# Slowly, the border goes along with the points. Fast, the points land in foreign territory and accuracy falls at once;
-# late in training the learning rate has decayed, and the network hardly follows at all. Set the learning rate anew.
+# The curve of accuracy tells. Dragging changes the data and nothing else; the network follows with the learning rate
+# that is left, which falls to 0 by the last epoch. Late in a run, set it anew in *Settings*, and drag again.
 #
 # </details>
 #
