@@ -97,6 +97,7 @@ import time
 
 from ncbook import Recipe, Trainer, build_backbone
 from ncbook.book import median_range, profile, show_code, table
+from ncbook.moments import Moments
 
 PROFILE, EPOCHS, SEEDS, WIDE = profile(
     quick=dict(EPOCHS=40, SEEDS=2, WIDE=512),
@@ -314,10 +315,10 @@ frame, basis = torch.linalg.qr(gaussian(32, 9, seed=13))[0], ncbook.helmert_basi
 
 
 def streamed_moments(x):
-    state = ncbook.NeuralCollapse(2, 16, keep_features=False)
+    state = Moments(2, 16)
     for batch in x.split(100):
-        state.update(torch.cat([batch, batch + 1]), torch.arange(2).repeat_interleave(len(batch)))
-    return state._variation[0] / len(x)
+        state.add(torch.cat([batch, batch + 1]), torch.arange(2).repeat_interleave(len(batch)))
+    return state.variation[0] / len(x)
 
 
 GREY = {"tempting, float32": ("#8C8C8C", "dash"), "tempting, float64": ("#222222", "dash"),
@@ -362,10 +363,11 @@ plots.finish(fig, "Rounding as a network collapses", "collapse goes to the right
 #    S = S_1 + S_2 + \frac{n_1 n_2}{n_1 + n_2} (m_2 - m_1)(m_2 - m_1)^\top . $$
 #
 # Nothing large is ever subtracted. The package does this for all classes at once; since no metric needs more, it keeps
-# the scatter *matrix* pooled over classes, and of each class just the trace.
+# the scatter *matrix* pooled over classes, and of each class just the trace (`variation`). A mean is kept as two
+# numbers, `mean` and the small `low` that rounding took from it, so that far from the origin not even that is lost.
 
 # %%
-show_code(ncbook.NeuralCollapse._merge_moments)
+show_code(Moments._merge)
 
 # %% [markdown]
 # With it, batches of any size and order give what one batch gives. `update` takes them as they come, and `merge` adds

@@ -575,8 +575,8 @@ assert abs(rare["learned, E<sub>H</sub> = 5"][1][0] + 0.2) < 1e-3 and rare["lear
 #
 # - C. Fang, H. He, Q. Long, W. J. Su. *Exploring deep neural networks via layer-peeled model: Minority collapse in
 #   imbalanced training.* PNAS 2021. [arXiv 2101.12699](https://arxiv.org/abs/2101.12699)
-# - E. Hoffer, I. Hubara, D. Soudry. *Fix your classifier: the marginal value of training the last weight layer.* ICLR
-#   2018. [arXiv 1801.04540](https://arxiv.org/abs/1801.04540)
+# - E. Hoffer, I. Hubara, D. Soudry. *Fix your classifier: the marginal value of training the last weight layer.*
+#   ICLR 2018. [arXiv 1801.04540](https://arxiv.org/abs/1801.04540)
 # - F. Pernici, M. Bruni, C. Baecchi, A. Del Bimbo. *Regular Polytope Networks.* IEEE Transactions on Neural Networks
 #   and Learning Systems 2021. [arXiv 2103.15632](https://arxiv.org/abs/2103.15632)
 # - Y. Yang, S. Chen, X. Li, L. Xie, Z. Lin, D. Tao. *Inducing Neural Collapse in Imbalanced Learning: Do We Really Need

@@ -59,8 +59,8 @@ def test_a_built_notebook_holds_a_picture_where_scripts_do_not_run(chromium):
     output = new_output("display_data", data={"text/html": live.radius_explorer()._repr_html_()})
     notebook = new_notebook(cells=[new_code_cell("radius_explorer()", execution_count=1, outputs=[output])],
                             metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
-    assert build_book.problems(notebook) == ["cell 1 has a figure without a PNG"]
-    build_book.add_pngs(notebook)
+    assert build_book.problems(notebook) == ["cell 1 has a figure without a picture"]
+    build_book.add_pictures(notebook)
     assert build_book.problems(notebook) == []
     data = notebook.cells[0].outputs[0].data
     assert f'src="data:image/png;base64,{data["image/png"]}"' in data["text/html"]

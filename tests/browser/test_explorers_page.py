@@ -406,7 +406,7 @@ def test_in_jupyterlab_untrusted_it_is_a_picture_and_run_it_moves(browser, tmp_p
     notebook = new_notebook(cells=[new_code_cell("from ncbook import live\nlive.radius_explorer()", outputs=[output]),
                                    new_code_cell("1")], metadata={"kernelspec": {"name": "python3",
                                                                                  "display_name": "Python 3"}})
-    build_book.add_pngs(notebook)
+    build_book.add_pictures(notebook)
     (tmp_path / "root").mkdir()
     nbformat.write(notebook, tmp_path / "root" / "notebook.ipynb")
     with jupyter_lab(tmp_path) as address:
