@@ -178,8 +178,7 @@ if PROFILE != "quick":
 # Before training the CDNV differs by less than a factor of two between the layers. After it, every block separates the
 # classes further. Under the nearest ETF each block does so by about the same factor, a law that He and Su (2023) found
 # in many trained networks; with the linear classifier the last block adds least. So the head reaches back into the
-# network. After so few epochs, and with one seed, this is no contest of accuracies; [the fair
-# comparison](14_fair_comparison.ipynb) is the place for that.
+# network. After so few epochs, and with one seed, this is no contest of accuracies.
 #
 # **A model trained elsewhere** needs no head and no loop of ours. Here the linear model goes to disk and comes back as
 # a stock ResNet-18, in which nothing is from this package; the heads save and load in the same way, averages and frame
