@@ -75,12 +75,14 @@ class Engine:
         self._ensure_worker()
 
     def reset(self, recipe: Recipe | None = None) -> None:
-        """Begin anew, training or not as before: with what the controls show, or with a recipe, and with every control
-        as it says.
+        """Begin anew: with what the controls show, training or not as before, or paused with a recipe, and with every
+        control as it says.
 
         Raises what the recipe makes `LiveLab` raise, later, in `status`.
         """
         self._untouched = False
+        if recipe is not None:  # so that no step comes between this and the next order
+            self._running, self._due = False, 0
         self._ask(self._reset, recipe)
 
     def follow(self) -> None:
