@@ -131,11 +131,8 @@ def test_a_compiled_model_is_measured_by_the_one_inside(model, images):
     assert measure_layers(compiled, loader(images), ["0"]) == measure_layers(model, loader(images), ["0"])
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_lightning_callback_hands_targets_over_and_logs_collapse(model, images, tmp_path):
+def lightning_module(model):
     from lightning import pytorch as lightning
-
-    replace_classifier(model, NearestETFHead)
 
     class Classify(lightning.LightningModule):
         def __init__(self):
@@ -151,11 +148,20 @@ def test_lightning_callback_hands_targets_over_and_logs_collapse(model, images, 
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.01)
 
+    return Classify()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_callback_hands_targets_over_and_logs_collapse(model, images, tmp_path):
+    from lightning import pytorch as lightning
+
+    replace_classifier(model, NearestETFHead)
+
     data = DataLoader(TensorDataset(*images), batch_size=16)
     trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False,
                                 enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
                                 callbacks=[lightning_callback(["model.0"], keys=["nc1", "nc3"])])
-    module = Classify()
+    module = lightning_module(model)
     trainer.fit(module, data, data)
     assert (model[6].averages.count == 10).all()
     logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
@@ -171,20 +177,10 @@ def test_an_error_in_a_lightning_step_leaves_no_hooks_and_no_targets(model, imag
 
     replace_classifier(model, NearestETFHead)
 
-    class Fails(lightning.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.model = model
-
-        def training_step(self, batch, index):
-            return F.cross_entropy(self.model(batch[0]), batch[1])
-
+    class Fails(type(lightning_module(model))):
         def validation_step(self, batch, index):
             if not self.trainer.sanity_checking:
                 raise KeyError("mine")
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=0.01)
 
     data = DataLoader(TensorDataset(*images), batch_size=16)
     trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
