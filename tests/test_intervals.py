@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ncbook.experiments.intervals import best_of, by_split, dunnett_intervals, paired_interval
+from ncbook.experiments.intervals import best_of, best_of_band, by_split, dunnett_intervals, paired_interval
 
 RNG = np.random.default_rng(0)
 
@@ -52,6 +52,20 @@ def test_best_of_is_the_mean_over_all_draws():
         mean = np.mean([scored[max(draw, key=lambda i: ranked[i])] for draw in draws])
         assert expected == pytest.approx(mean)
     assert best_of(ranked, scored)[-1] == pytest.approx(scored[np.argmax(ranked)])
+
+
+def test_the_band_of_best_of_holds_the_curve_of_the_population():
+    truth = RNG.normal(size=4000)
+    population = np.mean([np.max(truth[RNG.integers(4000, size=(5000, k))], axis=1) for k in (1, 4, 16)], axis=1)
+    inside = np.zeros(3)
+    for _ in range(60):
+        settings = RNG.choice(truth, 16)  # a setting has the same worth on both splits
+        curve, low, high = best_of_band(settings, settings, draws=300)
+        assert curve == pytest.approx(best_of(settings, settings))
+        inside += [low[k - 1] <= value <= high[k - 1] for k, value in zip((1, 4, 16), population, strict=True)]
+    assert inside[0] >= 48 and inside[1] >= 42  # of 60; a percentile band of 16 draws is a little narrow
+    one, other = RNG.normal(size=(2, 16))
+    assert best_of_band(one, other)[0] == pytest.approx((best_of(one, other) + best_of(other, one)) / 2)
 
 
 def test_rows_become_one_number_a_split():

@@ -26,3 +26,26 @@ def test_interval_chart_draws_both_ends_in_the_colour_of_the_first():
     assert (mark.error_x.array[0], mark.error_x.arrayminus[0]) == (pytest.approx(0.5), pytest.approx(0.4))
     with pytest.raises(ValueError, match="intervals"):
         plots.interval_chart({}, "points", title="t", subtitle="s")
+
+
+def test_band_panels_show_each_method_beside_the_baseline():
+    curves = {"linear on clouds": [[1, 2], [0, 1], [2, 3]], "sliding": [[2, 4], [1, 3], [3, 5]],
+              "nearest": [[1, 1], [0, 0], [2, 2]]}
+    fig = plots.band_panels([1, 2], curves, "accuracy", title="t", subtitle="s", beside="linear on clouds", floor=0)
+    assert [note.text for note in fig.layout.annotations] == ["sliding", "nearest"]
+    drawn = [(trace.name, trace.xaxis, tuple(trace.y)) for trace in fig.data if trace.name and "band" not in trace.name]
+    assert drawn == [("linear on clouds", "x", (1, 2)), ("sliding", "x", (2, 4)), ("linear on clouds", "x2", (1, 2)),
+                     ("nearest", "x2", (1, 1))]
+    edge = next(trace for trace in fig.data if trace.name == "sliding, band")
+    assert tuple(edge.y) == (3, 5, 3, 1)
+    with pytest.raises(ValueError, match="beside"):
+        plots.band_panels([1, 2], curves, "accuracy", title="t", subtitle="s", beside="vanilla")
+
+
+def test_measures_are_ranked_against_accuracy():
+    accuracy = {"sliding": 3.0, "fixed": 1.0, "nearest": 2.0}
+    measures = {"with": dict(zip(accuracy, (30, 10, 20))), "against": dict(zip(accuracy, (1, 3, 2)))}
+    fig = plots.against_accuracy(accuracy, measures, title="t", log=["against"])
+    assert [note.text.split()[-1] for note in fig.layout.annotations] == ["+1.00", "-1.00"]
+    assert [(trace.x[0], trace.y[0]) for trace in fig.data if trace.name == "fixed"] == [(10, 1), (3, 1)]
+    assert [fig.layout.xaxis.type, fig.layout.xaxis2.type] == ["linear", "log"]

@@ -88,3 +88,20 @@ def best_of(ranked: Sequence[float], scored: Sequence[float]) -> np.ndarray:
     # The best of k has rank r, from 0, if the k - 1 others are among the n - 1 - r after it.
     return np.array([sum(worth[r] * math.comb(n - 1 - r, k - 1) for r in range(n)) / math.comb(n, k)
                      for k in range(1, n + 1)])
+
+
+def best_of_band(first: Sequence[float], second: Sequence[float], *, draws: int = 1000, level: float = 0.95,
+                 seed: int = 0) -> np.ndarray:
+    """`best_of` ranked on each of two splits and scored on the other, their mean, and its band: (3, n).
+
+    Rows: the curve, the low and the high end, which are quantiles over `draws` sets of n settings, drawn with
+    replacement from the n. first, second: a number for each setting. Source: Efron's bootstrap, by percentiles.
+    """
+    values = np.array([first, second], dtype=float)
+
+    def curve(chosen: np.ndarray) -> np.ndarray:
+        return (best_of(chosen[0], chosen[1]) + best_of(chosen[1], chosen[0])) / 2
+
+    rng, n = np.random.default_rng(seed), values.shape[1]
+    drawn = np.array([curve(values[:, rng.integers(n, size=n)]) for _ in range(draws)])
+    return np.vstack([curve(values), np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)])

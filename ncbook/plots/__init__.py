@@ -30,7 +30,7 @@ from ncbook.plots.landscape import (
 )
 from ncbook.plots.player import add_player, animate
 from ncbook.plots.scatter import decision_cells, linear_cells, scatter_ellipses
-from ncbook.plots.splits import interval_chart, slope_chart
+from ncbook.plots.splits import against_accuracy, band_panels, interval_chart, slope_chart
 from ncbook.plots.style import (
     CLASS_COLORS,
     METHOD_STYLES,
@@ -45,8 +45,8 @@ from ncbook.plots.style import (
 )
 
 __all__ = [
-    "AVERAGE_STYLES", "CLASS_COLORS", "METHOD_STYLES", "TEMPLATE", "TONES", "add_player", "add_sliders", "animate",
-    "average_weights", "band", "barcode", "centred_cosines", "class_colors", "cosine_heatmap", "cosine_heatmaps",
+    "AVERAGE_STYLES", "CLASS_COLORS", "METHOD_STYLES", "TEMPLATE", "TONES", "add_player", "add_sliders",
+    "against_accuracy", "animate", "average_weights", "band", "band_panels", "barcode", "centred_cosines", "class_colors", "cosine_heatmap", "cosine_heatmaps",
     "curve_panels", "death_histogram", "death_times_over_epochs", "decision_cells", "filtration", "finish",
     "frame_angle", "frame_at", "frame_distances", "frame_landscape", "geometry", "geometry_animation",
     "geometry_coordinates", "interval_chart", "linear_cells", "loss_ring", "method_style", "metric_curves",

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
-from ncbook.plots.style import INK, MUTED, OUTLINE, finish, method_style
+from ncbook.plots.style import INK, MUTED, OUTLINE, band, finish, method_style
 
 
 def slope_chart(values: Mapping[str, Sequence[float]], what: str, *, title: str,
@@ -57,3 +58,57 @@ def interval_chart(intervals: Mapping[str, tuple[float, float, float]], what: st
     fig.add_vline(x=0, line=dict(color=MUTED, width=1, dash="dot"))
     finish(fig, title, subtitle, width=660, height=150 + 44 * len(intervals), showlegend=False)
     return fig.update_xaxes(title=what)
+
+
+def band_panels(x: Sequence[float], curves: Mapping[str, Sequence[Sequence[float]]], what: str, *, title: str,
+                subtitle: str, beside: str | None = None, columns: int = 4, floor: float | None = None) -> go.Figure:
+    """A panel a method, all on one axis: its curve over x with its band, and one method's curve in grey in each.
+
+    curves: method -> curve, low and high end of the band, each as long as x; beside: the method of the grey curve,
+    which gets no panel of its own; floor: where the axis begins. Raises ValueError for a `beside` not in curves.
+    """
+    if beside is not None and beside not in curves:
+        raise ValueError(f"beside must be one of {', '.join(map(repr, curves))}, got {beside!r}")
+    shown = [name for name in curves if name != beside]
+    rows = -(-len(shown) // columns)
+    at_x = np.asarray(x)
+    fig = make_subplots(rows, columns, shared_xaxes="all", shared_yaxes="all", subplot_titles=shown,
+                        horizontal_spacing=0.03, vertical_spacing=0.12)
+    for index, name in enumerate(shown):
+        at = dict(row=1 + index // columns, col=1 + index % columns)
+        color, _, _ = method_style(name, index)
+        curve, low, high = (np.asarray(values, dtype=float) for values in curves[name])
+        fig.add_scatter(**band(at_x, low, high, color), name=f"{name}, band", **at)
+        if beside is not None:
+            fig.add_scatter(x=at_x, y=curves[beside][0], mode="lines", name=beside, line=dict(color=MUTED, dash="dot"), **at)
+        fig.add_scatter(x=at_x, y=curve, mode="lines", line=dict(color=color, width=2.5), name=name, **at)
+    finish(fig, title, subtitle, width=720, height=120 + 150 * rows, showlegend=False)
+    top = max(np.max(curve[0]) for curve in curves.values())
+    if floor is not None:
+        fig.update_yaxes(range=[floor, top + 0.05 * (top - floor)])
+    return fig.update_yaxes(title=what, col=1)
+
+
+def against_accuracy(accuracy: Mapping[str, float], measures: Mapping[str, Mapping[str, float]], *, title: str,
+                     log: Sequence[str] = ()) -> go.Figure:
+    """A panel a measure: accuracy of each method against it, with Spearman's rank correlation in the panel's title.
+
+    accuracy: method -> per cent; measures: name -> method -> number; log: names of measures on a log axis.
+    """
+    from scipy import stats
+
+    rho = {name: stats.spearmanr([values[method] for method in accuracy], list(accuracy.values())).statistic
+           for name, values in measures.items()}
+    rows = -(-len(measures) // 3)
+    fig = make_subplots(rows, 3, shared_yaxes="all", horizontal_spacing=0.05, vertical_spacing=0.3 / rows,
+                        subplot_titles=[f"{name}<br>rank correlation {r:+.2f}" for name, r in rho.items()])
+    for panel, (name, values) in enumerate(measures.items()):
+        at = dict(row=1 + panel // 3, col=1 + panel % 3)
+        for index, method in enumerate(accuracy):
+            color, _, symbol = method_style(method, index)
+            fig.add_scatter(x=[values[method]], y=[accuracy[method]], mode="markers", name=method, legendgroup=method,
+                            marker=dict(color=color, symbol=symbol, size=11), showlegend=panel == 0, **at)
+        fig.update_xaxes(type="log" if name in log else "linear", **at)
+    finish(fig, title, "a mark a method, means over splits and seeds", width=720, height=170 + 220 * rows,
+           legend=dict(orientation="h", x=0, y=0, yref="container", yanchor="bottom"), margin=dict(b=110, t=120))
+    return fig.update_yaxes(title="test accuracy, %", col=1)

@@ -28,6 +28,9 @@ _HEAD_STYLES = {
 METHOD_STYLES = {HEADS[head].method: style for head, style in _HEAD_STYLES.items()} | {  # colour, line dash, marker
     "standard, projected": ("#9A9A9A", "dash", "circle-open"),
     "fixed, centred": ("#9E6400", "dashdot", "square-open"),
+    "linear shuffled": ("#56B4E9", "dash", "circle-open"),
+    "linear on clouds": ("#56B4E9", "solid", "circle"),
+    "label smoothing": ("#808000", "dashdot", "square"),
     "vanilla": ("#8A5A2B", "dot", "circle"),
     "constant": ("#D55E00", "dash", "triangle-up"),
     "delayed": ("#CC79A7", "dashdot", "triangle-down"),
