@@ -80,7 +80,8 @@ def band_panels(x: Sequence[float], curves: Mapping[str, Sequence[Sequence[float
         curve, low, high = (np.asarray(values, dtype=float) for values in curves[name])
         fig.add_scatter(**band(at_x, low, high, color), name=f"{name}, band", **at)
         if beside is not None:
-            fig.add_scatter(x=at_x, y=curves[beside][0], mode="lines", name=beside, line=dict(color=MUTED, dash="dot"), **at)
+            grey = dict(color=MUTED, dash="dot")
+            fig.add_scatter(x=at_x, y=curves[beside][0], mode="lines", name=beside, line=grey, **at)
         fig.add_scatter(x=at_x, y=curve, mode="lines", line=dict(color=color, width=2.5), name=name, **at)
     finish(fig, title, subtitle, width=720, height=120 + 150 * rows, showlegend=False)
     top = max(np.max(curve[0]) for curve in curves.values())
