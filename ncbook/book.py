@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,19 +18,32 @@ from IPython.display import Code, Markdown, display
 from ncbook.checks import check_choice
 from ncbook.training.data import Dataset, load_dataset
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-def profile(*, quick: Mapping[str, Any], book: Mapping[str, Any], paper: Mapping[str, Any]) -> tuple:
+
+def profile(about: Mapping[str, str] | None = None, /, *, quick: Mapping[str, Any], book: Mapping[str, Any],
+            paper: Mapping[str, Any]) -> tuple:
     """The name of the profile in the environment's NCBOOK_PROFILE, by default "book", then its values in their order.
 
-    Shows a table of what each profile changes. Raises ValueError for another name, or profiles whose keys differ.
+    Shows a table of what each profile changes; about: key -> what it is, in words, in place of the key. Raises
+    ValueError for another name, profiles whose keys differ, and words for other keys.
     """
     profiles = {"quick": quick, "book": book, "paper": paper}
     name = check_choice("NCBOOK_PROFILE", os.environ.get("NCBOOK_PROFILE", "book"), profiles)
     if not list(quick) == list(book) == list(paper):
         raise ValueError(f"profiles must have the same keys in the same order, got {[*map(list, profiles.values())]}")
+    if set(about or book) != set(book):
+        raise ValueError(f"about must have the keys of the profiles, {[*book]}, got {[*(about or ())]}")
     table(["profile", *(f"**{key}**" if key == name else key for key in profiles)],
-          [[f"`{key}`", *(str(sizes[key]) for sizes in profiles.values())] for key in book])
+          [[f"`{key}`" if about is None else about[key], *(_sizes(sizes[key]) for sizes in profiles.values())]
+           for key in book])
     return name, *profiles[name].values()
+
+
+def _sizes(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return ", ".join(map(_sizes, value))
+    return f"{value:,}" if type(value) is int else str(value)
 
 
 def say(text: str) -> None:
@@ -39,16 +54,30 @@ def say(text: str) -> None:
 def table(header: Sequence, rows: Iterable[Sequence], *, text: int = 1) -> None:
     """Show a Markdown table. Floats get three digits; the first `text` columns are text, those after it numbers.
 
+    In columns of numbers no cell is broken over lines, and 3e-05 is shown as 3·10⁻⁵.
     Raises ValueError for a row of another length than the header's.
     """
-    lines = [header, ["---"] * text + ["---:"] * (len(header) - text), *rows]
-    if wrong := [list(line) for line in lines if len(line) != len(header)]:
+    body = [list(row) for row in rows]
+    if wrong := [row for row in body if len(row) != len(header)]:
         raise ValueError(f"rows must have {len(header)} cells, as the header, got {wrong[0]}")
-    say("\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines))
+    body = [[_cell(value) if k < text else _number(_cell(value)) for k, value in enumerate(row)] for row in body]
+    lines = [map(_cell, header), ["---"] * text + ["---:"] * (len(header) - text), *body]
+    say("\n".join("| " + " | ".join(line) + " |" for line in lines))
 
 
 def _cell(value: Any) -> str:
     return (f"{value:.3g}" if isinstance(value, float) else str(value)).replace("|", r"\|")
+
+
+def _number(text: str) -> str:
+    def power(found: re.Match) -> str:
+        factor, exponent = found[1], int(found[2])
+        if not float(factor) or not exponent:
+            return factor
+        return f"{factor}·".removeprefix("1·") + "10" + str(exponent).translate(_RAISED)
+
+    text = re.sub(r"(?<![\w.])([\d.]+)e([+-]\d+)\b", power, text)
+    return re.sub(r"(?<!\w)-(?=[\d.])", "−", text).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def median_range(values: Iterable[float], form: str = ".3g") -> str:
@@ -58,17 +87,41 @@ def median_range(values: Iterable[float], form: str = ".3g") -> str:
     return f"{median(values):{form}}" + (f" ({low:{form}} to {high:{form}})" if low < high else "")
 
 
-def source(*objects: Any) -> str:
-    """The source of functions and classes that stand in files, one after the other. Raises ValueError for others."""
+def source(*objects: Any, part: tuple[str, str] | None = None) -> str:
+    """The source of functions and classes that stand in files, without docstrings, one after the other.
+
+    part: the first line that holds one text to the next that holds the other, and no more. Raises ValueError for what
+    stands in no file, and for a part that is not there.
+    """
     if own := [each.__qualname__ for each in objects if each.__module__ == "__main__"]:
         raise ValueError(f"{', '.join(own)} stands in the notebook itself, whose cells show it")
-    return "\n\n".join(textwrap.dedent(inspect.getsource(each)).rstrip() for each in objects)
+    text = "\n\n".join(map(_without_docstrings, objects))
+    if part is None:
+        return text
+    lines = text.splitlines()
+    first = next((k for k, line in enumerate(lines) if part[0] in line), len(lines))
+    last = next((k for k, line in enumerate(lines) if k >= first and part[1] in line), None)
+    if last is None:
+        raise ValueError(f"part must be texts of two lines, one after the other, got {part}")
+    return textwrap.dedent("\n".join(lines[first:last + 1]))
 
 
-def show_code(*objects: Any) -> None:
-    """Show the source of functions and classes; the output's metadata name them, so that tests can compare the two."""
+def _without_docstrings(code: Any) -> str:
+    text = textwrap.dedent(inspect.getsource(code)).rstrip()
+    lines: list[str | None] = [*text.splitlines()]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) and len(node.body) > 1:
+            start, end = node.body[0].lineno - 1, node.body[0].end_lineno or 0
+            end += lines[end] == ""
+            lines[start:end] = [None] * (end - start)
+    return "\n".join(line for line in lines if line is not None)
+
+
+def show_code(*objects: Any, part: tuple[str, str] | None = None) -> None:
+    """Show `source`; the output's metadata say of what, so that tests can compare the two."""
     names = [f"{each.__module__}:{each.__qualname__}" for each in objects]
-    display(Code(source(*objects), language="python"), metadata={"ncbook": {"source": names}})
+    shown = {"source": names} | ({} if part is None else {"part": list(part)})
+    display(Code(source(*objects, part=part), language="python"), metadata={"ncbook": shown})
 
 
 def few_images(name: str, train_size: int, split: int) -> Dataset:

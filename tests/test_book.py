@@ -1,6 +1,7 @@
 """What chapters stand on: the profile in the environment, tables, ranges, and listings that name their source."""
 
 import pkgutil
+import textwrap
 
 import pytest
 import torch
@@ -29,9 +30,18 @@ def test_the_environment_chooses_the_profile(monkeypatch, shown, name, values):
     assert f"**{name or 'book'}**" in text and text.count("**") == 2 and "| `EPOCHS` | 1 | 2 | 3 |" in text
 
 
+def test_what_a_profile_changes_can_be_said_in_words(shown):
+    paper = dict(EPOCHS=2000, NAMES=("a", "c"))
+    book.profile(dict(EPOCHS="epochs of training", NAMES="data sets"), **SIZES | dict(paper=paper))
+    text = shown[0][0].data.replace("\N{NO-BREAK SPACE}", " ")
+    assert "| epochs of training | 1 | 2 | 2,000 |" in text and "| data sets | a | b | a, c |" in text
+
+
 def test_profiles_that_do_not_exist_or_do_not_match_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="same keys"):
         book.profile(**SIZES | dict(paper=dict(EPOCHS=3)))
+    with pytest.raises(ValueError, match="about"):
+        book.profile(dict(SEED="networks"), **SIZES)
     monkeypatch.setenv("NCBOOK_PROFILE", "bok")
     with pytest.raises(ValueError, match="NCBOOK_PROFILE must be one of 'quick', 'book', 'paper', got 'bok'"):
         book.profile(**SIZES)
@@ -41,6 +51,11 @@ def test_a_table_is_markdown_with_numbers_to_the_right(shown):
     book.table(["name", "what", "value"], [["a|b", "text", 0.123456], ["c", 2, "1.50"]], text=2)
     assert shown[0][0].data.splitlines() == [
         "| name | what | value |", "| --- | --- | ---: |", r"| a\|b | text | 0.123 |", "| c | 2 | 1.50 |"]
+    values = 1e-5, "3.1e-02 (1e-02 to 2e+03)", "-0.5", "0e+00", "by-by"
+    book.table(["a-b", "n"], [["c-d 1e-3", value] for value in values])
+    assert [line.split(" | ")[1][:-2] for line in shown[1][0].data.splitlines()[2:]] == [
+        "10⁻⁵", "3.1·10⁻²\N{NO-BREAK SPACE}(10⁻²\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}2·10³)", "−0.5", "0", "by-by"]
+    assert shown[1][0].data.count("c-d 1e-3") == 5
     with pytest.raises(ValueError, match="rows must have 2 cells"):
         book.table(["a", "b"], [[1]])
 
@@ -56,8 +71,20 @@ def test_a_listing_is_the_source_and_names_it(shown):
     (code, metadata), = shown
     assert metadata == {"ncbook": {"source": ["ncbook.etf:polar_factor", "ncbook.heads:NearestETFHead.forward"]}}
     assert repr(code) == book.source(*map(pkgutil.resolve_name, metadata["ncbook"]["source"]))
+    assert '"""' not in repr(code) and "Raises" not in repr(code)
     first, second = repr(code).split("\n\ndef forward(self")
     assert first.startswith("def polar_factor(") and second
+
+
+def test_a_part_of_a_listing_runs_from_one_line_to_another(shown):
+    whole = book.source(ncbook.polar_factor)
+    book.show_code(ncbook.polar_factor, part=("check_finite", "return"))
+    (code, metadata), = shown
+    assert metadata["ncbook"]["part"] == ["check_finite", "return"]
+    assert textwrap.indent(repr(code), "    ") in whole and len(repr(code)) < len(whole)
+    for part in (("return", "def polar_factor"), ("nothing of it", "return")):
+        with pytest.raises(ValueError, match="part"):
+            book.source(ncbook.polar_factor, part=part)
 
 
 def test_few_images_leaves_all_others_to_test_on():

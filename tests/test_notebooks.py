@@ -81,8 +81,8 @@ def listing_faults(notebook):
         if "getsource" in cell.source or len(named) != cell.source.count("show_code("):
             yield f"a listing that names no source: {cell.source}"
         for output in named:
-            names = output.metadata["ncbook"]["source"]
-            if output.data["text/plain"] != book.source(*map(pkgutil.resolve_name, names)):
+            names, part = output.metadata["ncbook"]["source"], output.metadata["ncbook"].get("part")
+            if output.data["text/plain"] != book.source(*map(pkgutil.resolve_name, names), part=part):
                 yield f"not the present source of {names}"
 
 
