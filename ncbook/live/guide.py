@@ -17,10 +17,11 @@ class Facts(NamedTuple):
     """What the rules read of a frame.
 
     accuracy: share of training samples that are classified right; nearest: share of watched samples that are nearest to
-    the mean of their own class; size: root mean square norm of the centred class means, in units of the features;
-    spread: root mean square distance of the watched samples to the own mean, in the space of the means, which the
-    picture shows, in units of `size`; angle: how far the angle
-    between two centred means is at most from that of the simplex ETF, in degrees.
+    the mean of their own class. In the space of the class means, which the picture shows, and in units of the features:
+    size, root mean square norm of the centred means; cloud, root mean square distance of the watched samples to the own
+    mean. In units of `size`: spread, the same distance; far, the one that 97 of 100 samples keep. angle: how far the
+    angle between two centred means is at most from that of the simplex ETF, in degrees. bar: median death time of the
+    last step's clouds, NaN before the first step.
     """
 
     accuracy: float = math.nan
@@ -28,20 +29,25 @@ class Facts(NamedTuple):
     size: float = math.nan
     spread: float = math.nan
     angle: float = math.nan
+    cloud: float = math.nan
+    far: float = math.nan
+    bar: float = math.nan
 
     @classmethod
     def of(cls, shot: Snapshot) -> Facts:
         means = shot.class_means
         centred = means - means.mean(0)
         distances = torch.linalg.vector_norm(shot.features[:, None] - means, dim=2)
-        size = centred.square().sum(1).mean().sqrt()
+        size = float(centred.square().sum(1).mean().sqrt())
         rows = torch.nn.functional.normalize(centred, dim=1)
         off = ~torch.eye(len(means), dtype=torch.bool)
         angles = torch.rad2deg(torch.acos((rows @ rows.T).clamp(-1, 1)))[off]
         within = (shot.features - means[shot.targets]) @ torch.linalg.svd(centred, full_matrices=False).Vh[:-1].T
-        own = within.square().sum(1).mean().sqrt()
-        return cls(shot.train["accuracy"], float((distances.argmin(1) == shot.targets).float().mean()), float(size),
-                   float(own / size.clamp_min(1e-30)), float((angles - ideal_angle(len(means))).abs().max()))
+        own = within.square().sum(1).sqrt()
+        cloud, unit = float(own.square().mean().sqrt()), max(size, 1e-30)
+        return cls(shot.train["accuracy"], float((distances.argmin(1) == shot.targets).float().mean()), size,
+                   cloud / unit, float((angles - ideal_angle(len(means))).abs().max()), cloud,
+                   float(own.quantile(0.97)) / unit, math.nan if shot.deaths is None else float(shot.deaths.median()))
 
 
 def ideal_angle(classes: int) -> float:
