@@ -10,7 +10,7 @@ export function drawCurves(canvas, theme, runs, options) {
     const got = contextOf(canvas);
     if (!got || !runs.length || !runs[0].run.frames.length) return;
     const { context, width, height } = got, words = width >= 560 ? "long" : width >= 330 ? "short" : "name";
-    const right = { long: 190, short: 124, name: 76 }[words] * theme.zoom, left = 34 * theme.zoom;
+    const right = { long: 218, short: 146, name: 84 }[words] * theme.zoom, left = 34 * theme.zoom;
     const most = Math.max(100, ...runs.map(({ run }) => run.frames[run.last].step[0]));
     const x = (step) => left + ((width - left - right) * across(step)) / across(most);
     const strips = layOut(runs[0].run, height - 20, options.small);
@@ -98,7 +98,7 @@ function drawStrip(context, theme, runs, strip, x, left, right) {
         if (Number.isFinite(atY)) dot(context, atX, atY, 3, color, theme.paper, 1);
         if (!which && Number.isFinite(atY)) {
             const end = points.at(-1)[1];
-            const name = [curve.name, curve[strip.words]].filter((word, place) => word && (place || word !== curve.long)).join(" ");
+            const name = strip.words === "name" || !curve.short ? curve.name : `${curve.name} ${curve[strip.words]}`;
             ends.push({ y: Number.isFinite(end) ? end : atY, words: `${name} ${number(value, kind === "linear" ? 3 : 2)}`, color });
         }
     }));
@@ -118,9 +118,10 @@ function dialLevels(runs, strip, top, bottom) {
 function ticks(context, theme, kind, low, high, level, left, right) {
     const values = [];
     if (kind === "log") {
-        const decades = Math.round(Math.log10(high / low)), every = Math.max(1, Math.ceil(decades / 4));
+        const decades = Math.round(Math.log10(high / low)), room = Math.max(1, Math.floor((level(low) - level(high)) / (15 * theme.zoom)));
+        const every = Math.max(1, Math.ceil(decades / Math.min(4, room)));
         for (let k = 0; k <= decades; k += every) values.push(low * 10 ** k);
-    } else values.push(low, (low + high) / 2, high);
+    } else values.push(low, ...(level(low) - level(high) > 34 * theme.zoom ? [(low + high) / 2] : []), high);
     for (const value of values) {
         line(context, [[left, level(value)], [right, level(value)]], theme.line, 0.7);
         const power = Math.round(Math.log10(value));

@@ -181,7 +181,7 @@ class Controls:
         return recipe
 
     def show(self, recipe: Recipe, data: Dataset | None) -> dict[str, dict]:
-        """What the page shows of each view: label, tip, value, texts of a menu, range of a number, whether it is off."""
+        """What the page shows of each view: label, tip, value, a menu's texts, a number's range, whether it is off."""
         shown, settings = {}, _settings(recipe)
         for name, view in self.views.items():
             value, off = view.read(recipe), recipe.clouds is None and name in ("schedule", "beta0", "weight0", "p")

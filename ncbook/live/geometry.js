@@ -120,7 +120,7 @@ function names(context, theme, head, vertices, means, colors, width, height) {
     vertices.forEach(([x, y], c) => {
         const dx = x - width / 2, dy = y - height / 2, far = Math.hypot(dx, dy) || 1;
         const out = ((means[c][0] - width / 2) * dx + (means[c][1] - height / 2) * dy) / far;
-        const at = (Math.max(far, Math.min(out, 1.6 * far)) + 24) / far;
+        const at = (Math.max(far, Math.min(out, 1.6 * far)) + 28) / far;
         text(context, theme, head.names[c], inside(width / 2 + at * dx, width), inside(height / 2 + at * dy, height),
             { color: colors[c], size: 15, align: "center", bold: true });
     });

@@ -348,6 +348,8 @@ class Page {
         const rows = [this.scenarios, this.main, this.about, this.look, this.replay].reduce((sum, row) => sum + (row.offsetHeight ? row.offsetHeight + 4 : 0), 24);
         const most = small ? Math.min(300, 0.5 * width) : 0.62 * width;
         this.root.classList.toggle("nc-slim", width < SLIM);
+        if (narrow && this.follow.parentNode !== this.main) this.dials.before(this.follow);
+        else if (!narrow && this.follow.parentNode !== this.about) this.about.append(this.follow);
         this.root.classList.toggle("nc-wide", width >= WIDE);
         this.figure.classList.toggle("nc-narrow", narrow);
         this.figure.classList.toggle("nc-two", two && !narrow);

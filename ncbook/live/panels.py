@@ -87,12 +87,12 @@ def extent(inputs: torch.Tensor) -> tuple[float, float, float, float]:
 
 
 PANELS: dict[str, Panel] = {
-    "geometry": Panel("geometry", _geometry, "What the network makes of the data",
+    "geometry": Panel("geometry", _geometry, "The network's view",
                       "features, class means and their nearest simplex ETF, which is held still"),
     "curves": Panel("curves", None, "The whole run: click to go to a moment",
-                    "NC1: spread within the classes in terms of the distance between them; ETF: how far the class means "
-                    "are from a simplex ETF; NC3: how far the classifier's rows are from the class means. Faint: each "
-                    "measurement; strong: smoothed"),
+                    "NC1: spread within the classes in terms of the distance between them; ETF: how far the class "
+                    "means are from a simplex ETF; NC3: how far the classifier's rows are from the class means. Faint: "
+                    "each measurement; strong: smoothed"),
     "bars": Panel("barcode", None, "Bars: gaps within the clouds",
                   "one bar for each link that joins the dots of a cloud, as long as the link: the death times of H0, "
                   "of the last step's images. Long bars: a wide cloud; none: all dots on one point"),
@@ -149,8 +149,9 @@ def header(run: Run) -> dict[str, Any]:
     place = {dial.name: k for k, dial in enumerate(dials)}
     points = shown is not None and shown["kind"] == "points"
     return {
-        "id": run.number, "label": run.label, "caption": run.caption, "names": run.class_names, "colors": plots.class_colors(count),
-        "epochs": run.recipe.epochs, "clouds": bool(run.recipe.clouds), "layout": layout(run.frames[0]),
+        "id": run.number, "label": run.label, "caption": run.caption, "names": run.class_names,
+        "colors": plots.class_colors(count), "epochs": run.recipe.epochs,
+        "clouds": bool(run.recipe.clouds), "layout": layout(run.frames[0]),
         "vertices": vertices.tolist(), "targets": run.first.targets.tolist(), "curves": _curves(run),
         "beta": place.get("beta"), "weight": place.get("densify_weight"), "scale": SCALE,
         "dials": [dial.label for dial in dials], "logs": [on_log_scale(dial) for dial in dials],
