@@ -144,9 +144,9 @@ RULES = (
     Rule("geometry", lambda m: m.frame.step == 0, "Before the first step: the dots have no order that training gave."),
     # A hand has just moved β.
     Rule("bars", lambda m: m.active and m.just("beta") and m.moved("beta", True) and m.ratio < 0.8,
-         "You raised β to {beta}: the clouds swell, until their bars reach the line."),
+         "You raised β to {beta}: the clouds swell, until their bars reach the line.", urgent=True),
     Rule("bars", lambda m: m.active and m.just("beta") and m.moved("beta", False) and m.ratio > 1.25,
-         "You lowered β to {beta}: the clouds shrink, as their bars are pulled to the line."),
+         "You lowered β to {beta}: the clouds shrink, as their bars are pulled to the line.", urgent=True),
     # Accuracy that was there has gone.
     Rule("geometry", lambda m: m.lost and m.pressed,
          "Accuracy has fallen: the pull to β = {beta} has pressed all classes into one spot. Try: weight to 0.",
@@ -246,7 +246,7 @@ class Guide:
         if self._told is not None:
             self._false = 0 if self._told.holds(moment) else self._false + 1
         ready = self._held >= _PATIENCE and (rule.urgent or self._age >= _READING or self._false >= _PATIENCE)
-        touched = moment.hand is not None and moment.hand.age < _PATIENCE and self._false
+        touched = moment.hand is not None and moment.hand.age < _PATIENCE and rule.urgent
         if self._told is None or self._told in RULES[:2] or ready or touched:
             self._age, self._false = self._age if rule is self._told else 0, 0
             self._told = rule
