@@ -10,7 +10,7 @@ export function drawCurves(canvas, theme, runs, options) {
     const got = contextOf(canvas);
     if (!got || !runs.length || !runs[0].run.frames.length) return;
     const { context, width, height } = got, words = width >= 560 ? "long" : width >= 330 ? "short" : "name";
-    const right = { long: 218, short: 146, name: 84 }[words] * theme.zoom, left = 34 * theme.zoom;
+    const right = { long: 218, short: 146, name: 88 }[words] * theme.zoom, left = 34 * theme.zoom;
     const most = Math.max(100, ...runs.map(({ run }) => run.frames[run.last].step[0]));
     const x = (step) => left + ((width - left - right) * across(step)) / across(most);
     const strips = layOut(runs[0].run, height - 20, options.small);
@@ -99,7 +99,7 @@ function drawStrip(context, theme, runs, strip, x, left, right) {
         if (!which && Number.isFinite(atY)) {
             const end = points.at(-1)[1];
             const name = strip.words === "name" || !curve.short ? curve.name : `${curve.name} ${curve[strip.words]}`;
-            ends.push({ y: Number.isFinite(end) ? end : atY, words: `${name} ${number(value, kind === "linear" ? 3 : 2)}`, color });
+            ends.push({ y: Number.isFinite(end) ? end : atY, words: `${name} ${number(value, kind === "linear" && strip.words !== "name" ? 3 : 2)}`, color });
         }
     }));
     if (kind === "log" && strip.words !== "name") text(context, theme, "lower = more collapsed", left + 5, bottom - 7, { color: theme.muted, size: 11 });

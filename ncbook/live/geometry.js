@@ -179,7 +179,7 @@ export function keyOf(run) {
         ["●", `one ${one}`, `each dot is one training ${one} as the network sees it: its feature`],
         ["◯", "class mean", "each disc is the mean of the dots of a class; its trail shows where it was"],
         ["◇", "classifier", "each diamond is the row of the classifier for a class, turned and scaled to be comparable"],
-        ["△", "most even arrangement (simplex ETF)", "the corners lie as far apart as they can, all angles equal: where collapse ends"],
+        ["△", "most even (simplex ETF)", "the corners lie as far apart as they can, all angles equal: where collapse ends"],
     ];
     return h("div", { class: "nc-key" }, ...entries.map(([sign, words, title]) => h("span", { title }, h("i", {}, sign), ` ${words}`)));
 }

@@ -125,6 +125,12 @@ class Moment(NamedTuple):
         return self.hand is not None and self.hand.dial == dial and self.hand.age < 6
 
     @property
+    def begun(self) -> Hand:
+        """How things stood when a hand began, or as they are."""
+        facts = self.facts
+        return self.hand or Hand("", 0.0, facts.accuracy, facts.bar)
+
+    @property
     def freed(self) -> bool:
         return self.moved("densify_weight", up=False) and not self.active
 
@@ -165,11 +171,11 @@ RULES = (
          "Held in one small spot: short bars count more here than telling the classes apart, and accuracy stays low. "
          "Try: pull the weight to 0."),
     # A hand has just let go.
-    Rule("geometry", lambda m: m.freed and m.hand.accuracy < 0.9 and m.facts.accuracy < 0.9 and m.size > 0.1,
+    Rule("geometry", lambda m: m.freed and m.begun.accuracy < 0.9 and m.facts.accuracy < 0.9 and m.size > 0.1,
          "The weight is 0: nothing presses the dots together any more. They spread out.", urgent=True),
-    Rule("geometry", lambda m: m.freed and m.hand.accuracy < 0.9 and m.facts.accuracy < 0.9,
+    Rule("geometry", lambda m: m.freed and m.begun.accuracy < 0.9 and m.facts.accuracy < 0.9,
          "The weight is 0: nothing presses the dots together any more. Wait: will they spread out?", urgent=True),
-    Rule("curves", lambda m: m.freed and m.hand.accuracy < 0.9 and m.learned,
+    Rule("curves", lambda m: m.freed and m.begun.accuracy < 0.9 and m.learned,
          "Recovered: without the pull the classes have come apart, and accuracy is near 1.", urgent=True),
     Rule("bars", lambda m: m.freed and m.facts.accuracy >= 0.9,
          "The weight is 0: β has no effect now. Only the classifier moves the dots.", urgent=True),
@@ -191,8 +197,8 @@ RULES = (
          "You raised β to {beta}: the clouds swell, until their bars reach the line.", urgent=True),
     Rule("bars", lambda m: m.active and m.moved("beta", False) and m.ratio > 1.25 and m.bar < -0.1,
          "You lowered β to {beta}: the clouds shrink, as their bars are pulled to the line.", urgent=True),
-    Rule("curves", lambda m: m.active and m.moved("densify_weight", True) and m.hand.accuracy >= 0.95
-         and m.facts.accuracy >= 0.95 and m.frame.beta < m.facts.bar < 0.8 * m.hand.bar,
+    Rule("curves", lambda m: m.active and m.moved("densify_weight", True) and m.begun.accuracy >= 0.95
+         and m.facts.accuracy >= 0.95 and m.frame.beta < m.facts.bar < 0.8 * m.begun.bar,
          "This pull comes late, when the classes are apart: the clouds shrink, and accuracy stays.", urgent=True),
     Rule("bars", lambda m: m.active and m.sliding and 0.75 < m.ratio < 1.3,
          "The bars follow the line: the plan lowers β, and the clouds shrink with it."),

@@ -22,8 +22,8 @@ class Scenario(NamedTuple):
 
 
 _EPOCHS = 40
-COLLAPSE = Recipe(classes=3, head="learned", clouds=(8, 16), schedule=ConstantSchedule(0.0, 0.0), epochs=_EPOCHS,
-                  lr=0.02, weight_decay=0.005)
+COLLAPSE = Recipe(classes=3, head="learned", clouds=(12, 12), schedule=ConstantSchedule(0.0, 0.0), epochs=_EPOCHS,
+                  lr=0.01, weight_decay=0.005)
 
 
 def _but(**changes: Any) -> Recipe:
@@ -32,21 +32,21 @@ def _but(**changes: Any) -> Recipe:
 
 FIRST = "Collapse"
 SCENARIOS: dict[str, Scenario] = {
-    FIRST: Scenario("Three digits, plain training: the clouds come apart, then each shrinks towards one point. Nobody "
-                    "asked for that.", COLLAPSE),
-    "Too early": Scenario("The same with β = 0 and weight 1 from the first step: the classes never come apart. Try: "
-                          "pull the weight to 0, and it recovers.", _but(schedule=ConstantSchedule(0.0, 1.0))),
-    "Sliding": Scenario("The plan slides β down to 0 and the weight up: first apart, then small. Watch the bars follow "
-                        "the line of β.", _but(schedule=SlidingSchedule(1.1, 0.1, _EPOCHS))),
-    "By hand": Scenario("No plan: β = 1 holds the clouds open. Try, once they are apart: β up to 3, then down to 0.",
+    FIRST: Scenario("Plain training: the clouds come apart, then each shrinks towards one point. Nobody asked for that.",
+                    COLLAPSE),
+    "Too early": Scenario("β = 0 and weight 1 from the first step: the classes never come apart. Try: pull the weight "
+                          "to 0.", _but(schedule=ConstantSchedule(0.0, 1.0))),
+    "Sliding": Scenario("The plan lowers β to 0 while the weight grows: first apart, then small. Watch the bars and β.",
+                        _but(schedule=SlidingSchedule(1.1, 0.1, _EPOCHS))),
+    "By hand": Scenario("β = 1 holds the clouds open. Try, once they are apart: β up to 3, then down to 0.",
                         _but(schedule=None), dials={"beta": 1.0, "densify_weight": 0.1}),
-    "Standard and nearest": Scenario("Two classifiers, step by step beside each other: one that learns its directions, "
-                                     "one that computes them from the class means.",
-                                     _but(head="nearest", lr=0.01, weight_decay=5e-4), beside={"head": "cosine"}),
+    "Standard and nearest": Scenario("Two classifiers on the same steps: one learns its directions, one computes them "
+                                     "from the means.",
+                                     _but(head="nearest", weight_decay=5e-4), beside={"head": "cosine"}),
     "Four classes in space": Scenario("Four class means end as the corners of a tetrahedron. Drag it to turn it.",
                                       _but(classes=4)),
-    "Free features": Scenario("No network and no images: each dot may move freely, and the clouds still collapse, "
-                              "to the last digit.",
+    "Free features": Scenario("No network, no images: each dot may move freely, and the clouds still collapse, to the "
+                              "last digit.",
                               _but(dataset="unconstrained", backbone="free_features", head="cosine", train_size=150,
                                    clouds=(30, 2), lr=0.5, epochs=200, weight_decay=5e-4)),
 }
