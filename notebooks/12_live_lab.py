@@ -15,7 +15,7 @@
 # enough to be watched, and shrink to three points at the corners of a triangle; every slider acts on the next training
 # step. A loss that asks for this too early prevents it: the chapter ends with why.
 #
-# ![The live lab: digits on their way to the simplex ETF, curves, death times, and the samples at the edge of each class](live_lab.png)
+# ![The live lab: digits on their way to the simplex ETF, curves, the bars of the clouds, and the samples at the edge of each class](live_lab.png)
 #
 # Averages over seeds say what usually happens. A network under one's hand says what depends on what: a dial that is
 # moved in the middle of a run is an experiment that no table of finished runs contains.
@@ -36,12 +36,13 @@ lab
 # %% [markdown]
 # It begins by itself, with ten steps a second for the first hundred, then faster. The line *Look now* says what there
 # is to see. The names above the picture are beginnings that show one thing each: a click on one sets everything and
-# starts. Three things worth doing once:
+# starts. The bars are the death times of the last step's clouds, β is where they are wanted, and the weight says how
+# strongly. Three things worth doing once:
 #
-# 1. *By hand*: wait until training accuracy is 1, then pull β to 0 and the weight to its right end. The bars shrink.
-#    Now push β to 2: the clouds open again.
-# 2. *Standard and nearest*: two networks, step by step beside each other. Which one has its class means in place first?
-# 3. *Too early*. Before you press it: β is 0 and the weight 1 from the first step. What will become of the three clouds?
+# 1. *Collapse*, then *Too early*, which differs in nothing but the two dials: β is 0 and the weight 1 from the first
+#    step. Before you press it: what will become of the three clouds? Then choose the first run in the menu *beside*.
+# 2. *By hand*: wait until training accuracy is 1, then push β to 3, and later to 0. The bars follow.
+# 3. *Standard and nearest*: two networks, step by step beside each other. Which one has its class means in place first?
 #
 # A click on a curve goes to that moment; *Replay* plays a run again, without training anything; in *Settings* the data
 # set *gaussians* lets you drag the points that are learned. In a page that only shows the notebook the cell above has

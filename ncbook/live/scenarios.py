@@ -32,11 +32,11 @@ def _but(**changes: Any) -> Recipe:
 
 FIRST = "Collapse"
 SCENARIOS: dict[str, Scenario] = {
-    FIRST: Scenario("Plain training: the clouds come apart, then each shrinks towards one point. Nobody asked for that.",
-                    COLLAPSE),
+    FIRST: Scenario("Plain training: the clouds come apart, then each shrinks towards one point. Nobody asked for "
+                    "that.", COLLAPSE),
     "Too early": Scenario("β = 0 and weight 1 from the first step: the classes never come apart. Try: pull the weight "
                           "to 0.", _but(schedule=ConstantSchedule(0.0, 1.0))),
-    "Sliding": Scenario("The plan lowers β to 0 while the weight grows: first apart, then small. Watch the bars and β.",
+    "Sliding": Scenario("The plan lowers β to 0 while the weight grows: first apart, then small. Watch the bars.",
                         _but(schedule=SlidingSchedule(1.1, 0.1, _EPOCHS))),
     "By hand": Scenario("β = 1 holds the clouds open. Try, once they are apart: β up to 3, then down to 0.",
                         _but(schedule=None), dials={"beta": 1.0, "densify_weight": 0.1}),
