@@ -74,11 +74,11 @@ OFF, HARD = (0.0, 0.0), (0.0, 1.0)
     (slide(), OFF, "geometry", "angles between their means are near 120°"),
     (slide(spread=0.05, far=0.1), OFF, "geometry", "Close to collapse"),
     (slide(spread=0.01, far=0.02, angle=1.0), OFF, "geometry", "Collapse: the dots of each class are on one point"),
-    (slide(3) + slide(6, accuracy=0.5), OFF, "curves", "the classifier has not followed"),
-    (slide(3) + slide(6, **MIXED), OFF, "geometry", "dots of different classes mix"),
-    (slide(3) + slide(6, **MIXED | dict(bar=1.0)), (3.0, 0.3), "geometry",
+    (slide(5) + slide(6, accuracy=0.5), OFF, "curves", "the classifier has not followed"),
+    (slide(5) + slide(6, **MIXED), OFF, "geometry", "dots of different classes mix"),
+    (slide(5) + slide(6, **MIXED | dict(bar=1.0)), (3.0, 0.3), "geometry",
      "β = 3 makes the clouds swell until they overlap"),
-    (slide(3) + slide(6, **SPOT), HARD, "geometry", "the pull to β = 0 has pressed all classes into one spot"),
+    (slide(5) + slide(6, **SPOT), HARD, "geometry", "the pull to β = 0 has pressed all classes into one spot"),
     (slide(**SPOT), HARD, "geometry", "All dots start in one small spot, and β = 0 with weight 1"),
     (slide(100, **SPOT), HARD, "geometry", "Held in one small spot"),
     (slide(bar=1.0), (1.0, 0.1), "bars", "have reached the line: neighbours in a cloud are about β = 1 apart"),
@@ -125,8 +125,10 @@ def test_a_hand_that_goes_on_is_answered_at_once_and_remembers_where_it_began():
 
 def test_nothing_false_is_said_for_long():
     lost, back = [dict(accuracy=0.5)] * 8, [dict(accuracy=0.99)] * 8
-    said = lines(slide(3) + lost + back, OFF)
-    assert "has fallen" in said[10][1] and not any("has fallen" in text for _, text in said[15:])
+    said = lines(slide(5) + lost + back, OFF)
+    assert "has fallen" in said[12][1] and not any("has fallen" in text for _, text in said[17:])
+    chance = [dict(accuracy=value, size=2.0) for value in (0.4, 0.97, 0.6, 0.6, 0.6, 0.6, 0.6)]
+    assert "fallen" not in lines(chance, OFF)[-1][1]
     said = lines(slide(30, spread=(0.4, 0.2)) + slide(20, spread=(0.2, 0.5)), OFF)
     assert "shrink" in said[29][1] and "shrink" not in said[-1][1]
     said = lines(slide(3, bar=3.0) + slide(4, bar=3.0), [(3.0, 0.3)] * 3 + [(0.0, 0.3)] * 4, hand=True)

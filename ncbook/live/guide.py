@@ -72,7 +72,7 @@ class Hand(NamedTuple):
 class Moment(NamedTuple):
     """What a rule is asked about: a frame, and what the frames before it say.
 
-    best: highest accuracy so far; spread, size, bar: by how much the logarithm of this fact has changed lately,
+    best: highest accuracy that has lasted; spread, size, bar: by how much the logarithm of this fact has changed lately,
     accuracy: the accuracy itself, by a line fitted through the last frames, 0 where there are too few; angle: its mean
     over them; sliding: whether a plan is lowering β.
     """
@@ -264,8 +264,9 @@ class Guide:
     def _moment(self, frame: Any) -> Moment:
         self._follow_hand(frame)
         self._frames.append(frame)
-        if not math.isnan(frame.facts.accuracy):
-            self._best = max(self._best, frame.facts.accuracy)
+        lasting = [f.facts.accuracy for f in list(self._frames)[-_PATIENCE:]]  # for one frame it may be chance
+        if len(lasting) == _PATIENCE and not any(map(math.isnan, lasting)):
+            self._best = max(self._best, min(lasting))
         lately = list(self._frames)[-1 - self._hand.age :] if self._hand else list(self._frames)
         logs = {name: _change([math.log(max(getattr(f.facts, name), 1e-30)) for f in lately])
                 for name in ("spread", "size", "bar")}
