@@ -72,7 +72,7 @@ class Hand(NamedTuple):
 class Moment(NamedTuple):
     """What a rule is asked about: a frame, and what the frames before it say.
 
-    best: highest accuracy that has lasted; spread, size, bar: by how much the logarithm of this fact has changed lately,
+    best: highest accuracy that lasted; spread, size, bar: by how much the logarithm of this fact has changed lately,
     accuracy: the accuracy itself, by a line fitted through the last frames, 0 where there are too few; angle: its mean
     over them; sliding: whether a plan is lowering β.
     """
@@ -201,7 +201,7 @@ RULES = (
          and m.facts.accuracy >= 0.95 and m.frame.beta < m.facts.bar < 0.8 * m.begun.bar,
          "This pull comes late, when the classes are apart: the clouds shrink, and accuracy stays.", urgent=True),
     Rule("bars", lambda m: m.active and m.sliding and 0.75 < m.ratio < 1.3,
-         "The bars follow the line: the plan lowers β, and the clouds shrink with it."),
+         "The bars stay near the line of β, which the plan lowers step by step."),
     Rule("bars", lambda m: m.active and m.frame.beta > 0.02 and 0.75 < m.ratio < 1.3,
          "The bars have reached the line: neighbours in a cloud are about β = {beta} apart."),
     Rule("bars", lambda m: m.active and m.ratio <= 0.75 and m.bar > 0.1,
@@ -241,6 +241,7 @@ class Guide:
         self._frames: deque[Any] = deque(maxlen=_WINDOW)
         self._text, self._held, self._age, self._false, self._best = "", 0, 0, 0, 0.0
         self._hand: Hand | None = None
+        self._first = math.nan  # β of the first frame
 
     def __call__(self, run: Any, frame: Any) -> tuple[str, str]:
         """The panel to look at and the sentence. Raises nothing: NaN holds no rule but the last."""
@@ -263,6 +264,7 @@ class Guide:
 
     def _moment(self, frame: Any) -> Moment:
         self._follow_hand(frame)
+        self._first = self._first if self._frames else frame.beta
         self._frames.append(frame)
         lasting = [f.facts.accuracy for f in list(self._frames)[-_PATIENCE:]]  # for one frame it may be chance
         if len(lasting) == _PATIENCE and not any(map(math.isnan, lasting)):
@@ -270,7 +272,7 @@ class Guide:
         lately = list(self._frames)[-1 - self._hand.age :] if self._hand else list(self._frames)
         logs = {name: _change([math.log(max(getattr(f.facts, name), 1e-30)) for f in lately])
                 for name in ("spread", "size", "bar")}
-        sliding = self._hand is None and lately[0].beta > 1.0001 * frame.beta
+        sliding = self._hand is None and self._first > 1.001 * frame.beta
         return Moment(frame, self._best, self._hand, accuracy=_change([f.facts.accuracy for f in lately]),
                       angle=sum(f.facts.angle for f in lately) / len(lately), sliding=sliding, **logs)
 
