@@ -86,7 +86,8 @@ OFF, HARD = (0.0, 0.0), (0.0, 1.0)
     (slide(bar=0.5), (1.0, 0.1), "bars", "they hardly grow"),
     (slide(bar=(4.0, 2.0)), (1.0, 0.1), "bars", "longer than β: the clouds shrink"),
     (slide(bar=2.0), (1.0, 0.1), "bars", "they hardly shrink"),
-    (slide(bar=(1.0, 0.5)), [(1 - k / 60, 0.1) for k in range(30)], "bars", "near the line of β, which the plan lowers"),
+    (slide(bar=(1.0, 0.5)), [(1 - k / 60, 0.1) for k in range(30)], "bars",
+     "near the line of β, which the plan lowers"),
     ([dict(accuracy=math.nan, angle=math.nan)], OFF, "curves", ""),
 ])
 def test_it_says_what_holds(frames, dials, panel, words):

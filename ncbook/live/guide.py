@@ -114,9 +114,9 @@ class Moment(NamedTuple):
         """The median bar in terms of β."""
         return self.facts.bar / max(self.frame.beta, 1e-6)
 
-    def moved(self, dial: str, up: bool) -> bool:
+    def moved(self, dial: str, up: bool, within: int = _FRESH) -> bool:
         """Whether a hand has lately moved a dial up or down."""
-        if self.hand is None or self.hand.dial != dial or self.hand.age > _FRESH:
+        if self.hand is None or self.hand.dial != dial or self.hand.age > within:
             return False
         return self.frame.dials[dial] > self.hand.before if up else self.frame.dials[dial] < self.hand.before
 
@@ -132,7 +132,7 @@ class Moment(NamedTuple):
 
     @property
     def freed(self) -> bool:
-        return self.moved("densify_weight", up=False) and not self.active
+        return self.moved("densify_weight", up=False, within=3 * _FRESH) and not self.active
 
 
 class Rule(NamedTuple):
@@ -175,9 +175,9 @@ RULES = (
          "The weight is 0: nothing presses the dots together any more. They spread out.", urgent=True),
     Rule("geometry", lambda m: m.freed and m.begun.accuracy < 0.9 and m.facts.accuracy < 0.9,
          "The weight is 0: nothing presses the dots together any more. Wait: will they spread out?", urgent=True),
-    Rule("curves", lambda m: m.freed and m.begun.accuracy < 0.9 and m.learned,
+    Rule("curves", lambda m: m.freed and m.begun.accuracy < 0.9 and m.learned and m.facts.spread > 0.16,
          "Recovered: without the pull the classes have come apart, and accuracy is near 1.", urgent=True),
-    Rule("bars", lambda m: m.freed and m.facts.accuracy >= 0.9,
+    Rule("bars", lambda m: m.freed and m.moved("densify_weight", False) and m.facts.accuracy >= 0.9,
          "The weight is 0: β has no effect now. Only the classifier moves the dots.", urgent=True),
     Rule("bars", lambda m: not m.active and (m.moved("beta", True) or m.moved("beta", False)),
          "You moved β, but it has no effect while the weight is 0. Move the weight up, too.", urgent=True),
