@@ -9,7 +9,7 @@ import pytest
 import torch
 from live_hands import LONG, RECIPE, Page, wait_until
 
-from ncbook.live import MAX_RUNS, PANELS, SCENARIOS, Drawing, LiveLab, Panel
+from ncbook.live import MAX_RUNS, PANELS, Drawing, LiveLab, Panel
 from ncbook.training.data import load_dataset
 from ncbook.training.snapshot import Diverged
 
@@ -275,22 +275,6 @@ def test_an_older_run_is_sent_when_it_is_asked_for(lab, page):
     page.do("want", 1)
     lab.run(0)
     assert [float(f["step"]) for f in page.frames[1]] == list(range(21))
-
-
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_each_scenario_sets_everything_and_starts(lab, page, name):
-    lab.set(method="fixed", beta=3.0, speed=1, lr=2.0)
-    lab.run(1)
-    page.do("scenario", name)
-    wait_until(lambda: page.state["doing"] == "training" and page.last["step"] > 0)
-    scene = SCENARIOS[name]
-    recipe = lab.trainer.recipe
-    assert recipe == type(recipe)(**vars(scene.recipe) | {"device": "cpu"}) and not lab.trainer.controls.manual
-    assert page.state["speed"] == "slow, then fast" and len(page.state["live"]) == 1 + bool(scene.beside)
-    for dial, value in (scene.dials or {}).items():
-        assert getattr(lab.trainer.controls, dial) == value
-    assert page.state["note"].startswith(name)
-    lab.pause()
 
 
 def test_two_networks_train_step_by_step(lab, page):

@@ -9,7 +9,6 @@ import torch
 from live_hands import RECIPE, record
 
 from ncbook.live import CURVES, MAX_FRAMES, Frame, Run
-from ncbook.live.guide import Facts, Guide
 from ncbook.live.record import DENSE, watched
 from ncbook.metrics import METRICS
 from ncbook.training.data import load_dataset
@@ -118,6 +117,8 @@ def test_a_label_says_what_a_hand_did_and_gives_way_to_a_name():
     run.note(3.0, "by hand")
     assert run.label == ("7: gaussians, 3 classes, nearest, sliding 1/0.1, L2, lr 0.02, 4 epochs, "
                          "by hand from epoch 2.25")
+    run.title = "Too early (2)"
+    assert run.label == "Too early (2), by hand from epoch 2.25"
     run.name = "mine"
     assert run.label == "7: mine"
 
@@ -131,51 +132,3 @@ def test_a_few_samples_of_every_class_are_watched(classes, size):
     assert part.test_targets.bincount().tolist() == [min(each, n) for n in data.test_targets.bincount().tolist()]
     first = (data.test_targets == 2).nonzero()[0, 0]
     assert torch.equal(part.test_inputs[part.test_targets == 2][0], data.test_inputs[first])
-
-
-# The guide.
-
-def test_the_facts_of_a_snapshot():
-    recorder, frame = record(steps=40)
-    shot = recorder.trainer.snapshot(data=watched(recorder.trainer.data))
-    centred = shot.class_means - shot.class_means.mean(0)
-    assert frame.facts.size == pytest.approx(float(centred.norm(dim=1).square().mean().sqrt()))
-    cosines = [float(torch.cosine_similarity(centred[a], centred[b], dim=0)) for a, b in ((0, 1), (0, 2), (1, 2))]
-    assert frame.facts.angle == pytest.approx(max(abs(math.degrees(math.acos(c)) - 120) for c in cosines), abs=1e-3)
-    winner = torch.cdist(shot.features, shot.class_means).argmin(1)
-    assert frame.facts.nearest == pytest.approx(float((winner == shot.targets).float().mean()))
-    assert frame.facts.accuracy == shot.train["accuracy"]
-
-
-def told(*facts, dials=(1.0, 0.0), start=1):
-    """What a guide says after frames with these facts."""
-    guide, run = Guide(), Run(1, RECIPE, DATA, None)
-    for k, fact in enumerate(facts):
-        frame = frame_at(start + k)._replace(facts=Facts(*fact), dials=dict(zip(("beta", "densify_weight"), dials)))
-        panel, text = guide(run, frame)
-    return panel, text
-
-
-APART, ONE, DONE = (0.4, 0.5, 1, 2, 30), (1.0, 1.0, 4, 0.9, 20), (1.0, 1.0, 5, 0.05, 1)
-
-
-@pytest.mark.parametrize(("facts", "panel", "words"), [
-    ([APART], "geometry", "overlap"), ([ONE], "curves", "Training accuracy has reached 1"),
-    ([(1.0, 1.0, 5, 0.1, 14)], "geometry", "up to 14° off the 120°"), ([DONE], "geometry", "Collapse"),
-    ([ONE] + [(0.4, 0.97, 4, 1, 20)] * 5, "curves", "classifier no longer tells them apart"),
-    ([ONE] + [(0.4, 0.5, 4, 1, 20)] * 5, "geometry", "nearer to the mean of another class"),
-    ([(1.0, 1.0, 0.001, 0.9, 20)], "geometry", "magnified"),
-])
-def test_the_guide_says_what_holds(facts, panel, words):
-    assert told(*facts)[0] == panel and words in told(*facts)[1]
-
-
-def test_the_guide_names_a_pull_that_comes_too_early_and_the_beginning():
-    assert "before the classes are told apart" in told(APART, dials=(0.0, 1.0))[1]
-    assert "into one spot" in told((0.33, 0.9, 0.01, 2, 90), dials=(0.0, 1.0))[1]
-    assert "Nothing is learned yet" in told(APART, start=0)[1]
-
-
-def test_the_guide_keeps_its_word_while_two_rules_take_turns():
-    assert told(ONE, *[DONE, ONE] * 40) == told(ONE)
-    assert told(ONE, *[DONE] * 10) == told(ONE) and told(ONE, *[DONE] * 20) == told(DONE)

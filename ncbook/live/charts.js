@@ -9,13 +9,14 @@ const across = (step) => Math.log10(1 + step);
 export function drawCurves(canvas, theme, runs, options) {
     const got = contextOf(canvas);
     if (!got || !runs.length || !runs[0].run.frames.length) return;
-    const { context, width, height } = got, right = width < 300 ? 76 : 98, left = 34;
+    const { context, width, height } = got, words = width >= 560 ? "long" : width >= 330 ? "short" : "name";
+    const right = { long: 218, short: 146, name: 88 }[words] * theme.zoom, left = 34 * theme.zoom;
     const most = Math.max(100, ...runs.map(({ run }) => run.frames[run.last].step[0]));
     const x = (step) => left + ((width - left - right) * across(step)) / across(most);
     const strips = layOut(runs[0].run, height - 20, options.small);
     canvas.stepAt = (px) => 10 ** (((px - left) / (width - left - right)) * across(most)) - 1;
     shadeManual(context, theme, runs[0].run, x, strips);
-    for (const strip of strips) drawStrip(context, theme, runs, strip, x, left, width - right);
+    for (const strip of strips) drawStrip(context, theme, runs, { ...strip, words }, x, left, width - right);
     const bottom = strips.at(-1).bottom;
     for (let step = 1; step <= most; step *= 10) {
         line(context, [[x(step), bottom], [x(step), bottom + 3]], theme.muted);
@@ -35,7 +36,7 @@ function layOut(run, height, small) {
         log.length && { kind: "log", curves: log, share: small ? 1.6 : 2.2 },
         dials.length && { kind: "dials", curves: dials, share: 0.8 },
     ].filter(Boolean);
-    const all = wanted.reduce((sum, strip) => sum + strip.share, 0), gap = 9;
+    const all = wanted.reduce((sum, strip) => sum + strip.share, 0), gap = 10;
     let top = 6;
     for (const strip of wanted) {
         strip.top = top;
@@ -90,17 +91,19 @@ function drawStrip(context, theme, runs, strip, x, left, right) {
         const dash = which ? [4, 3] : [];
         if (kind === "dials") line(context, steps(points), color, 1.8, dash);
         else {
-            if (!which && kind === "log") line(context, points, pale(color, 0.25), 1);
+            if (!which && kind === "log") line(context, points, pale(color, theme.raw), 1);
             line(context, kind === "log" ? smoothed(points) : points, color, 1.8, dash);
         }
         const [atX, atY] = points[index], value = curve.of(run.frames[index]);
         if (Number.isFinite(atY)) dot(context, atX, atY, 3, color, theme.paper, 1);
         if (!which && Number.isFinite(atY)) {
             const end = points.at(-1)[1];
-            ends.push({ y: Number.isFinite(end) ? end : atY, words: `${curve.name} ${number(value, kind === "linear" ? 3 : 2)}`, color });
+            const name = strip.words === "name" || !curve.short ? curve.name : `${curve.name} ${curve[strip.words]}`;
+            ends.push({ y: Number.isFinite(end) ? end : atY, words: `${name} ${number(value, kind === "linear" && strip.words !== "name" ? 3 : 2)}`, color });
         }
     }));
-    spread(ends, top + 5, bottom - 3);
+    if (kind === "log" && strip.words !== "name") text(context, theme, "lower = more collapsed", left + 5, bottom - 7, { color: theme.muted, size: 11 });
+    spread(ends, top + 5, bottom - 3, 13 * theme.zoom);
     for (const { y: at, words, color } of ends) text(context, theme, words, right + 6, at, { color, size: 11, halo: false });
 }
 
@@ -115,14 +118,16 @@ function dialLevels(runs, strip, top, bottom) {
 function ticks(context, theme, kind, low, high, level, left, right) {
     const values = [];
     if (kind === "log") {
-        const decades = Math.round(Math.log10(high / low)), every = Math.max(1, Math.ceil(decades / 4));
+        const decades = Math.round(Math.log10(high / low)), room = Math.max(1, Math.floor((level(low) - level(high)) / (15 * theme.zoom)));
+        const every = Math.max(1, Math.ceil(decades / Math.min(4, room)));
         for (let k = 0; k <= decades; k += every) values.push(low * 10 ** k);
-    } else values.push(low, (low + high) / 2, high);
+    } else values.push(low, ...(level(low) - level(high) > 34 * theme.zoom ? [(low + high) / 2] : []), high);
     for (const value of values) {
         line(context, [[left, level(value)], [right, level(value)]], theme.line, 0.7);
         const power = Math.round(Math.log10(value));
         const words = kind !== "log" ? number(value, 2) : value >= 0.01 && value <= 100 ? number(value) : `1e${power}`.replace("-", "−");
-        text(context, theme, words, left - 4, level(value), { color: theme.muted, size: 10, align: "right" });
+        const inside = Math.max(level(high) + 3, Math.min(level(low) - 3, level(value))); // clear of the strip above and below
+        text(context, theme, words, left - 4, inside, { color: theme.muted, size: 10, align: "right" });
     }
 }
 
@@ -148,36 +153,51 @@ function spread(labels, top, bottom, gap = 13) {
         labels[k].y = Math.min(labels[k].y, k === labels.length - 1 ? bottom : labels[k + 1].y - gap);
 }
 
+const PITCH = 5; // pixels a bar has at least
+
 export function drawBarcode(canvas, theme, run, index, options) {
     const got = contextOf(canvas), frame = run?.frames[index];
     if (!got || !frame) return;
-    const { context, width, height } = got, deaths = frame.deaths, beta = frame.dials[0];
-    const left = 8, right = width - 10, bottom = height - 22, most = options.most ?? barcodeReach(frame);
-    const x = (d) => left + ((right - left) * d) / most, tall = (bottom - 4) / deaths.length;
-    deaths.forEach((death, k) => {
-        context.fillStyle = death < beta ? theme.apart : theme.together;
-        context.fillRect(left, bottom - (k + 1) * tall, Math.max(0.5, x(Math.min(death, most)) - left), Math.max(0.6, 0.75 * tall));
-    });
-    line(context, [[left, 2], [left, bottom], [right, bottom]], theme.line);
-    line(context, [[x(beta), 2], [x(beta), bottom]], theme.beta, 2, [5, 3]);
-    const side = x(beta) > width / 2 ? "right" : "left";
-    text(context, theme, `β ${number(beta)}`, x(beta) + (side === "left" ? 5 : -5), 12, { color: theme.beta, align: side, bold: true });
+    const { context, width, height } = got, { zoom } = theme, beta = run.betaOf(frame), most = options.most ?? barcodeReach(run, frame);
+    const left = 8, right = width - 10, top = 18 * zoom, bottom = height - 30 * zoom, x = (d) => left + ((right - left) * d) / most;
+    line(context, [[left, top], [left, bottom], [right, bottom]], theme.line);
     for (const share of [0, 0.5, 1]) {
         const align = share === 0 ? "left" : share === 1 ? "right" : "center";
-        text(context, theme, number(share * most), x(share * most), bottom + 11, { color: theme.muted, size: 11, align });
+        text(context, theme, number(share * most), x(share * most), bottom + 9 * zoom, { color: theme.muted, size: 11, align });
     }
+    text(context, theme, "length, in feature space", (left + right) / 2, bottom + 23 * zoom, { color: theme.muted, size: 11, align: "center" });
+    if (frame.step[0] === 0) return text(context, theme, "from the first step on", width / 2, (top + bottom) / 2, { color: theme.muted, align: "center" });
+    const few = Math.max(1, Math.min(frame.deaths.length, Math.floor((bottom - top) / PITCH))), pitch = (bottom - top) / few;
+    for (let k = 0; k < few; k++) { // where there is no room for all, every so many of them
+        const death = frame.deaths[Math.floor(((k + 0.5) * frame.deaths.length) / few)], short = beta !== null && death < beta;
+        const y = Math.round(bottom - (k + 1) * pitch), long = Math.max(1.5, x(Math.min(death, most)) - left), tall = Math.max(1, Math.round(pitch) - 2);
+        context.fillStyle = short ? pale(theme.bar, 0.25) : theme.bar;
+        context.fillRect(left, y, long, tall);
+        context.strokeStyle = theme.bar;
+        context.lineWidth = 1;
+        if (short) context.strokeRect(left + 0.5, y + 0.5, Math.max(1, long - 1), Math.max(1, tall - 1));
+    }
+    const longest = frame.deaths.at(-1), hint = { size: 11, align: "right", color: theme.muted };
+    if (longest < 0.03 * most) text(context, theme, `all below ${number(longest, 1)}`, right, (top + bottom) / 2, hint);
+    if (beta === null) return text(context, theme, "weight 0: β has no effect", left, 8 * zoom, { ...hint, align: "left" });
+    line(context, [[x(beta), top - 2], [x(beta), bottom]], theme.beta, 2, [5, 3]);
+    const side = x(beta) > width / 2 ? "right" : "left";
+    text(context, theme, `β ${number(beta)}`, Math.max(left, x(beta) - 4 + (side === "right" ? 8 : 0)), 8 * zoom, { color: theme.beta, align: side, bold: true });
+    text(context, theme, "■ longer than β", right, bottom - 21 * zoom, { ...hint, color: theme.ink });
+    return text(context, theme, "□ shorter than β", right, bottom - 7 * zoom, { ...hint, color: theme.ink });
 }
 
-// The end of the barcode's axis, which two runs beside each other share.
-export function barcodeReach(frame) {
-    return nice(Math.max(1.05 * frame.deaths.at(-1), 1.15 * frame.dials[0], 1e-9));
+// The end of the barcode's axis, which two runs beside each other may share.
+export function barcodeReach(run, frame) {
+    return nice(Math.max(1.05 * frame.deaths.at(-1), 1.15 * (run.betaOf(frame) ?? 0)) || 1);
 }
 
 export function drawMatrix(canvas, theme, run, index, { name, ideal }) {
     const got = contextOf(canvas), frame = run?.frames[index];
     if (!got || !frame) return;
     const { context, width, height } = got, count = run.head.names.length, values = frame[name];
-    const room = 18, side = Math.min(width - room - 6, height - room - 4) / count, left = (width - side * count + room) / 2;
+    const room = 18, side = Math.min(width - room - 6, height - room - 20) / count, left = (width - side * count + room) / 2;
+    text(context, theme, `ideal: ${number(ideal, 2)} = ${Math.round((180 * Math.acos(ideal)) / Math.PI)}°`, left + (side * count) / 2, height - 7, { color: theme.muted, size: 11, align: "center" });
     for (let i = 0; i < count; i++) {
         const color = theme.of(run.head.colors[i]), at = (k) => (k + 0.5) * side;
         text(context, theme, run.head.names[i], left - 8, at(i) + 2, { color, size: 12, align: "center", bold: true });
@@ -188,6 +208,9 @@ export function drawMatrix(canvas, theme, run, index, { name, ideal }) {
             const off = Math.max(-1, Math.min(1, (value - ideal) / 0.5));
             context.fillStyle = pale(off > 0 ? theme.together : theme.apart, 0.06 + 0.6 * Math.abs(off));
             context.fillRect(left + j * side + 1, i * side + 1, side - 2, side - 2);
+            context.strokeStyle = theme.faint;
+            context.lineWidth = 1;
+            context.strokeRect(left + j * side + 1, i * side + 1, side - 2, side - 2);
             if (side > 30) text(context, theme, value.toFixed(2), left + at(j), at(i), { size: 11, align: "center", halo: false });
         }
     }

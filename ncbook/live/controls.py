@@ -24,13 +24,23 @@ _PLAN = {"beta0": 1.1, "weight": 0.1}  # where there is no schedule yet
 _NORMS = {"L1": 1, "L2": 2, "L∞": math.inf}
 _FILES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST", "svhn": "train_32x32.mat",
           "cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python", "stl10": "stl10_binary"}
+_MEANINGS = {  # of a dial: in few words, and longer
+    "beta": ("wanted length of the bars",
+             "β: how far apart neighbours in a cloud are wanted. The bars are the gaps in the clouds of the last step; "
+             "longer ones are pulled together until they are β long, shorter ones pushed apart. 0: every class on one "
+             "point."),
+    "densify_weight": ("how strongly, log scale",
+                       "weight: how strongly the bars are pulled to β, beside the wish to tell the classes apart. 0: "
+                       "not at all. The slider is logarithmic: each quarter of it is a factor of ten."),
+}
+_NEEDS = {"beta": "densify_weight"}
 
 
 class View(NamedTuple):
     """A control that shows read(recipe) and, moved, asks for write(recipe, value), in a new run if it `restarts`.
 
-    options: text -> value of a menu, None for a number in the range of low to high. write raises ValueError or
-    TypeError for a value that is not accepted.
+    options: text -> value of a menu, None for a number in the range of low to high; tip: what it is, in a sentence.
+    write raises ValueError or TypeError for a value that is not accepted.
     """
 
     label: str
@@ -41,6 +51,7 @@ class View(NamedTuple):
     low: float = 0
     high: float = 100
     step: float | str = "any"
+    tip: str = ""
 
 
 def make_views(recipe: Recipe) -> dict[str, View]:
@@ -60,15 +71,18 @@ def make_views(recipe: Recipe) -> dict[str, View]:
         "classes": View("classes", lambda recipe: ALL if recipe.classes is None else recipe.classes,
                         lambda recipe, k: dataclasses.replace(recipe, classes=None if k == ALL else k), True,
                         lambda: counts),
-        "method": View("method", *field("head"), True, lambda: {kind.method: key for key, kind in HEADS.items()}),
+        "method": View("method", *field("head"), True, lambda: {kind.method: key for key, kind in HEADS.items()},
+                       tip="the classifier: learned (linear, or standard on unit vectors), or a simplex ETF, fixed or "
+                           "the one nearest to the class means"),
         "epochs": View("epochs", field("epochs")[0], _with_epochs, True, low=1, high=10**6, step=1),
-        "seed": View("seed", *field("seed"), True, low=0, high=10**6, step=1),
+        "seed": View("seed", *field("seed"), True, low=0, high=10**6, step=1, tip="another one is another run"),
         "schedule": View("schedule", lambda recipe: plan_name(recipe.schedule),
-                         lambda recipe, name: _with_plan(recipe, name, own), options=lambda: plans),
-        "beta0": View("β₀", *setting("beta0"), high=4),
-        "weight0": View("w₀", *setting("weight"), high=1),
-        "p": View("norm", *field("p"), options=lambda: _NORMS),
-        "lr": View("learning rate", *field("lr"), high=3),
+                         lambda recipe, name: _with_plan(recipe, name, own), options=lambda: plans,
+                         tip="the plan by which β and the weight move while it trains"),
+        "beta0": View("β₀", *setting("beta0"), high=4, tip="where the plan begins with β"),
+        "weight0": View("w₀", *setting("weight"), high=1, tip="the largest weight of the plan"),
+        "p": View("norm", *field("p"), options=lambda: _NORMS, tip="how the lengths of the bars are measured"),
+        "lr": View("learning rate", *field("lr"), high=3, tip="how far a step goes; it falls to 0 by the last epoch"),
     }
 
 
@@ -167,7 +181,7 @@ class Controls:
         return recipe
 
     def show(self, recipe: Recipe, data: Dataset | None) -> dict[str, dict]:
-        """What the page shows of each view: label, value, the texts of a menu, range of a number, whether it is off."""
+        """What the page shows of each view: label, tip, value, a menu's texts, a number's range, whether it is off."""
         shown, settings = {}, _settings(recipe)
         for name, view in self.views.items():
             value, off = view.read(recipe), recipe.clouds is None and name in ("schedule", "beta0", "weight0", "p")
@@ -175,7 +189,7 @@ class Controls:
                 value, off = data.num_classes, True
             if name in ("beta0", "weight0"):
                 off = off or {"beta0": "beta0", "weight0": "weight"}[name] not in settings
-            entry: dict[str, Any] = {"label": view.label, "off": off}
+            entry: dict[str, Any] = {"label": view.label, "off": off, "tip": view.tip}
             if view.options is None:
                 entry |= {"value": value, "low": view.low, "high": max(view.high, value), "step": view.step}
             else:
@@ -188,7 +202,9 @@ class Controls:
         return shown
 
     def show_dials(self, recipe: Recipe, values: Any) -> dict[str, dict]:
-        """What the page shows of each dial: its label, range and value, whether on a log scale, whether it is off."""
+        """What the page shows of each dial: its label and meaning, range and value, whether on a log scale, whether it
+        is off, and the dial without which it has no effect."""
         return {name: {"label": dial.label, "low": dial.low, "high": max(dial.high, getattr(values, name)),
-                       "log": on_log_scale(dial), "value": getattr(values, name), "off": recipe.clouds is None}
+                       "log": on_log_scale(dial), "value": getattr(values, name), "off": recipe.clouds is None,
+                       "means": _MEANINGS.get(name, ("", "")), "needs": _NEEDS.get(name, "")}
                 for name, dial in self.dials.items()}

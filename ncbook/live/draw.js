@@ -9,9 +9,10 @@ export function themeOf(element) {
     const dark = brightness(style.backgroundColor) < 128;
     return {
         dark, paper: style.backgroundColor || paper, ink: style.color || ink, family: style.fontFamily,
-        faint: dark ? "#5a5a5a" : "#c4c4c4", muted: dark ? "#b4b4b4" : "#5f5f5f", line: dark ? "#454545" : "#e0e0e0",
+        faint: dark ? "#6a6a6a" : "#bdbdbd", muted: dark ? "#b4b4b4" : "#5f5f5f", line: dark ? "#4d4d4d" : "#dcdcdc",
         apart: dark ? "#56b4e9" : "#0072b2", together: dark ? "#ff9d5c" : "#d55e00",
         beta: dark ? "#e6b800" : "#7a5c00", weight: dark ? "#ff9d5c" : "#b34700",
+        bar: dark ? "#a8a8a8" : "#7d7d7d", raw: dark ? 0.5 : 0.3, zoom: Math.max(1, Math.min(1.25, element.clientWidth / 1150)),
         of: (hex) => (dark ? lighter(hex) : hex),
     };
 }
@@ -50,7 +51,7 @@ export function contextOf(canvas) {
 
 export function text(context, theme, words, x, y, options = {}) {
     const { color = theme.ink, size = 12, align = "left", base = "middle", bold = false, halo = true } = options;
-    context.font = `${bold ? "600 " : ""}${size}px ${theme.family}`;
+    context.font = `${bold ? "600 " : ""}${Math.round(2 * size * theme.zoom) / 2}px ${theme.family}`;
     context.textAlign = align;
     context.textBaseline = base;
     if (halo) {

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 import torch
 
 from ncbook.checks import check_choice, check_integer
+from ncbook.heads import HEADS
 from ncbook.live.controls import PACED, SPEEDS, Controls
 from ncbook.live.drawing import Drawing
 from ncbook.live.panels import PANELS
 from ncbook.live.record import DENSE, Recorder, Run, plan_name
-from ncbook.live.scenarios import SCENARIOS, Scenario
+from ncbook.live.scenarios import FIRST, SCENARIOS, Scenario
 from ncbook.training.data import Dataset, load_dataset
 from ncbook.training.recipe import Recipe
 from ncbook.training.trainer import Trainer
@@ -45,7 +47,7 @@ class Engine:
     _drawing: Drawing
     _controls: Controls
 
-    def __init__(self, recipe: Recipe, data: Dataset | None, panels: Sequence[str], curves: Sequence[str]):
+    def __init__(self, recipe: Recipe | None, data: Dataset | None, panels: Sequence[str], curves: Sequence[str]):
         self._panels, self._curves = tuple(panels), tuple(curves)
         self._lock = threading.Lock()
         self._orders: list[Order] = []
@@ -56,7 +58,9 @@ class Engine:
         self.error: Exception | None = None
         self.runs: list[Run] = []
         self._count, self._note, self._failed = 0, "", False
-        self._begin(Scenario("", recipe), data, Drawing(), fresh=True)
+        self._begun: Counter[str] = Counter()
+        scene = SCENARIOS[FIRST]._replace(name=FIRST) if recipe is None else Scenario("", recipe)
+        self._begin(scene, data, Drawing(), fresh=True)
         self._initial = self._scene, data
 
     def start(self) -> None:
@@ -202,7 +206,7 @@ class Engine:
                 self._say(f"loading {recipe.dataset} …")
                 self._tell()
             drawing = self._drawing if same and recipe.classes == self._recipe.classes else Drawing()
-            scene = self._scene._replace(recipe=recipe, beside=None if "method" in chosen else self._scene.beside)
+            scene = Scenario("", recipe, None if "method" in chosen else self._scene.beside)
             self._begin(scene, self._given if same else None, drawing)
             return self._say("")
         self._recipe = recipe
@@ -232,7 +236,8 @@ class Engine:
 
     def _reset(self, recipe: Recipe | None) -> None:
         if recipe is None:
-            return self._begin(self._scene._replace(recipe=self._recipe), self._given, self._drawing)
+            self._begin(self._scene._replace(recipe=self._recipe), self._given, self._drawing)
+            return self._say("Begun anew." if self._running else "Begun anew and paused: Play starts it.")
         self._begin(Scenario("", recipe), None, Drawing(), fresh=True)
 
     def _defaults(self, _: Any) -> None:
@@ -240,9 +245,9 @@ class Engine:
 
     def _set_scene(self, name: str) -> None:
         scene = SCENARIOS[check_choice("scenario", name, SCENARIOS)]
-        recipe = dataclasses.replace(scene.recipe, device=self._recipe.device)
-        self._begin(scene._replace(recipe=recipe), None, Drawing(), fresh=True)
-        self._say(f"{name}: {scene.tip}")
+        recipe, speed = dataclasses.replace(scene.recipe, device=self._recipe.device), self._speed
+        self._begin(scene._replace(recipe=recipe, name=name), None, Drawing(), fresh=True)
+        self._speed = speed
         self.start()
 
     def _move_points(self, edit: dict[str, Any]) -> None:
@@ -268,8 +273,10 @@ class Engine:
         data = drawing.apply(_data_of(recipe, given)) if drawing else given
         takes = {name: PANELS[name].take for name in self._panels}
         recipes = [dataclasses.replace(recipe, **scene.beside), recipe] if scene.beside else [recipe]
-        live = [Recorder(each, data, takes, self._curves, self._count + 1 + k, stand, drawing)
+        titles = self._titles(scene.name, recipes)
+        live = [Recorder(each, data, takes, self._curves, self._count + 1 + k, stand, drawing, titles[k], scene.tip)
                 for k, each in enumerate(recipes)]
+        self._begun[scene.name] += 1
         self._scene, self._recipe, self._given, self._drawing = scene, recipe, given, drawing
         self._controls, self._speed = controls, SPEEDS[PACED] if fresh else self._speed
         self._live, self.trainer, self._count = live, live[-1].trainer, self._count + len(live)
@@ -279,6 +286,12 @@ class Engine:
             old.remove(next((run for run in old if not run.kept), old[0]))
         self.runs = [*old, *(recorder.run for recorder in live)]
         self._draw()
+
+    def _titles(self, name: str, recipes: Sequence[Recipe]) -> list[str]:
+        """What the next runs of a scenario are called."""
+        again = self._begun[name] + 1
+        title = name and name + f" ({again})" * (again > 1)
+        return [title + f": {HEADS[recipe.head].method}" * bool(title and recipes[1:]) for recipe in recipes]
 
     def _draw(self, anew: bool = False) -> None:
         """Record the live runs as they stand; `anew`: and what was recorded has changed."""

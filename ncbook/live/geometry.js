@@ -1,22 +1,29 @@
 // Features, class means and classifier in coordinates in which the nearest simplex ETF stands still.
 import { contextOf, dot, line, nice, number, pale, text } from "./draw.js";
 import { h } from "./parts.js";
+import { REACH } from "./run.js";
 
-const TRAIL = 60; // frames
+const TRAIL = 60, SPECK = 22, MAGNIFIED = 2.5; // frames, pixels, times
 export const VIEW = { yaw: 0.5, pitch: 0.35 };
 
 export function drawGeometry(canvas, theme, run, index, options) {
     const got = contextOf(canvas), frame = run?.frames[index];
     if (!got || !frame) return;
-    const { context, width, height } = got, head = run.head, count = head.names.length;
-    const colors = head.colors.map(theme.of), space = run.dims === 3;
-    const project = projector(run, frame, width, height, options.view ?? VIEW);
+    const { context, width, height } = got, head = run.head, count = head.names.length, size = run.fact(frame, "size");
+    const colors = head.colors.map(theme.of), space = run.dims === 3, span = Math.min(width, height * 0.97) / 2;
+    const unit = options.extent && size > 0 ? (span * size) / options.extent : span / frame.reach;
+    const project = projector(run, unit, width, height, options.view ?? VIEW);
     const vertices = head.vertices.map((v) => project(v));
     const means = rows(frame["geometry.class means"], run.dims).map((v) => project(v));
     canvas.spots = rows(frame["geometry.features"], run.dims).map((v) => project(v));
     if (options.regions && run.dims === 2 && count <= 3) shade(context, means, colors, width, height);
+    if (unit < SPECK) {
+        canvas.spots.forEach(([x, y], k) => dot(context, x, y, 1.5, pale(colors[head.targets[k]], 0.8)));
+        speck(context, theme, width, height);
+        return scaleBar(context, theme, size, unit, width, height);
+    }
     outline(context, vertices, space || count <= 4, theme);
-    trails(context, run, index, project, colors);
+    trails(context, run, index, project, colors, options.extent ? size : null);
     means.forEach((at, c) => line(context, [at, vertices[c]], theme.muted, 1, [3, 3]));
     vertices.forEach((at) => dot(context, at[0], at[1], 3, theme.faint));
     rows(frame["geometry.weights"], run.dims).forEach((v, c) => diamond(context, project(v), colors[c]));
@@ -27,12 +34,35 @@ export function drawGeometry(canvas, theme, run, index, options) {
         const [x, y, depth = 0] = canvas.spots[k];
         dot(context, x, y, space ? 2.2 + 0.5 * depth : 2.4, pale(colors[head.targets[k]], 0.8), theme.paper, 0.5);
     }
-    names(context, theme, head, vertices, colors, width, height);
+    names(context, theme, head, vertices, means, colors, width, height);
     if (options.marked >= 0 && canvas.spots[options.marked]) {
         const [x, y] = canvas.spots[options.marked];
         dot(context, x, y, 6, null, theme.ink, 2);
     }
-    scaleBar(context, theme, run, frame, project.unit, width, height);
+    scaleBar(context, theme, size, unit, width, height);
+    if ((unit * REACH[0] * head.scale) / (span * size) >= MAGNIFIED)
+        magnified(context, theme, run, { centre: project(Array(run.dims).fill(0)), means, unit, size, span, height });
+}
+
+// All classes are too close together to be told apart on this scale.
+function speck(context, theme, width, height) {
+    dot(context, width / 2, height / 2, 16, null, theme.ink, 1.5);
+    text(context, theme, "all dots of all classes are in here", width / 2, height / 2 + 30, { align: "center", bold: true });
+}
+
+// How much larger than that of a trained network the picture is, and beside it how small all this really is.
+function magnified(context, theme, run, { centre, means, unit, size, span, height }) {
+    const times = (unit * REACH[0] * run.head.scale) / (span * size), share = size / run.head.scale / unit, ten = 10 ** Math.floor(Math.log10(times)), side = Math.max(56, Math.min(96, 0.24 * height));
+    text(context, theme, `magnified ${Math.round(times / ten) * ten}×`, 8, 14, { size: 15, bold: true });
+    const left = 8, top = height - side - 8, at = ([x, y]) => [left + side / 2 + (x * side) / (2 * REACH[0]), top + side / 2 - (y * side) / (2 * REACH[0])];
+    context.strokeStyle = theme.faint;
+    context.strokeRect(left, top, side, side);
+    if (run.dims === 2) outline(context, run.head.vertices.map(at), run.head.names.length <= 4, theme, 1);
+    means.forEach(([x, y], c) => {
+        const real = at([(x - centre[0]) * share, (centre[1] - y) * share]);
+        dot(context, real[0], real[1], 2, theme.of(run.head.colors[c]));
+    });
+    text(context, theme, "real size", left + side / 2, top - 8, { size: 11, align: "center", color: theme.muted });
 }
 
 function rows(flat, dims) {
@@ -41,17 +71,14 @@ function rows(flat, dims) {
     return found;
 }
 
-function projector(run, frame, width, height, view) {
-    const unit = Math.min(width, height * 0.97) / (2 * frame.reach);
+function projector(run, unit, width, height, view) {
     const low = run.dims === 2 && run.head.names.length === 3 ? 0.02 : 0;
     const [cy, sy, cp, sp] = [Math.cos(view.yaw), Math.sin(view.yaw), Math.cos(view.pitch), Math.sin(view.pitch)];
-    const project = ([x, y, z]) => {
+    return ([x, y, z]) => {
         if (z === undefined) return [width / 2 + unit * x, height * (0.5 + low) - unit * y];
         const across = cy * x + sy * y, deep = cy * y - sy * x;
         return [width / 2 + unit * across, height / 2 - unit * (cp * z - sp * deep), -(cp * deep + sp * z)];
     };
-    project.unit = unit;
-    return project;
 }
 
 function shade(context, means, colors, width, height) {
@@ -64,16 +91,20 @@ function shade(context, means, colors, width, height) {
         }
 }
 
-function outline(context, vertices, all, theme) {
+function outline(context, vertices, all, theme, thick = 2) {
     vertices.forEach((a, i) => vertices.slice(i + 1).forEach((b, k) => {
         const near = k === 0 || (i === 0 && k === vertices.length - 2);
-        if (all || near) line(context, [a, b], theme.faint, 2);
+        if (all || near) line(context, [a, b], theme.faint, thick);
     }));
 }
 
-function trails(context, run, index, project, colors) {
+// size: that of the frame that is shown, where the trail keeps its own one.
+function trails(context, run, index, project, colors, size) {
     const from = Math.max(0, index - TRAIL);
-    const paths = run.frames.slice(from, index + 1).map((f) => rows(f["geometry.class means"], run.dims).map(project));
+    const paths = run.frames.slice(from, index + 1).map((f) => {
+        const times = size ? run.fact(f, "size") / size : 1;
+        return rows(f["geometry.class means"], run.dims).map((v) => project(v.map((x) => times * x)));
+    });
     for (let k = 1; k < paths.length; k++)
         paths[k].forEach((at, c) => line(context, [paths[k - 1][c], at], pale(colors[c], (0.7 * k) / paths.length), 2.5));
 }
@@ -82,16 +113,20 @@ function diamond(context, [x, y], color, size = 8) {
     line(context, [[x - size, y], [x, y - size], [x + size, y], [x, y + size], [x - size, y]], color, 1.8);
 }
 
-function names(context, theme, head, vertices, colors, width, height) {
+// Outside the vertex and the mean of a class, and inside the picture.
+function names(context, theme, head, vertices, means, colors, width, height) {
+    if (vertices.length > 20) return;
+    const inside = (v, most) => Math.max(9, Math.min(most - 9, v));
     vertices.forEach(([x, y], c) => {
         const dx = x - width / 2, dy = y - height / 2, far = Math.hypot(dx, dy) || 1;
-        const at = [x + (30 * dx) / far, y + (30 * dy) / far];
-        if (vertices.length <= 20) text(context, theme, head.names[c], ...at, { color: colors[c], size: 15, align: "center", bold: true });
+        const out = ((means[c][0] - width / 2) * dx + (means[c][1] - height / 2) * dy) / far;
+        const at = (Math.max(far, Math.min(out, 1.6 * far)) + 28) / far;
+        text(context, theme, head.names[c], inside(width / 2 + at * dx, width), inside(height / 2 + at * dy, height),
+            { color: colors[c], size: 15, align: "center", bold: true });
     });
 }
 
-function scaleBar(context, theme, run, frame, unit, width, height) {
-    const size = run.fact(frame, "size");
+function scaleBar(context, theme, size, unit, width, height) {
     if (!(size > 0)) return;
     const whole = (0.3 * width * size) / unit, length = nice(whole) > whole ? nice(whole / 2.5) : nice(whole);
     const pixels = (length / size) * unit, y = height - 8, end = width - 10;
@@ -135,6 +170,18 @@ export function touchGeometry(canvas, head, page, first) {
         page.later();
     });
     head.append(h("label", { title: "colour the plane by the nearest class mean" }, box, " regions"));
+}
+
+// What is drawn, in few words that stay; more when the pointer rests on them.
+export function keyOf(run) {
+    const one = run.images.length ? "image" : run.head.input ? "point" : "sample";
+    const entries = [
+        ["●", `one ${one}`, `each dot is one training ${one} as the network sees it: its feature`],
+        ["◯", "class mean", "each disc is the mean of the dots of a class; its trail shows where it was"],
+        ["◇", "classifier", "each diamond is the row of the classifier for a class, turned and scaled to be comparable"],
+        ["△", "most even (simplex ETF)", "the corners lie as far apart as they can, all angles equal: where collapse ends"],
+    ];
+    return h("div", { class: "nc-key" }, ...entries.map(([sign, words, title]) => h("span", { title }, h("i", {}, sign), ` ${words}`)));
 }
 
 function mark(canvas, event, page) {

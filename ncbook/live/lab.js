@@ -1,17 +1,18 @@
 // The lab in a page: controls above, panels, replay below. It draws what it is told, and tells what a hand does.
 import { themeOf } from "./draw.js";
-import { VIEW, drawGeometry, touchGeometry } from "./geometry.js";
+import { VIEW, drawGeometry } from "./geometry.js";
 import { barcodeReach, drawBarcode, drawColumns, drawCurves, drawMatrix } from "./charts.js";
-import { drawInput, touchPoints } from "./input.js";
+import { drawInput } from "./input.js";
+import { NARROW, readyChoice, sectionOf, wantedPanels } from "./sections.js";
 import { button, dial, download, field, h, menu, toggle } from "./parts.js";
 import { Run, bytesOf } from "./run.js";
 
-const SLIM = 640, NARROW = 540, REST = 250, PLAY = 60; // pixels, pixels, milliseconds, milliseconds a frame
+const SLIM = 770, WIDE = 1300, REST = 250, PLAY = 60; // pixels, pixels, milliseconds, milliseconds a frame
 
 class Page {
     constructor(el, send, recorded) {
         Object.assign(this, { send, recorded, runs: new Map(), state: {}, shown: null, beside: null, at: null });
-        Object.assign(this, { view: { ...VIEW }, regions: false, marked: -1, mode: "drag", moving: [], number: 0, told: 0 });
+        Object.assign(this, { view: { ...VIEW }, regions: false, shared: true, marked: -1, mode: "drag", moving: [], number: 0, told: 0 });
         this.root = el.appendChild(h("div", { class: "ncbook-lab" }));
         this.build();
         this.watch();
@@ -38,19 +39,26 @@ class Page {
         return run.near(this.run.frames[Math.min(this.at, this.run.last)].step[0]);
     }
 
+    get narrow() {
+        return this.root.clientWidth < NARROW;
+    }
+
     get live() {
         return this.at === null && !this.recorded && (this.shown === null || this.state.live?.includes(this.shown));
     }
 
     build() {
         this.scenarios = h("div", { class: "nc-row nc-scenarios", role: "group", "aria-label": "scenarios" });
+        this.scene = menu("scenario", (name) => name && this.ask("scenario", name));
         this.play = button("▶ Play", () => this.pressPlay(), { class: "nc-play" });
         this.speed = menu("speed", (speed) => this.ask("set", { speed }));
         this.dials = h("div", { class: "nc-dials" });
-        this.follow = button("Follow schedule", () => this.ask("follow"));
+        this.follow = button("Back to the plan", () => this.ask("follow"), { title: "let the scenario's plan move β and the weight again, as the marks under the sliders show" });
         this.extra = h("span", { class: "nc-extra" });
         this.main = h("div", { class: "nc-row nc-main" }, this.play, button("Step", () => this.goLive("step"), { class: "nc-step" }),
-            button("Reset", () => this.goLive("reset")), this.speed.element, this.extra, this.dials, this.follow);
+            button("Reset", () => this.goLive("reset"), { title: "begin this run anew" }), this.speed.element, this.extra, this.dials);
+        this.caption = h("span", { class: "nc-caption" });
+        this.about = h("div", { class: "nc-row nc-about" }, this.caption, this.follow);
         this.words = h("span", { class: "nc-words", "aria-live": "polite" });
         this.again = button("Replay the beginning", () => this.playFrom(0), { class: "nc-again" });
         this.note = h("span", { class: "nc-note", role: "status" });
@@ -59,7 +67,7 @@ class Page {
         this.settings = h("div", { class: "nc-row nc-settings", hidden: true });
         this.fields = new Map();
         this.buildReplay();
-        this.root.append(this.scenarios, this.main, this.look, this.figure, this.replay, this.more, this.settings);
+        this.root.append(this.scenarios, this.main, this.about, this.look, this.figure, this.replay, this.more, this.settings);
         this.root.classList.toggle("nc-recorded", this.recorded);
         this.sections = new Map();
     }
@@ -69,9 +77,9 @@ class Page {
         this.scrub = h("input", { type: "range", min: "0", step: "1", value: "0", "aria-label": "replay, epoch", class: "nc-range" });
         this.scrub.addEventListener("input", () => this.goTo(Number(this.scrub.value)));
         this.when = h("span", { class: "nc-when" });
-        this.now = button("Now", () => this.goTo(null), { title: "back to the run that is on" });
-        this.which = menu("run", (id) => this.choose(id));
-        this.other = menu("beside", (id) => this.compare(id), { class: "nc-beside" });
+        this.now = button("Back to live", () => this.goTo(null), { title: "back to the run that is on" });
+        this.which = menu("run", (id) => this.choose(id), { title: "which run is shown; of those that are not kept, the oldest go when there are eight" });
+        this.other = menu("beside", (id) => this.compare(id), { class: "nc-beside", title: "another run beside this one" });
         this.name = h("input", { type: "text", "aria-label": "name of the run", placeholder: "name this run" });
         this.name.addEventListener("change", () => this.ask("name", { id: this.run.head.id, name: this.name.value, kept: true }));
         this.out = h("span", { class: "nc-out", role: "status" });
@@ -133,7 +141,9 @@ class Page {
         const { state } = this;
         if (!state.controls) return;
         if (!this.scenarios.children.length && !state.only.length)
-            this.scenarios.append(...Object.entries(state.scenarios).map(([name, tip]) => button(name, () => this.ask("scenario", name), { title: tip })));
+            this.scenarios.append(this.scene.element, ...Object.entries(state.scenarios).map(([name, tip]) => button(name, () => this.ask("scenario", name), { title: tip })));
+        for (const chip of this.scenarios.querySelectorAll("button")) chip.setAttribute("aria-pressed", String(chip.textContent === state.scene));
+        this.scene.show([...(state.scene ? [] : [["", "choose a scenario"]]), ...Object.keys(state.scenarios)], state.scene);
         this.root.classList.toggle("nc-small", state.only.length > 0);
         this.speed.show(state.speeds, state.speed);
         for (const name of Object.keys(state.dials))
@@ -150,7 +160,8 @@ class Page {
                 control.element.disabled = spec.off;
             }
         }
-        this.follow.hidden = !state.manual || state.plan === "by hand" || state.only.length > 0 && !this.dials.children.length;
+        this.follow.hidden = state.plan === "by hand" || !this.dials.children.length;
+        this.follow.style.visibility = state.manual ? "" : "hidden"; // keeps its room: nothing must move under a hand
     }
 
     buildSettings() {
@@ -158,7 +169,7 @@ class Page {
             const send = (value) => this.ask("set", { [name]: value });
             const control = spec.options ? menu(spec.label, send) : field(spec.label, send, { class: "nc-value" });
             this.fields.set(name, control);
-            const label = h("label", { "data-control": name }, `${spec.label} `, control.element);
+            const label = h("label", { "data-control": name, title: spec.tip }, `${spec.label} `, control.element);
             if (this.state.only.includes(name)) this.extra.append(label);
             return label;
         });
@@ -247,11 +258,13 @@ class Page {
         this.arrange(pair);
         this.showFrame(run, frame, index);
         const theme = themeOf(this.root);
-        const most = Math.max(...pair.map((one) => (one.head.clouds ? barcodeReach(one.frames[this.index(one)]) : 0)));
+        const shown = (one) => one.frames[this.index(one)], shared = this.shared && pair.length > 1;
+        const most = shared ? Math.max(...pair.map((one) => (one.head.clouds ? barcodeReach(one, shown(one)) : 0))) : undefined;
+        const extent = shared ? Math.max(...pair.map((one) => one.extent(shown(one)))) : undefined;
         for (const section of this.sections.values()) {
             const one = pair[section.slot] ?? run, at = this.index(one), { panel, canvas } = section;
             section.element.classList.toggle("nc-marked", frame.look[0] === panel.name && section.slot === 0);
-            const options = { ...panel, most, ideal: one.head.ideal, view: this.view, regions: this.regions, small: this.state.only?.length };
+            const options = { ...panel, most, extent, ideal: one.head.ideal, view: this.view, regions: this.regions, small: this.state.only?.length };
             options.marked = one === run ? this.marked : -1;
             if (panel.kind === "geometry") drawGeometry(canvas, theme, one, at, options);
             else if (panel.kind === "curves") drawCurves(canvas, theme, pair.map((r) => ({ run: r, index: this.index(r) })), options);
@@ -298,103 +311,46 @@ class Page {
         this.scrub.setAttribute("aria-valuetext", `${epoch}, ${step}`);
         this.playing.textContent = this.timer ? "❚❚ Replay" : "▷ Replay";
         this.now.style.visibility = this.live ? "hidden" : ""; // keeps its room: the picture must not jump
+        if (this.caption.textContent !== run.head.caption) this.caption.textContent = run.head.caption;
+        this.about.hidden = !run.head.caption && this.follow.hidden;
+        this.which.element.hidden = this.other.element.hidden = !((state.runs ?? []).length > 1);
         this.now.hidden = this.recorded;
         this.which.show((state.runs ?? []).map(({ id, label }) => [id, label]), run.head.id);
-        this.other.show([["", "beside: –"], ...(state.runs ?? []).map(({ id, label }) => [id, label])], this.pair[1]?.head.id ?? "");
-        Object.entries(state.dials ?? {}).forEach(([name, spec], k) => {
-            const value = this.live && this.at === null ? spec.value : frame.dials[k];
-            this.fields.get(name)?.show(spec, value, frame.planned[k]);
-        });
+        this.other.show([["", "beside: none"], ...(state.runs ?? []).map(({ id, label }) => [id, label])], this.pair[1]?.head.id ?? "");
+        const dials = state.dials ?? {}, places = Object.keys(dials);
+        const valueOf = (name) => (this.live && this.at === null ? dials[name].value : frame.dials[places.indexOf(name)]);
+        for (const [name, spec] of Object.entries(dials)) {
+            const idle = spec.needs && valueOf(spec.needs) === 0 ? dials[spec.needs].label : null;
+            this.fields.get(name)?.show(spec, valueOf(name), frame.planned[places.indexOf(name)], idle);
+        }
     }
 
     // Panels for what is shown, made once; and their sizes.
     arrange(pair) {
-        const wanted = this.wanted(pair), key = JSON.stringify(wanted);
+        const wanted = wantedPanels(this, pair), key = JSON.stringify([wanted, pair.map((run) => run.head.label)]);
         if (key !== this.arranged) {
             this.arranged = key;
             this.sections.clear();
-            for (const { panel, slot, area } of wanted) this.sections.set(`${slot} ${panel.name}`, this.section(panel, slot, area, pair));
+            for (const { panel, slot, area, choice } of wanted) {
+                const section = sectionOf(this, panel, slot, area, pair);
+                if (choice) readyChoice(this, section, pair[0].head.panels);
+                this.sections.set(`${slot} ${panel.name}`, section);
+            }
             this.figure.replaceChildren(...[...this.sections.values()].map(({ element }) => element));
         }
         this.fit(pair.length > 1);
     }
 
-    wanted(pair) {
-        const panels = pair[0].head.panels, width = this.root.clientWidth, wanted = [];
-        const of = (kind) => panels.filter((panel) => panel.kind === kind);
-        const rest = panels.filter(({ kind }) => kind !== "geometry" && kind !== "curves");
-        for (const panel of of("geometry")) pair.forEach((run, slot) => wanted.push({ panel, slot, area: "big", title: run.head.label }));
-        for (const panel of of("curves")) wanted.push({ panel, slot: 0, area: "curves" });
-        if (pair.length > 1) for (const panel of of("barcode")) pair.forEach((_, slot) => wanted.push({ panel, slot, area: "part" }));
-        else {
-            const room = width < NARROW ? rest.length : Math.max(1, Math.floor(width / 2 / 190));
-            const first = rest.findIndex(({ name }) => name === this.front);
-            const order = first > 0 ? [rest[first], ...rest.filter((_, k) => k !== first)] : rest;
-            order.slice(0, room).forEach((panel, k) => wanted.push({ panel, slot: 0, area: "part", hidden: k === 0 && order.length > room ? rest.map((p) => p.name) : null }));
-        }
-        return wanted;
-    }
-
-    section(panel, slot, area, pair) {
-        const canvas = h("canvas", { role: "img", tabindex: area === "big" || area === "curves" ? "0" : "-1" });
-        const apart = pair.map((run, k) => difference(run.head.label, pair[1 - k]?.head.label));
-        const two = { big: apart[slot], curves: `${apart[0]} ━━   ${apart[1]} ╍╍`, part: apart[slot] };
-        const title = pair.length > 1 ? two[area] : panel.title;
-        canvas.setAttribute("aria-label", title);
-        const head = h("div", { class: "nc-title", title }, h("span", {}, title));
-        const element = h("section", { class: `nc-${area}`, "data-panel": panel.name, "data-slot": String(slot) }, head, canvas);
-        if (panel.kind === "geometry") touchGeometry(canvas, head, this, slot === 0);
-        if (panel.kind === "curves") this.readyCurves(canvas);
-        if (panel.kind === "input") this.readyInput(canvas, head);
-        if (area === "part" && pair.length === 1) this.readyChoice(panel, head, pair[0].head.panels);
-        return { panel, slot, canvas, element };
-    }
-
-    readyChoice(panel, head, panels) {
-        const rest = panels.filter(({ kind }) => kind !== "geometry" && kind !== "curves");
-        if (this.root.clientWidth < NARROW || rest.length <= Math.max(1, Math.floor(this.root.clientWidth / 2 / 190))) return;
-        const choice = menu("panel", (name) => {
-            this.front = name;
-            this.later();
-        });
-        choice.show(rest.map(({ name, title }) => [name, title]), panel.name);
-        head.firstChild.replaceWith(choice.element);
-    }
-
-    readyCurves(canvas) {
-        const go = (event) => {
-            const box = canvas.getBoundingClientRect();
-            if (canvas.stepAt) this.goTo(this.run.near(canvas.stepAt(event.clientX - box.left)));
-        };
-        canvas.addEventListener("pointerdown", go);
-        canvas.addEventListener("pointermove", (event) => { if (event.buttons) go(event); });
-        canvas.addEventListener("keydown", (event) => {
-            const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-            if (!by) return;
-            this.goTo(Math.max(0, Math.min(this.run.last, this.index(this.run) + by)));
-            event.preventDefault();
-        });
-    }
-
-    readyInput(canvas, head) {
-        touchPoints(canvas, {
-            run: () => this.run, live: () => this.live, mode: () => this.mode, edit: (change) => this.ask("points", change),
-            hold: (moved) => { this.moving = moved; this.later(); },
-        });
-        const { input, names } = this.run.head;
-        if (input?.kind !== "points" || this.recorded) return;
-        const choice = menu("what a click does", (mode) => { this.mode = mode; });
-        choice.show([["drag", "drag points"], ...names.map((name, c) => [`add:${c}`, `add ${name}`]), ["remove", "remove"]], this.mode);
-        head.append(choice.element);
-    }
-
     fit(two) {
-        const width = this.root.clientWidth, narrow = width < NARROW, small = this.state.only?.length > 0;
+        const width = this.root.clientWidth, { narrow } = this, small = this.state.only?.length > 0;
         const outside = this.root.closest(".jp-WindowedPanel-outer, .jp-NotebookPanel-notebook");
         const room = (outside?.clientHeight || window.innerHeight) - (this.recorded ? 120 : 12);
-        const rows = [this.scenarios, this.main, this.look, this.replay].reduce((sum, row) => sum + (row.offsetHeight ? row.offsetHeight + 4 : 0), 24);
+        const rows = [this.scenarios, this.main, this.about, this.look, this.replay].reduce((sum, row) => sum + (row.offsetHeight ? row.offsetHeight + 4 : 0), 24);
         const most = small ? Math.min(300, 0.5 * width) : 0.62 * width;
         this.root.classList.toggle("nc-slim", width < SLIM);
+        if (narrow && this.follow.parentNode !== this.main) this.dials.before(this.follow);
+        else if (!narrow && this.follow.parentNode !== this.about) this.about.append(this.follow);
+        this.root.classList.toggle("nc-wide", width >= WIDE);
         this.figure.classList.toggle("nc-narrow", narrow);
         this.figure.classList.toggle("nc-two", two && !narrow);
         this.figure.style.height = narrow ? "" : `${Math.round(Math.max(240, Math.min(room - rows, most)))}px`;
@@ -402,12 +358,6 @@ class Page {
         this.figure.style.setProperty("--nc-parts", String(Math.max(1, parts)));
         this.figure.classList.toggle("nc-bare", parts === 0);
     }
-}
-
-// What the label of a run says that the label of another one does not.
-function difference(label, other = "") {
-    const [number, ...parts] = label.split(/: |, /), known = other.split(/: |, /);
-    return [number, parts.filter((part) => !known.includes(part)).join(", ")].join(": ");
 }
 
 function render({ model, el }) {

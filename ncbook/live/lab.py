@@ -17,7 +17,7 @@ from ncbook.live.controls import SPEEDS
 from ncbook.live.engine import Engine
 from ncbook.live.panels import PANELS, chosen_panels
 from ncbook.live.record import CURVES, Frame, Run, describe, plan_name
-from ncbook.live.scenarios import COLLAPSE, SCENARIOS
+from ncbook.live.scenarios import SCENARIOS
 from ncbook.training.data import Dataset
 from ncbook.training.recipe import Recipe
 
@@ -53,7 +53,7 @@ class LiveLab(Engine, anywidget.AnyWidget):
         self._next_frame, self._last_answer, self._sent, self._drawn = 0.0, 0.0, 0, 0
         self._page: dict[int, list[Frame]] = {}
         self._told: dict[str, Any] = {}
-        Engine.__init__(self, COLLAPSE if recipe is None else recipe, data, names, curves)
+        Engine.__init__(self, recipe, data, names, curves)
         self._only = tuple(check_choice("only", name, [*self._controls.views, *self._controls.dials]) for name in only)
         if LiveLab._open is not None:
             LiveLab._open.close()
@@ -162,7 +162,7 @@ class LiveLab(Engine, anywidget.AnyWidget):
             "controls": self._controls.show(self._recipe, self._given),
             "dials": self._controls.show_dials(self._recipe, self.trainer.controls),
             "manual": self.trainer.controls.manual, "plan": plan_name(self._recipe.schedule), "only": self._only,
-            "scenarios": {name: scene.tip for name, scene in SCENARIOS.items()},
+            "scenarios": {name: scene.tip for name, scene in SCENARIOS.items()}, "scene": self._scene.name,
         }
 
     def _greet(self, _: Any) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 from ncbook.live.panels import header, pack
 from ncbook.live.record import Frame, Run
 
-_MODULES = ("run.js", "draw.js", "parts.js", "geometry.js", "charts.js", "input.js", "lab.js")
+_MODULES = ("run.js", "draw.js", "parts.js", "geometry.js", "charts.js", "input.js", "sections.js",
+            "lab.js")
 _EXPORTED = 240
 _HERE = Path(__file__).parent
 

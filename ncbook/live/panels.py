@@ -12,6 +12,7 @@ import torch
 
 from ncbook import plots
 from ncbook.checks import check_choice
+from ncbook.heads import SCALE
 from ncbook.live.record import Frame, Run, watched
 from ncbook.metrics import METRICS
 from ncbook.training.data import Dataset
@@ -22,7 +23,9 @@ from ncbook.training.trainer import Trainer
 KINDS = ("geometry", "curves", "barcode", "matrix", "columns", "input")
 GRID, CONFIDENCE = 40, 16
 _CURVE_COLORS = {"nc1": "#0072B2", "etf_distance": "#8A5A2B", "nc3": "#882255", "accuracy": "#222222",
-                 "test_accuracy": "#777777"}
+                 "test_accuracy": "#6A5ACD"}
+_MEANINGS = {"nc1": ("spread", "spread within classes"), "etf_distance": ("unevenness", "off the even arrangement"),
+             "nc3": ("classifier", "classifier off the means")}  # of a curve, short and longer
 _SPARE_COLORS = ("#117733", "#D55E00", "#AA4499", "#56B4E9", "#E69F00")
 _SHOWN_IMAGES = 28 * 28 * 3  # numbers of an image beyond which it is not sent
 
@@ -32,13 +35,14 @@ class Panel(NamedTuple):
 
     kind: how the page draws it, one of KINDS: "matrix" a value for each pair of classes, "columns" one for each class;
     the others belong to the panels of `PANELS`. take(snapshot, trainer) is what frames keep for it, an array or a dict
-    of arrays of the same shapes in all frames of a run, in `frame.parts` under the panel's name. title stands above it.
-    Raises ValueError for an unknown kind.
+    of arrays of the same shapes in all frames of a run, in `frame.parts` under the panel's name. title stands above it,
+    tip says more. Raises ValueError for an unknown kind.
     """
 
     kind: str
     take: Callable[[Snapshot, Trainer], Any] | None = None
     title: str = ""
+    tip: str = ""
 
 
 def _geometry(shot: Snapshot, trainer: Trainer) -> dict[str, np.ndarray]:
@@ -83,11 +87,18 @@ def extent(inputs: torch.Tensor) -> tuple[float, float, float, float]:
 
 
 PANELS: dict[str, Panel] = {
-    "geometry": Panel("geometry", _geometry, "Features, class means and their nearest simplex ETF"),
-    "curves": Panel("curves", None, "The whole run"),
-    "bars": Panel("barcode", None, "Death times of the clouds, and β"),
-    "input": Panel("input", _input, "The data"),
-    "cosines": Panel("matrix", _cosines, "Cosines between class means"),
+    "geometry": Panel("geometry", _geometry, "The network's view",
+                      "features, class means and their nearest simplex ETF, which is held still"),
+    "curves": Panel("curves", None, "The whole run: click to go to a moment",
+                    "NC1: spread within the classes in terms of the distance between them; ETF: how far the class "
+                    "means are from a simplex ETF; NC3: how far the classifier's rows are from the class means. Faint: "
+                    "each measurement; strong: smoothed"),
+    "bars": Panel("barcode", None, "Bars: gaps within the clouds",
+                  "one bar for each link that joins the dots of a cloud, as long as the link: the death times of H0, "
+                  "of the last step's images. Long bars: a wide cloud; none: all dots on one point"),
+    "input": Panel("input", _input, "The images", "point at a dot to see its image"),
+    "cosines": Panel("matrix", _cosines, "Cosines between class means",
+                     "1: the same direction; all as low as they can be: evenly spread"),
 }
 
 
@@ -135,14 +146,19 @@ def header(run: Run) -> dict[str, Any]:
     shown = _input_header(run.data) if "input" in run.panels else None
     idle = {"cosines": count == 2, "bars": not run.recipe.clouds, "input": shown is None}
     dials = REGULARISERS[run.recipe.regulariser].dials
+    place = {dial.name: k for k, dial in enumerate(dials)}
+    points = shown is not None and shown["kind"] == "points"
     return {
-        "id": run.number, "label": run.label, "names": run.class_names, "colors": plots.class_colors(count),
-        "epochs": run.recipe.epochs, "clouds": bool(run.recipe.clouds), "layout": layout(run.frames[0]),
+        "id": run.number, "label": run.label, "caption": run.caption, "names": run.class_names,
+        "colors": plots.class_colors(count), "epochs": run.recipe.epochs,
+        "clouds": bool(run.recipe.clouds), "layout": layout(run.frames[0]),
         "vertices": vertices.tolist(), "targets": run.first.targets.tolist(), "curves": _curves(run),
+        "beta": place.get("beta"), "weight": place.get("densify_weight"), "scale": SCALE,
         "dials": [dial.label for dial in dials], "logs": [on_log_scale(dial) for dial in dials],
         "facts": type(run.frames[0].facts)._fields, "ideal": -1 / (count - 1),
-        "panels": [{"name": name, "kind": PANELS[name].kind, "title": PANELS[name].title} for name in run.panels
-                   if not idle.get(name)],
+        "panels": [{"name": name, "kind": PANELS[name].kind, "tip": PANELS[name].tip,
+                    "title": "The data: drag points" if name == "input" and points else PANELS[name].title}
+                   for name in run.panels if not idle.get(name)],
         "input": shown,
     }
 
@@ -161,7 +177,8 @@ def _curves(run: Run) -> list[dict]:
         name = "test" if key == "test_accuracy" else "test " * key.startswith("test_") + name
         color = _CURVE_COLORS.get(key) or _SPARE_COLORS[spare % len(_SPARE_COLORS)]
         spare += key not in _CURVE_COLORS
-        found.append({"key": key, "name": name, "color": color,
+        short, long = _MEANINGS.get(key, ("", ""))
+        found.append({"key": key, "name": name, "short": short, "long": long, "color": color,
                       "axis": metric.axis if metric else "log", "share": in_per_cent(key.removeprefix("test_"))})
     return found
 

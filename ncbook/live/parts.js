@@ -22,6 +22,7 @@ export function button(words, press, properties = {}) {
 export function toggle(words, row) {
     const press = button(words, () => {
         row.hidden = !row.hidden;
+        if (!row.hidden) row.scrollIntoView({ block: "nearest" });
         press.setAttribute("aria-expanded", String(!row.hidden));
     }, { "aria-expanded": String(!row.hidden) });
     return press;
@@ -87,8 +88,8 @@ function scaleOf({ low, high, log }) {
 // A slider with a field for its value and a mark where the schedule has it.
 export function dial(name, send) {
     const range = h("input", { type: "range", min: "0", max: String(STEPS), step: "1", class: "nc-range" });
-    const mark = h("span", { class: "nc-planned", title: "where the schedule has it" });
-    const words = h("span", { class: "nc-name" });
+    const mark = h("span", { class: "nc-planned", title: "where the plan has it" });
+    const words = h("b", { class: "nc-name" }), meaning = h("span", { class: "nc-meaning" });
     const set = (value) => {
         mine = { value, until: performance.now() + 1000 };
         send(value);
@@ -108,10 +109,16 @@ export function dial(name, send) {
     });
     for (const begin of ["pointerdown", "keydown"]) range.addEventListener(begin, () => { held = true; });
     for (const end of ["pointerup", "keyup", "blur"]) range.addEventListener(end, () => { held = false; });
-    const element = h("div", { class: "nc-dial", "data-dial": name }, words, h("span", { class: "nc-track" }, range, mark), typed.element);
-    const show = (spec, value, planned) => {
+    const element = h("div", { class: "nc-dial", "data-dial": name }, h("span", { class: "nc-label" }, words, " ", meaning),
+        h("span", { class: "nc-track" }, range, mark), typed.element);
+    // idle: the label of the dial that is 0, so that this one has no effect
+    const show = (spec, value, planned, idle = null) => {
         scale = scaleOf(spec);
         words.textContent = spec.label;
+        meaning.textContent = idle ? `no effect while the ${idle} is 0` : spec.means[0];
+        element.title = spec.means[1];
+        range.setAttribute("aria-description", `${meaning.textContent}. ${spec.means[1]}`);
+        element.classList.toggle("nc-idle", idle !== null);
         range.disabled = typed.element.disabled = spec.off;
         if (mine && (mine.value === value || performance.now() > mine.until)) mine = null;
         if (!held && !mine) {

@@ -64,9 +64,10 @@ class Frame(NamedTuple):
 class Run:
     """A recorded run: each of its first steps, then fewer, at most MAX_FRAMES, and always the last.
 
-    recipe is what it began with, data what it was trained on, drawing what a hand did to that; name: what the reader
-    calls it; events: (epoch, words) of what was changed under way; first: the snapshot at the start, of the
-    samples that are watched; panels, curves: as in `LiveLab`.
+    recipe is what it began with, data what it was trained on, drawing what a hand did to that; title, caption: of the
+    scenario that it began as, "" for another beginning; name: what the reader calls it; events: (epoch, words) of what
+    was changed under way; first: the snapshot at the start, of the samples that are watched; panels, curves: as in
+    `LiveLab`.
     """
 
     number: int
@@ -78,6 +79,8 @@ class Run:
     frames: list[Frame] = dataclasses.field(default_factory=list)
     events: list[tuple[float, str]] = dataclasses.field(default_factory=list)
     drawing: Drawing = UNTOUCHED
+    title: str = ""
+    caption: str = ""
     name: str = ""
     kept: bool = False
     _passing: bool = False
@@ -92,9 +95,11 @@ class Run:
 
     @property
     def label(self) -> str:
-        """The run's number, and its name or else what was trained and what happened to it."""
+        """Number and name; else the scenario, or the number and what was trained, and what happened to it."""
+        if self.name:
+            return f"{self.number}: {self.name}"
         happened = [f"{words} from epoch {epoch:.3g}" for epoch, words in self.events]
-        return f"{self.number}: " + (self.name or ", ".join([describe(self.recipe, self.data), *happened]))
+        return ", ".join([self.title or f"{self.number}: {describe(self.recipe, self.data)}", *happened])
 
     def due(self, step: int) -> bool:
         """Whether a step has to be recorded: one of the first DENSE, or 1 per cent later than the one before."""
@@ -125,12 +130,13 @@ class Recorder:
     """A trainer and the run that is recorded of it.
 
     takes: name of a panel -> function of a snapshot and the trainer to what its frames keep, or None; dials: where they
-    stand at the start, if no schedule moves them. Raises what the recipe or data make `Trainer` or a measurement raise.
+    stand at the start, if no schedule moves them; title, caption: as in `Run`. Raises what the recipe or data make
+    `Trainer` or a measurement raise.
     """
 
     def __init__(self, recipe: Recipe, data: Dataset | None, takes: Mapping[str, Callable | None],
                  curves: tuple[str, ...], number: int = 1, dials: Mapping[str, Any] | None = None,
-                 drawing: Drawing = UNTOUCHED):
+                 drawing: Drawing = UNTOUCHED, title: str = "", caption: str = ""):
         self.trainer = Trainer(recipe, data=data, controls=Controls(**dials or {}))
         self._takes, self._watched = takes, watched(self.trainer.data)
         if self.trainer.data.num_classes == 2:
@@ -139,7 +145,8 @@ class Recorder:
                       [key.removeprefix(_TEST) for key in curves if key.startswith(_TEST)]]
         self._keys[0] += ["accuracy"] * ("accuracy" not in self._keys[0])
         self._guide = Guide()
-        self.run = Run(number, recipe, self.trainer.data, self._shot(), tuple(takes), curves, drawing=drawing)
+        self.run = Run(number, recipe, self.trainer.data, self._shot(), tuple(takes), curves, drawing=drawing,
+                       title=title, caption=caption)
         self._record(self.run.first)
 
     def step(self) -> None:

@@ -1,6 +1,6 @@
 // A recorded run as the page has it: what `ncbook.live.page` sends, read back.
 
-const REACH = [1.32, 3];
+export const REACH = [1.32, 4];
 
 export function unpack(head, buffer) {
     const frames = [];
@@ -46,14 +46,26 @@ export class Run {
         });
     }
 
-    // How far the picture reaches, in lengths of a vertex: over nearly all features, and with a memory of the frames
+    // How far the picture reaches, in lengths of a vertex: over all features, and with a memory of the frames
     // before, so that it breathes and does not jump.
     reach(frame, before) {
         const flat = frame["geometry.features"] ?? [], far = [];
         for (let k = 0; k < flat.length; k += this.dims) far.push(Math.hypot(...flat.subarray(k, k + this.dims)));
         far.sort((a, b) => a - b);
-        const own = Math.min(REACH[1], Math.max(REACH[0], 1.05 * (far[Math.floor(0.97 * far.length)] ?? 1)));
-        return before === undefined ? own : 0.85 * before + 0.15 * own;
+        const own = Math.min(REACH[1], Math.max(REACH[0], 1.05 * (far.at(-1) ?? 1)));
+        const share = own > before ? 0.6 : 0.15; // what moves out is not cut off for long
+        return before === undefined ? own : (1 - share) * before + share * own;
+    }
+
+    // How far the picture reaches in units of the features.
+    extent(frame) {
+        return frame.reach * (this.fact(frame, "size") || 1);
+    }
+
+    // β where it has an effect, else nothing.
+    betaOf(frame) {
+        const { beta, weight } = this.head;
+        return beta === null || (weight !== null && frame.dials[weight] === 0) ? null : frame.dials[beta];
     }
 
     fact(frame, name) {

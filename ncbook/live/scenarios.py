@@ -10,36 +10,43 @@ from ncbook.training.recipe import Recipe
 
 
 class Scenario(NamedTuple):
-    """tip: what it shows, in a sentence. recipe: what is trained; beside: fields of it that differ in a second network,
-    which is trained step by step with the first; dials: where they stand at the start, without a schedule."""
+    """tip: what will be seen and what to try, in a sentence or two. recipe: what is trained; beside: fields of it that
+    differ in a second network, which is trained step by step with the first; dials: where they stand at the start,
+    without a schedule; name: its key in `SCENARIOS` where it was begun as one of them."""
 
     tip: str
     recipe: Recipe
     beside: dict[str, Any] | None = None
     dials: dict[str, float] | None = None
+    name: str = ""
 
 
 _EPOCHS = 40
-COLLAPSE = Recipe(classes=3, head="nearest", clouds=(8, 16), schedule=ConstantSchedule(0.0, 0.0), epochs=_EPOCHS,
-                  lr=0.01)
+COLLAPSE = Recipe(classes=3, head="learned", clouds=(12, 12), schedule=ConstantSchedule(0.0, 0.0), epochs=_EPOCHS,
+                  lr=0.01, weight_decay=0.005, seed=1)
 
 
 def _but(**changes: Any) -> Recipe:
     return dataclasses.replace(COLLAPSE, **changes)
 
 
+FIRST = "Collapse"
 SCENARIOS: dict[str, Scenario] = {
-    "Collapse": Scenario("three digits, cross-entropy alone: what training does to the classes by itself", COLLAPSE),
-    "Too early": Scenario("β = 0 with weight 1 from the first step: collapse is demanded before the classes are apart",
-                          _but(head="learned", schedule=ConstantSchedule(0.0, 1.0))),
-    "Sliding": Scenario("β slides down to 0 while its weight slides up, over the whole run",
+    FIRST: Scenario("Plain training: the clouds come apart, then each shrinks towards one point. Nobody asked for "
+                    "that.", COLLAPSE),
+    "Too early": Scenario("β = 0 and weight 1 from the first step: the classes never come apart. Try: pull the weight "
+                          "to 0.", _but(schedule=ConstantSchedule(0.0, 1.0))),
+    "Sliding": Scenario("The plan lowers β to 0 while the weight grows: first apart, then small. Watch the bars.",
                         _but(schedule=SlidingSchedule(1.1, 0.1, _EPOCHS))),
-    "By hand": Scenario("no plan: move β and the weight while it trains", _but(schedule=None),
-                        dials={"beta": 1.0, "densify_weight": 0.1}),
-    "Standard and nearest": Scenario("a learned classifier and the nearest simplex ETF, step by step beside each other",
-                                     COLLAPSE, beside={"head": "cosine"}),
-    "Four classes in space": Scenario("four class means become a tetrahedron: drag it to turn it", _but(classes=4)),
-    "Free features": Scenario("no network, no images: each sample's feature is free, the unconstrained-features model",
+    "By hand": Scenario("β = 1 holds the clouds open. Try, once they are apart: β up to 3, then down to 0.",
+                        _but(schedule=None), dials={"beta": 1.0, "densify_weight": 0.1}),
+    "Standard and nearest": Scenario("Two classifiers on the same steps: one learns its directions, one computes them "
+                                     "from the means.",
+                                     _but(head="nearest", weight_decay=5e-4), beside={"head": "cosine"}),
+    "Four classes in space": Scenario("Four class means end as the corners of a tetrahedron. Drag it to turn it.",
+                                      _but(classes=4)),
+    "Free features": Scenario("No network, no images: each dot may move freely, and the clouds still collapse, to the "
+                              "last digit.",
                               _but(dataset="unconstrained", backbone="free_features", head="cosine", train_size=150,
-                                   clouds=(30, 2), lr=0.5, epochs=200)),
+                                   clouds=(30, 2), lr=0.5, epochs=200, weight_decay=5e-4)),
 }

@@ -9,28 +9,18 @@ import shutil
 import time
 
 import pytest
-from jupyter_page import NOTEBOOK, open_lab
-from nbformat.v4 import new_code_cell, new_notebook
+from jupyter_page import NOTEBOOK
+from live_reader import begin, open_reader, pause, unfold
 
-CELL = """
-from ncbook import Recipe, SlidingSchedule
-from ncbook.live import LiveLab
-
-RECIPE = Recipe(classes=3, head="nearest", clouds=(8, 16), epochs=40, lr=0.01, schedule=SlidingSchedule(1.1, 0.1, 40))
-lab = LiveLab(RECIPE)
-lab
-"""
 SIZES = {  # of the browser: whether the file browser is open, and how wide the lab is at least
     (390, 844): (False, 260), (700, 700): (False, 560), (1024, 700): (True, 560), (1280, 657): (True, 800),
-    (1920, 1080): (True, 1400),
+    (1440, 900): (True, 900), (1920, 1080): (True, 1400),
 }
 
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory, chromium):
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = new_notebook(cells=[new_code_cell(CELL)], metadata={"kernelspec": kernel})
-    with open_lab(tmp_path_factory.mktemp("jupyter"), chromium, notebook) as lab:
+    with open_reader(tmp_path_factory.mktemp("jupyter"), chromium) as lab:
         yield lab
 
 
@@ -38,29 +28,6 @@ def reader(tmp_path_factory, chromium):
 def no_error(reader):
     yield
     assert reader.kernel("repr(lab.error)") == "None" and reader.faults == []
-
-
-def begin(reader, steps=3, scenario=None):
-    """A run at the given speed, just begun."""
-    before = reader.kernel("lab._count")
-    if scenario:
-        reader.click(scenario)
-    else:
-        reader.kernel("[lab.reset(RECIPE), lab.start()] and None")
-    reader.wait_for(lambda: reader.kernel("lab._count") > before, "a new run")
-    reader.wait_for(lambda: steps <= reader.step() < 200, "beginning")
-
-
-def pause(reader):
-    if reader.page.locator(".nc-play", has_text="Pause").count():
-        reader.click("Pause")
-    reader.wait_for(lambda: reader.page.locator(".nc-play", has_text="Play").count(), "pausing")
-    reader.wait_for(lambda: reader.kernel("lab.trainer.steps") == reader.step(), "the last picture")
-
-
-def unfold(reader, row):
-    if reader.page.locator(".ncbook-lab button", has_text=row).get_attribute("aria-expanded") == "false":
-        reader.click(row)
 
 
 def test_it_opens_moving_and_slowly_enough_to_be_seen(reader):
@@ -91,7 +58,7 @@ def test_a_key_acts_on_the_next_steps_and_the_plan_is_marked(reader, name):
     assert handle.get_attribute("aria-valuetext") == str(most) == field.input_value()
     handle.press("Home")
     reader.wait_for(lambda: reader.kernel(f"lab.trainer.controls.{name}") == 0, "the other end")
-    reader.click("Follow schedule")
+    reader.click("Back to the plan")
     reader.wait_for(lambda: not reader.kernel("lab.trainer.controls.manual"), "giving control back")
 
 
@@ -146,7 +113,7 @@ def test_replay_needs_no_kernel(reader):
     reader.wait_for(lambda: reader.picture() == last, "playing to the end")
     reader.page.locator("[data-panel=curves] canvas").click(position={"x": 60, "y": 60})
     reader.wait_for(lambda: reader.step() < 5, "the place that was clicked")
-    reader.click("Now")
+    reader.click("Back to live")
     reader.wait_for(lambda: reader.picture() == last, "the present")
     assert reader.kernel("lab._sent") == sent and reader.kernel("lab.trainer.steps") == reader.step()
 
@@ -178,7 +145,8 @@ def test_the_curves_show_the_whole_run_with_names_beside_them(reader):
     words = reader.words("curves")
     assert {"1", "10", "100"} <= {word[0] for word in words}
     names = {word[0].rsplit(" ", 1)[0] for word in words}
-    assert {"NC1", "NC3", "ETF", "accuracy", "test", "β", "weight"} <= names
+    assert {"NC1 spread", "NC3 classifier", "ETF unevenness", "accuracy", "test", "β", "weight"} <= names
+    assert any("lower = more collapsed" in word[0] for word in words)
     boxes_apart(words)
     reader.kernel("lab.set(schedule='constant')")
     steps = reader.step()
@@ -218,6 +186,13 @@ def test_it_fits_the_window(reader, size):
     if size[0] > 1000:
         assert seen["height"] <= seen["room"]
     assert seen["dials"] < 200 and seen["figure"] <= seen["room"]  # geometry, Play, β and weight are in sight
+    assert reader.page.locator(".nc-key").is_visible()
+    cut = reader.page.evaluate("""() => [...document.querySelectorAll(".ncbook-lab section")].flatMap((section) => {
+        const canvas = section.querySelector("canvas"), title = section.querySelector(".nc-title > span");
+        const words = canvas.words.filter(([, left, , right]) => left < -1 || right > canvas.clientWidth + 1);
+        return [...words, ...(title && title.scrollWidth > title.clientWidth + 1 ? [title.textContent] : [])];
+    })""")
+    assert cut == []
     reader.page.set_viewport_size({"width": 1280, "height": 657})
     reader.page.evaluate("() => window.jupyterapp.shell.expandLeft()")
 
@@ -232,7 +207,8 @@ def test_two_runs_stand_beside_each_other_on_shared_axes(reader):
     assert seen["found"] == [] and seen["height"] <= max(alone, seen["room"])
     ends = [reader.page.evaluate("(k) => document.querySelectorAll('[data-panel=bars] canvas')[k].words", k)
             for k in (0, 1)]
-    assert [word[0] for word in ends[0]][-3:] == [word[0] for word in ends[1]][-3:]
+    ticks = [[word[0] for word in one if word[0].replace(".", "").isdigit()] for one in ends]
+    assert ticks[0] == ticks[1] and len(ticks[0]) == 3
     titles = reader.page.locator(".ncbook-lab [data-panel=geometry] .nc-title").all_inner_texts()
     assert "nearest" in titles[0] and "standard" in titles[1]
 

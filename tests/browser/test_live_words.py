@@ -1,0 +1,97 @@
+"""What the lab says of itself in a real JupyterLab: key, captions, dials, scale."""
+
+import time
+
+import pytest
+from live_reader import begin, open_reader, pause
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory, chromium):
+    with open_reader(tmp_path_factory.mktemp("jupyter"), chromium) as lab:
+        yield lab
+
+
+@pytest.fixture(autouse=True)
+def no_error(reader):
+    yield
+    assert reader.kernel("repr(lab.error)") == "None" and reader.faults == []
+
+
+def boxes(reader, where):
+    return reader.page.eval_on_selector_all(where, "(all) => all.map((e) => e.getBoundingClientRect().toJSON())")
+
+
+def test_a_first_touch_moves_nothing_and_the_way_back_says_what_it_does(reader):
+    begin(reader)
+    before = boxes(reader, ".nc-dial input")
+    reader.dial("beta")[0].press("ArrowRight")
+    back = reader.page.locator(".ncbook-lab button", has_text="Back to the plan")
+    back.wait_for()
+    assert boxes(reader, ".nc-dial input") == before and "plan" in back.get_attribute("title")
+    back.click()
+    reader.wait_for(lambda: not back.is_visible(), "its going")
+
+
+def test_beta_says_that_it_has_no_effect_without_a_weight(reader):
+    begin(reader, 3, "Collapse")
+    beta = reader.page.locator("[data-dial=beta]")
+    assert "no effect while the weight is 0" in beta.inner_text() and "nc-idle" in beta.get_attribute("class")
+    assert any("no effect" in word[0] for word in reader.words("bars"))
+    assert not any(word[0].startswith("β 0") for word in reader.words("bars"))
+    reader.dial("densify_weight")[0].press("End")
+    reader.wait_for(lambda: "wanted length of the bars" in beta.inner_text(), "an effect")
+    reader.wait_for(lambda: any(word[0].startswith("β 0") for word in reader.words("bars")), "its line on the bars")
+    for name, told in (("beta", "pulled together"), ("densify_weight", "logarithmic")):
+        element = reader.page.locator(f"[data-dial={name}]")
+        assert told in element.get_attribute("title")
+        assert told in reader.dial(name)[0].get_attribute("aria-description")
+
+
+def test_the_scenario_that_is_on_is_marked_and_says_what_comes_of_it(reader):
+    begin(reader, 3, "Too early")
+    on = reader.page.locator(".nc-scenarios [aria-pressed=true]")
+    caption = reader.page.locator(".nc-caption")
+    for order in ("Step", "Reset", "Settings", "Settings"):
+        assert on.all_inner_texts() == ["Too early"] and "pull the weight to 0" in caption.inner_text()
+        reader.click(order)
+        time.sleep(0.3)
+    assert "Play" in reader.page.locator(".nc-note").inner_text()  # which Reset has paused
+    reader.kernel("[lab.reset(RECIPE), lab.start()] and None")
+    reader.wait_for(lambda: on.count() == 0 and caption.inner_text() == "", "another beginning")
+
+
+def test_a_tiny_picture_says_how_much_it_is_magnified(reader):
+    begin(reader, 12, "Too early")
+    pause(reader)
+    words = [word[0] for word in reader.words("geometry")]
+    times = next(word for word in words if word.startswith("magnified"))
+    assert float(times.split()[1].rstrip("×")) >= 40 and "real size" in words
+
+
+def test_runs_beside_each_other_are_on_one_scale_with_a_way_back(reader):
+    begin(reader, 60, "Collapse")
+    first = reader.kernel("lab.runs[-1].number")
+    begin(reader, 12, "Too early")
+    reader.page.get_by_label("beside").select_option(str(first))
+    pause(reader)
+    reader.page.get_by_label("replay, epoch").press("End")
+    def said():
+        return [word[0] for word in reader.words("geometry")]
+    reader.wait_for(lambda: "all dots of all classes are in here" in said() or reader.step() < 12, "one scale")
+    both = reader.page.evaluate("() => [0, 1].map((k) => "
+                                "document.querySelectorAll('[data-panel=geometry] canvas')[k].words.map((w) => w[0]))")
+    assert [[word for word in one if "feature space" in word] for one in both][0] == [
+        word for word in both[1] if "feature space" in word]
+    reader.page.get_by_label("one scale").uncheck()
+    reader.wait_for(lambda: any(word.startswith("magnified") for word in said()), "its own scale")
+    reader.page.get_by_label("one scale").check()
+    reader.page.get_by_label("beside").select_option("")
+
+
+def test_a_key_of_what_is_drawn_stays(reader):
+    begin(reader)
+    for words in ("one image", "class mean", "classifier", "simplex ETF"):
+        assert words in reader.page.locator(".nc-key").inner_text()
+    reader.page.locator(".nc-key span").first.hover()
+    assert "feature" in reader.page.locator(".nc-key span").first.get_attribute("title")
