@@ -134,7 +134,7 @@ def geometry_animation(
     space = isinstance(fig.data[0], go.Scatter3d)
     changes = [{name: xyz(part[name]) for name in moving} for part in parts]
     return animate(fig, [f"{shot.epoch:g}" for shot in shots], changes, redraw=space, transition=0 if space else 70,
-                   below=10 if space else 56, prefix="epoch ")
+                   below=10, prefix="epoch ")
 
 
 def centred_cosines(rows: torch.Tensor) -> torch.Tensor:
@@ -178,14 +178,15 @@ def cosine_heatmaps(
             raise ValueError(f"vectors has a row, {where}, equal to the mean of its rows: its cosines are undefined")
     count, sets = len(cosines[0]), len(cosines)
     names, ideal = check_names(class_names, count), -1 / (count - 1)
-    ticks = [ideal - 0.5, ideal - 0.25, ideal, ideal + 0.25, ideal + 0.5]
+    reach = max(0.5, *(float((values.nan_to_num(ideal) - ideal).abs().max()) for values in cosines))
+    ticks = [ideal + share * reach for share in (-1, -0.5, 0, 0.5, 1)]
     labels = [f"{t:.2f}" if t != ideal else f"<b>{ideal:.3g}</b> ideal" for t in ticks]
     fig = make_subplots(1, sets, subplot_titles=list(vectors) if sets > 1 else None, horizontal_spacing=0.15 / sets)
     for column, values in enumerate(cosines, start=1):
         fig.add_heatmap(
             name="cosines", z=values.numpy(), x=names, y=names, colorscale="RdBu", reversescale=True, zmid=ideal,
-            zmin=ideal - 0.5, zmax=ideal + 0.5, xgap=1, ygap=1, hoverongaps=False, showscale=column == sets,
-            texttemplate="%{z:.2f}" if count <= 10 and sets <= 2 else None,
+            zmin=ideal - reach, zmax=ideal + reach, xgap=1, ygap=1, hoverongaps=False, showscale=column == sets,
+            texttemplate="%{z:.2f}" if count <= (10 if sets == 1 else 6) else None,
             textfont=dict(size=13 if count <= 6 else 11 if sets == 1 else 9),
             hovertemplate="%{y}, %{x}: %{z:.4f}<extra></extra>", row=1, col=column,
             colorbar=dict(tickvals=ticks, ticktext=labels, thickness=14, outlinewidth=0),
