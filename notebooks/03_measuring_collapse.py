@@ -74,9 +74,9 @@ fig = go.Figure(go.Heatmap(
     colorbar=dict(title="factor", tickvals=[0, 1, 2, 3], ticktext=["1", "10", "100", "1,000"], thickness=12),
     hovertemplate="%{y}, %{x}: 10^%{z}<extra></extra>"))
 plots.finish(fig, "What each metric sees", "factor by which a damage moves a metric (√: its root) away from its limit",
-             width=720, height=468, plot_bgcolor="#E6E6E6", margin=dict(l=16, r=16, t=84, b=16))
+             width=600, height=468, plot_bgcolor="#E6E6E6", margin=dict(l=16, r=16, t=84, b=16))
 fig.update_xaxes(showgrid=False, ticks="", tickangle=-50, tickfont_size=11)
-fig.update_yaxes(autorange="reversed", showgrid=False, ticks="")
+fig.update_yaxes(autorange="reversed", showgrid=False, ticks="", tickfont_size=11)
 
 # %% [markdown]
 # How dark a cell is depends also on how strong the damage is and how perfect the collapse was before it. Six metrics
@@ -151,7 +151,7 @@ W, b = (part.detach().double().cpu() for part in (trainer.head.weight, trainer.h
 #
 # $$ \mathrm{CDNV} = \operatorname*{mean}_{c \ne c'} \frac{v_c + v_{c'}}{2 \lVert \mu_c - \mu_{c'} \rVert^2} . $$
 #
-# A pair of classes that are close together makes it large, where the scatter quotient averages the pair away: column
+# A pair of classes that are close together makes it large, where the NC1 quotient averages the pair away: column
 # three of the picture.
 #
 # **VCI**, the variability collapse index (Xu and Liu 2023), is $1 - \operatorname{tr}(\Sigma_T^+ \Sigma_B) /
@@ -299,7 +299,7 @@ assert abs(float(rows[1][1]) / float(rows[2][1]) - 1) > 0.1
 # *What is left of a variance when a class has become a point?* Collapse is a subtraction of nearly equal numbers, where
 # floating point is at its worst. The tempting way to gather statistics batch by batch keeps sums of $h$ and $h h^\top$
 # and subtracts at the end, $\mathbb{E}[h^2] - \mathbb{E}[h]^2$: two numbers of the size of the mean whose difference is
-# the tiny scatter. The same mistake hides in the distance to the nearest ETF, $2 - 2x$ with $x = \lVert \bar H Q
+# the tiny scatter. The same mistake hides in the ETF distance, the squared distance $2 - 2x$ with $x = \lVert \bar H Q
 # \rVert_* / \sqrt{C-1}$ near 1. The cure is the same as well: subtract first, then square. With the singular values
 # $s_k$ of $\bar H Q$, the distance is $\sum_k \delta_k^2$ with $\delta_k = s_k - 1/\sqrt{C-1}$ (equation (6) of [The
 # simplex ETF](02_simplex_etf.ipynb)). An error $\varepsilon$ in $s_k$ then changes $\delta_k^2$ by $2\delta_k
@@ -476,8 +476,8 @@ assert max(one["numerical_rank"] for one in cnn) < 2 and min(one["nc1_quotient"]
 #
 # ## Summary
 #
-# - No metric sees every damage: NC1 is blind to scatter outside the span of the means, the scatter quotient to one pair
-#   of close classes, NC4 to nearly all.
+# - No metric sees every damage: NC1 is nearly blind to scatter outside the span of the means, the NC1 quotient to one
+#   pair of close classes, NC4 to nearly all.
 # - An untrained perceptron is at an ETF distance of about 0.2 on digits, however wide it is; random class means would
 #   be at $C/(4d)$, 0.0006 for 4,096 dimensions.
 # - NC1 needs a $(d, C-1)$ pseudo-inverse only; covariances in float32 with an inverse in float64 were off by seven
