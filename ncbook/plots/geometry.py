@@ -130,11 +130,13 @@ def geometry_animation(
     targets = shots[-1].targets[keep]
     parts = [geometry_coordinates(s.class_means, s.features[keep], s.targets[keep], s.weight) for s in shots]
     fig = _geometry_figure(parts[-1], shots[-1].class_means.shape[1], targets, class_names, title, _view_limit(parts))
+    fig.update_layout(width=464, height=384, margin=dict(l=8, r=8, t=108, b=8), title_pad_l=8, legend=dict(
+        orientation="h", x=0, y=1, yanchor="bottom", entrywidth=64, font_size=11))
     moving = ("features", "spokes", "weights", "class means")
     space = isinstance(fig.data[0], go.Scatter3d)
     changes = [{name: xyz(part[name]) for name in moving} for part in parts]
     return animate(fig, [f"{shot.epoch:g}" for shot in shots], changes, redraw=space, transition=0 if space else 70,
-                   below=10, prefix="epoch ")
+                   below=10, left=0.42, prefix="epoch ")
 
 
 def centred_cosines(rows: torch.Tensor) -> torch.Tensor:
@@ -299,7 +301,7 @@ def _geometry_subtitle(count: int, projected: bool) -> str:
     if count <= 4:
         what = "plane" if count == 3 else "space"
         return f"the {what} of the class means, exact up to scale" + "; features projected onto it" * projected
-    return f"projection from {count - 1} to 2 dimensions in which the ETF is a regular {count}-gon"
+    return f"projection from {count - 1} to 2 dimensions; the ETF is a regular {count}-gon"
 
 
 def _view_limit(parts: Sequence[dict[str, np.ndarray]]) -> float:
