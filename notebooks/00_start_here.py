@@ -157,7 +157,7 @@ say(f"From the epoch after the last mistake to the end, the NC1 quotient falls b
     f"{median_range(after, '.0f')}.")
 
 # %% jupyter={"source_hidden": true}
-assert max(map(faultless, runs)) < 20 and shots[-1].train["nc4"] == 0 and linear < 0.7 and median(after) > 5
+assert faultless(shots) < 20 and shots[-1].train["nc4"] == 0 and linear < 0.7 and median(after) > 5
 for key in KEYS[1:]:
     start, turn, end = (median(shot.train[key] for shot in stage) for stage in stages)
     assert end < 0.5 * min(start, turn)
