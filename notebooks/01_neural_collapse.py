@@ -12,24 +12,24 @@
 # # Neural collapse
 #
 # *Which four things happen after the last mistake, and why?* Papyan, Han and Donoho (2020) trained networks far beyond
-# zero training error and found the same four on every data set that they tried. In the plane one sees them at a glance:
-# each class becomes a point (NC1), the points form a regular simplex (NC2), the classifier's weights line up with the
-# points (NC3), and the classifier becomes the rule "take the nearest class mean" (NC4). A model of the reason is simple
-# enough to predict where its own training ends, to five digits.
+# zero training error and saw the same four things happen on every data set they tried. In the plane one sees them at a
+# glance: each class becomes a point (NC1), the points form a regular simplex (NC2), the classifier's weights line up
+# with the points (NC3), and the classifier becomes the rule "take the nearest class mean" (NC4). A model of the reason
+# is simple enough to predict where its own training ends, to five digits.
 
 # %% jupyter={"source_hidden": true}
 from ncbook import Recipe, plots, train
 
 plane = list(train(Recipe(dataset="gaussians", backbone="mlp", feature_dim=2, weight_decay=3e-2, lr=0.005,
                           batch_size=100, epochs=150)))
-faultless = next(shot.epoch for shot in plane if shot.train["accuracy"] == 1)
+faultless = 1 + max(shot.epoch for shot in plane if shot.train["accuracy"] < 1)
 stages = {"before training": plane[0], f"epoch {faultless}: no mistakes": plane[faultless], "epoch 150": plane[-1]}
 plots.scatter_ellipses(stages, title="Three classes of features, before, during and after")
 
 # %% [markdown]
-# It matters beyond the picture. A last layer with a known end need not be learned, which is the subject of half of this
-# book; what collapse throws away is missing when the features are used for another task; and it is a rare case in deep
-# learning where a theorem and a training run meet.
+# It matters beyond the picture. A last layer with a known end need not be learned, the subject of half of this book;
+# what collapse throws away is missing when the features are used for another task; and here a theorem and a training
+# run meet.
 #
 # *You will learn*
 #
@@ -51,6 +51,8 @@ from ncbook.book import median_range, profile, table
 from ncbook.metrics import METRICS
 
 PROFILE, DATA, EPOCHS, EVERY, SEEDS, FREE_STEPS = profile(
+    {"DATA": "images", "EPOCHS": "epochs", "EVERY": "epochs from snapshot to snapshot", "SEEDS": "networks",
+     "FREE_STEPS": "steps of descent on free features"},
     quick=dict(DATA="digits", EPOCHS=60, EVERY=4, SEEDS=1, FREE_STEPS=250),
     book=dict(DATA="digits", EPOCHS=200, EVERY=5, SEEDS=3, FREE_STEPS=400),
     paper=dict(DATA="mnist", EPOCHS=350, EVERY=5, SEEDS=3, FREE_STEPS=1000),
@@ -72,19 +74,20 @@ def both_sets(keys, title):
     fig = plots.metric_curves({"training set": runs, "test set": runs}, keys, title=title,
                               split={"training set": "train", "test set": "test"})
     fig.add_vline(x=terminal, line=dict(color="#666666", width=1, dash="dot"))
-    return fig.update_layout(width=720, title_subtitle_text="dotted: from here on no training error, in any seed")
+    about = f"median of {SEEDS} seeds, band from min to max" if SEEDS > 1 else "one seed"
+    return fig.update_layout(width=720, title_subtitle_text=f"{about}; dotted: from here on no training error in any")
 
 # %% [markdown]
 # ## 1. The terminal phase
 #
-# A network is a **backbone**, which maps the input $x_i$ to a **feature** $h_i \in \mathbb{R}^d$, and a **head**, here
-# a linear classifier with weights $W \in \mathbb{R}^{C \times d}$ (row $w_c$ for class $c$) and bias $b$, which chooses
-# the class of the largest logit $w_c^\top h_i + b_c$. The **terminal phase of training** begins at the epoch from which
-# on the training error is zero.
+# As before, a **backbone** maps the input $x_i$ to a **feature** $h_i \in \mathbb{R}^d$, and a **head**, here a linear
+# classifier with weights $W \in \mathbb{R}^{C \times d}$ (row $w_c$ for class $c$) and bias $b$, chooses the class of
+# the largest logit $w_c^\top h_i + b_c$. The **terminal phase of training** begins at the epoch from which on the
+# training error is zero.
 #
 # The network of this chapter is a multilayer perceptron with batch normalisation on scikit-learn's handwritten digits.
-# Its weight decay is large, which brings into 200 short epochs what a small one brings into many long ones. (In the
-# `paper` profile it is a ResNet-18 on MNIST, after the original study.)
+# Its weight decay is large, which packs into 200 short epochs what a small one would spread over many long ones. (In
+# the `paper` profile it is a ResNet-18 on MNIST, after the original study.)
 
 # %%
 trainers = [ncbook.Trainer(Recipe(**NETWORK, epochs=EPOCHS, seed=seed)) for seed in range(SEEDS)]
@@ -132,8 +135,9 @@ plots.geometry_animation(runs[0][::4], class_names=names, title="Ten classes in 
 #
 # $$ \mathrm{NC1} = \frac1C \operatorname{tr}\big(\Sigma_W \Sigma_B^+\big), $$
 #
-# with the pseudo-inverse $^+$, since $\Sigma_B$ has rank $C-1$ at most. A coarser form is the quotient of the traces,
-# $\operatorname{tr} \Sigma_W / \operatorname{tr} \Sigma_B$. By hand, for the network after training:
+# with the pseudo-inverse $^+$, since $\Sigma_B$ has rank $C-1$ at most. A coarser measure is the quotient of the
+# traces, $\operatorname{tr} \Sigma_W / \operatorname{tr} \Sigma_B$, which this book calls the **NC1 quotient**. By
+# hand, for the network after training:
 
 # %% jupyter={"source_hidden": true}
 trainer = trainers[0]
@@ -158,7 +162,7 @@ compare(nc1=torch.trace(Sigma_W @ torch.linalg.pinv(Sigma_B, hermitian=True)) / 
 # *When does it fall, and does it fall on images that the network was not trained on?*
 
 # %% jupyter={"source_hidden": true}
-both_sets(["nc1", "nc1_quotient"], "NC1: within-class scatter")
+both_sets(["nc1", "nc1_quotient"], "NC1 and the NC1 quotient")
 
 # %% [markdown]
 # On the training set NC1 goes on falling where no error is left to correct, and by another factor of about ten. On the
@@ -166,8 +170,8 @@ both_sets(["nc1", "nc1_quotient"], "NC1: within-class scatter")
 #
 # ## 3. NC2: the points form a simplex ETF
 #
-# *Where do the points go?* **Convergence to a simplex ETF**: the centred class means get equal lengths, and equal
-# angles as large as possible,
+# *Where do the points go?* **Convergence to a simplex ETF**: the centred class means acquire equal lengths, and angles
+# that are equal and as large as possible,
 #
 # $$ \lVert \mu_c - \mu_G \rVert = \lVert \mu_{c'} - \mu_G \rVert, \qquad
 #    \cos(\mu_c - \mu_G,\, \mu_{c'} - \mu_G) = -\frac{1}{C-1} \quad (c \ne c'). $$
@@ -177,14 +181,14 @@ both_sets(["nc1", "nc1_quotient"], "NC1: within-class scatter")
 
 # %% jupyter={"source_hidden": true}
 plots.cosine_heatmaps({"before training": runs[0][0].class_means, f"epoch {EPOCHS}": runs[0][-1].class_means},
-                      class_names=names, title="Cosines between centred class means", width=720, height=410)
+                      class_names=names, title="Cosines between centred class means", width=640, height=390)
 
 # %% [markdown]
 # Two numbers measure the two halves of the definition, the coefficient of variation of the lengths and the mean
-# deviation of the cosines. A third joins them: the squared distance of $\bar H = H / \lVert H \rVert_F$ to the nearest
-# of all simplex ETFs of norm 1, $2 - 2 \lVert \bar H Q \rVert_* / \sqrt{C-1}$, with the sum of the singular values
-# $\lVert \cdot \rVert_*$ and an orthonormal basis $Q$ of the vectors whose entries sum to zero; the next chapter
-# derives it.
+# deviation of the cosines. A third joins them, the **ETF distance**: the *squared* distance of $\bar H = H / \lVert H
+# \rVert_F$ to the nearest of all simplex ETFs of norm 1, $2 - 2 \lVert \bar H Q \rVert_* / \sqrt{C-1}$, with the sum of
+# the singular values $\lVert \cdot \rVert_*$ and an orthonormal basis $Q$ of the vectors whose entries sum to zero; the
+# next chapter derives it.
 
 # %%
 lengths = H.norm(dim=0)
@@ -198,7 +202,8 @@ compare(nc2_equinorm=lengths.std(correction=0) / lengths.mean(),
 both_sets(["nc2_equinorm", "nc2_equiangular", "etf_distance"], "NC2: from class means to a simplex ETF")
 
 # %% [markdown]
-# NC2 is not finished after these epochs: the cosines are closer to $-1/9$ than before training, and still visibly off.
+# NC2 is not complete after these epochs: the cosines are closer to $-1/9$ than before training, but still visibly off,
+# in this network most of all that between 0 and 8 (dark blue).
 #
 # ## 4. NC3: the classifier follows
 #
@@ -208,7 +213,8 @@ both_sets(["nc2_equinorm", "nc2_equiangular", "etf_distance"], "NC2: from class 
 # $$ \mathrm{NC3} =
 #    \left\lVert \frac{W^\top}{\lVert W \rVert_F} - \frac{H}{\lVert H \rVert_F} \right\rVert_F^2 \to 0 . $$
 #
-# Both matrices have norm 1, so this is $2 - 2$ times their inner product: 2 when they have nothing to do with each
+# Both matrices have norm 1, so this is $2 - 2\, \langle W^\top, H \rangle / (\lVert W \rVert_F \lVert H \rVert_F)$,
+# with the sum of the products of entries $\langle \cdot, \cdot \rangle$: 2 when they have nothing to do with each
 # other, 0 when they agree.
 
 # %%
@@ -217,8 +223,8 @@ compare(nc3=2 - 2 * (W.T * H).sum() / (W.norm() * H.norm()))
 # %% [markdown]
 # ## 5. NC4: the nearest class mean decides
 #
-# *What does the classifier compute in the end?* Under NC2 and NC3, $w_c = \alpha (\mu_c - \mu_G)$ with one $\alpha > 0$
-# and all lengths are equal. If the logits at $\mu_G$ are equal too, then
+# *What does the classifier compute in the end?* Under NC2 and NC3, $w_c$ is $\mu_c - \mu_G$ times a positive factor,
+# the same for all classes, and all lengths are equal. If the logits at $\mu_G$ are equal too, then
 #
 # $$ \operatorname*{arg\,max}_c \ w_c^\top h + b_c \;=\; \operatorname*{arg\,min}_c \ \lVert h - \mu_c \rVert : $$
 #
@@ -231,7 +237,7 @@ plots.decision_cells(stages, title="The plane, shared out by classifier and by n
 
 # %% [markdown]
 # NC4 is the share of *samples* on which the two rules disagree. Samples are not where the borders are, so NC4 can be 0
-# while the borders still differ, as in the middle panel: of the four it tells least about how far a collapse has come.
+# while the borders still differ, as in the middle panel: of the four it says least about how far collapse has gone.
 
 # %%
 by_classifier, by_mean = (h @ W.T + b).argmax(1), torch.cdist(h, mu).argmin(1)
@@ -250,17 +256,17 @@ KEYS = ["accuracy", "nc1", "nc1_quotient", "nc2_equinorm", "nc2_equiangular", "e
 turns = [shots[k] if k < len(shots) else shots[-1] for k, shots in zip(clean, runs)]
 columns = [[shots[0].train for shots in runs], [shot.train for shot in turns], [shots[-1].train for shots in runs],
            [shots[-1].test for shots in runs]]
-table([f"median (range), {SEEDS} seed{'s' * (SEEDS > 1)}", "before", "last mistake made", "end", "end, test set"],
+table([f"median (range), {SEEDS} seed{'s' * (SEEDS > 1)}", "before", "no mistakes left", "end", "end, test set"],
       [[METRICS[key].label, *(median_range((part[key] for part in parts), ".2g") for parts in columns)]
        for key in KEYS])
 
 # %% [markdown]
-# The honest answer is: not as the training set does. Test scatter falls while the network learns to separate the
-# classes, and then levels off, several times above that of the training set. Papyan et al. state their findings
-# for the training set. Hui, Belkin and Nakkiran (2022) argue that collapse on the test set should be kept apart from it
-# and does not happen in general; Galanti, György and Hutter (2022) show when what is true of training samples carries
-# over to new samples, and even to new classes, as the number of samples grows. Neural collapse is above all a fact
-# about optimisation.
+# (The second column is the first snapshot after the last mistake.) The honest answer is: not as the training set does.
+# Test scatter falls while the network learns to separate the classes, and then levels off, several times above that of
+# the training set. Papyan et al. state their findings for the training set. Hui, Belkin and Nakkiran (2022) argue that
+# collapse on the test set must be distinguished from it and does not happen in general; Galanti, György and Hutter
+# (2022) show when what is true of training samples carries over to new samples, and even to new classes, as the number
+# of samples grows. Neural collapse is above all a fact about optimisation.
 #
 # ## 7. Why does it happen?
 #
@@ -274,14 +280,23 @@ table([f"median (range), {SEEDS} seed{'s' * (SEEDS > 1)}", "before", "last mista
 #    + \frac\lambda2 \Big( \lVert W \rVert_F^2 + \sum_i \lVert h_i \rVert^2 + \lVert b \rVert^2 \Big) . \tag{1} $$
 #
 # This is not convex, yet Zhu et al. (2021) prove for $d > C$ that *every* local minimum is global, that all other
-# critical points have a direction of descent, and that the global minima are exactly the collapsed configurations. The
-# reason for their shape is the penalty: norms of a given total should yield as large a margin as possible. Spread
-# within a class adds to the norms and not to the margin, and by symmetry and convexity all classes get the same share.
+# critical points have a direction of descent, and that the global minima are exactly the collapsed configurations (all
+# zero, if $\lambda$ is too large). The reason for their shape is the penalty: a given total norm should buy as large a
+# margin as possible. Two steps lead to it.
+#
+# - *Within a class:* the loss is convex in each $h_i$ and the penalty strictly so. By Jensen's inequality (1) falls
+#   when the features of a class are replaced by their mean, unless they are equal already.
+# - *Between classes:* of all $W$ and means with given logits $Z = W [\mu_1, \dots, \mu_C]$ the cheapest cost $\lambda
+#   \sqrt n\, \lVert Z \rVert_*$, so that (1) becomes a convex problem in $Z$ and $b$. Renaming the classes does not
+#   change it. The average of a solution over all renamings is therefore a solution too, and of the form $x I + y
+#   \mathbf 1 \mathbf 1^\top$ with a constant $b$. Constants that are added to all logits change no loss and cost norm,
+#   which leaves a multiple of $M = I - \frac1C \mathbf 1 \mathbf 1^\top$, the logits of a simplex ETF.
 #
 # Granted the shape, the size is a problem in one variable. Let $e_1, \dots, e_C$ be a simplex ETF of unit vectors, $h_i
 # = a\, e_{y_i}$, $w_c = a \sqrt n\, e_c$ and $b = 0$; the factor $\sqrt n$ makes $\lVert W \rVert_F^2 = \sum_i \lVert
-# h_i \rVert^2 = N a^2$, as it must be at a minimum (otherwise, shift scale from one to the other). The logit of the
-# right class exceeds the others by $\kappa s$, with $s = a^2$ and $\kappa = \sqrt n\, \frac{C}{C-1}$, and (1) becomes
+# h_i \rVert^2 = N a^2$, as it must be at a minimum (if not, moving scale from one factor to the other lowers the
+# penalty). The logit of the right class exceeds the others by $\kappa s$, with $s = a^2$ and $\kappa = \sqrt n\,
+# \frac{C}{C-1}$, and (1) becomes
 #
 # $$ f(s) = \underbrace{\log\!\big(1 + (C-1) e^{-\kappa s}\big)}_{\text{cross-entropy}} +
 #    \underbrace{\lambda N s}_{\text{weight decay}}, \qquad f'(s) = 0 \iff
@@ -293,7 +308,7 @@ table([f"median (range), {SEEDS} seed{'s' * (SEEDS > 1)}", "before", "last mista
 # $$ a = \sqrt{ \tfrac1\kappa \log \tfrac{(C-1)(1-p)}{p} } . $$
 #
 # *What happens as $\lambda$ grows?* Move it to the right and watch the minimum of the black curve. The
-# dots on the right are no theory: each is the mean norm of $N = 1000$ vectors in 512 dimensions after plain gradient
+# dots on the right are not theory: each is the mean norm of $N = 1000$ vectors in 512 dimensions after plain gradient
 # descent with momentum from a random start.
 
 # %%
@@ -362,21 +377,21 @@ for decay, shots in free.items():
     assert math.isclose(predicted_norm(decay), found[decay], rel_tol=1e-3, abs_tol=1e-3)
     assert math.isclose(loss, last["loss"], rel_tol=1e-3)
     assert decay > 0.01 or max(last["nc1"], last["etf_distance"], last["nc3"]) < 1e-6
-table(["$\\lambda$", "norm predicted", "found", "cross-entropy predicted", "found", "NC1", "distance to ETF", "NC3"],
+table(["$\\lambda$", "norm predicted", "found", "cross-entropy predicted", "found", "NC1", "ETF distance", "NC3"],
       rows)
 
 # %% [markdown]
-# From a random start, gradient descent goes where the theory says, and stops when it must: features in float32 carry a
-# relative rounding error of about $10^{-7}$, and the last columns are near its square.
+# From a random start (one for each $\lambda$), gradient descent goes where the theory says. The last columns are
+# squares: relative deviations of $10^{-8}$ to $10^{-6}$ are about what parameters in float32 allow.
 #
 # This explains what the minimum looks like, and that it is easy to find once features can be moved freely. It does not
-# explain when a real network is that free. The digits' network decays all its parameters but not its features, shares
+# say when a real network is that free. The digits' network decays all its parameters but not its features, shares
 # them between samples, and has not arrived. What it shares with the model is the direction of travel.
 
 # %% jupyter={"source_hidden": true}
 for shots, turn in zip(runs, turns):
     start, end = shots[0].train, shots[-1].train
-    assert all(end[key] < turn.train[key] < start[key] for key in ("nc1", "etf_distance", "nc3")) or PROFILE == "quick"
+    assert all(end[key] < turn.train[key] < start[key] for key in ("nc1", "etf_distance", "nc3")) or PROFILE != "book"
     assert end["nc1"] < shots[-1].test["nc1"] and shots[-1].test["accuracy"] > 0.95 and end["nc4"] < 0.01
 assert len({tuple(len(cell) for cell in plots.linear_cells(shot.weight, shot.bias, 9.0)) for shot in plane[-1:]}) == 1
 assert plane[faultless].train["nc4"] == 0
@@ -395,9 +410,8 @@ assert plane[faultless].train["nc4"] == 0
 #     print(f"{key:16} {runs[0][-1].train[key]:10.3g} {usual.train[key]:10.3g}")
 # ```
 #
-# The training set is fitted as well and the loss is lower, but NC1, NC2 and NC3 have all come much less far; only NC4
-# is the same. With little weight decay, the quickest way to a lower loss is larger logits, and
-# little is gained by being symmetric.
+# The training set is fitted as well and the loss is lower, but NC1, NC2 and NC3 have all got much less far; only NC4
+# is the same.
 #
 # </details>
 #
@@ -418,7 +432,7 @@ assert plane[faultless].train["nc4"] == 0
 # The weights of the two large classes point almost opposite ways, while the angle between the two small ones falls to
 # about 90° or less. Make the small classes smaller and it goes on falling. In the layer-peeled model of Fang et al.
 # (2021) it reaches 0 at a finite ratio of the sizes: *minority collapse*. The simplex ETF is a statement about balanced
-# data. [Where to read on](16_where_to_read_on.ipynb) draws the whole curve.
+# data. [Further reading](16_where_to_read_on.ipynb) draws the whole curve.
 #
 # </details>
 #
@@ -438,9 +452,9 @@ assert plane[faultless].train["nc4"] == 0
 # ```
 #
 # The labels are learned by heart, and the class means come *closer* to a simplex than with true labels (compare with
-# exercise 1): no two of these classes look alike, so nothing stands in the way of the symmetry. The scatter is another
-# matter. It goes on falling, and is still an order of magnitude above that of the true classes. NC2 without NC1 says
-# nothing about having understood.
+# exercise 1): no two of these classes look alike. The scatter goes on falling, and is still an order of magnitude above
+# that of the true classes. NC2 without NC1 is no
+# sign of understanding.
 #
 # </details>
 #
@@ -448,7 +462,7 @@ assert plane[faultless].train["nc4"] == 0
 #
 # - In the terminal phase the training error is 0 and the last layer still changes: NC1 falls by another
 #   factor of about ten here, the class means approach a simplex ETF, the weights line up with them.
-# - NC4 is 0 at once and stays so: it says little about how far a collapse has come.
+# - NC4 is 0 from the last mistake on: it says little about how far collapse has gone.
 # - The test set follows part of the way: its NC1 ends several times above that of the training set.
 # - Free features, cross-entropy and weight decay suffice for all of it, down to rounding, with a norm and a loss that
 #   one equation in one variable predicts to five digits; above $\lambda = \sqrt n / N$ everything collapses to zero.

@@ -19,9 +19,7 @@
 # %% jupyter={"source_hidden": true}
 import math
 
-import plotly.graph_objects as go
 import torch
-from plotly.subplots import make_subplots
 from torch.nn.functional import normalize
 
 from ncbook import plots
@@ -47,39 +45,15 @@ def spread_out(vectors, steps):
     return path
 
 
-def lines(starts, ends):
-    return plots.xyz(plots.segments(torch.stack([starts, ends], dim=1)))
-
-
-def star(points):
-    """Traces of vectors (C, 2) or (C, 3): the edges between them, spokes from the centre, their ends by class."""
-    trace, size = (go.Scatter3d, 8) if points.shape[1] == 3 else (go.Scatter, 14)
-    pairs, quiet = torch.combinations(torch.arange(len(points))), dict(hoverinfo="skip", showlegend=False)
-    ends = dict(size=size, color=plots.class_colors(len(points)), line=dict(color="white", width=1))
-    edge, spoke = (dict(mode="lines", line=dict(color=c, width=w)) for c, w in (("#B5B5B5", 2), ("#666666", 4)))
-    return [trace(**lines(points[pairs[:, 0]], points[pairs[:, 1]]), name="edges", **edge, **quiet),
-            trace(**lines(0 * points, points), name="spokes", **spoke, **quiet),
-            trace(**plots.xyz(points), name="vectors", mode="markers", marker=ends, **quiet)]
-
-
 path = spread_out(normalize(torch.tensor([1.0, 0.6, 0.4]) + 0.5 * gaussian(4, 3, seed=3), dim=1), 400)
 shown = [0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 60, 100, 400]
-turn = torch.linspace(0, 2 * math.pi, 49, dtype=torch.float64)
-circle = torch.stack([turn.cos(), turn.sin(), 0 * turn], dim=1)
-fig = go.Figure(star(path[0]))
-fig.add_scatter3d(**plots.xyz(plots.segments(torch.stack([circle.roll(k, 1) for k in range(3)]))), mode="lines",
-                  line=dict(color="#D8E3EC", width=2), hoverinfo="skip", showlegend=False)
-span = dict(range=[-1.02, 1.02])
-space = dict(xaxis=span, yaxis=span, zaxis=span, camera=dict(eye=dict(x=1.15, y=0.8, z=0.35)))
-plots.finish(fig, "Four unit vectors that repel each other", "in space, no projection; turn it with the mouse",
-             width=560, height=440, margin=dict(l=8, r=8, b=8, t=64), scene=space)
-plots.animate(fig, [f"step {k}, largest cosine {float(pairwise_cosines(path[k]).max()):+.3f}" for k in shown],
-              [{part.name: dict(x=part.x, y=part.y, z=part.z) for part in star(path[k])} for k in shown], redraw=True,
-              below=10)
+plots.star_animation([path[k] for k in shown],
+                     [f"step {k}, largest cosine {float(pairwise_cosines(path[k]).max()):+.3f}" for k in shown],
+                     title="Four unit vectors that repel each other", subtitle="in space; turn it with the mouse")
 
 # %% [markdown]
 # It matters because trained networks end there: at the end of training the centred class means, and the rows of the
-# classifier, form this figure (Papyan, Han and Donoho 2020). Whoever knows it can prescribe it, measure how far a
+# classifier, form this figure (Papyan, Han and Donoho 2020). Once we know it, we can prescribe it, measure how far a
 # network is from it, and say which part of that distance is an accident of having many dimensions.
 #
 # *You will learn*
@@ -87,24 +61,27 @@ plots.animate(fig, [f"step {k}, largest cosine {float(pairwise_cosines(path[k]).
 # - why no $C$ directions have smaller cosines, and how few dimensions they need;
 # - the construction, and how to turn it uniformly at random;
 # - what "tight frame" means;
-# - how to draw ten vertices on a page without telling a lie about them;
+# - how to draw ten vertices on a page without lying about them;
 # - the squared distance from class means to the nearest simplex ETF, and what it is for random means.
 
 # %% [markdown]
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
 import ncbook
 from ncbook import live
 from ncbook.book import profile, say, show_code, table
 
-# TRIALS: random ETFs tried, DRAWS: random sets of class means a dimension, SAMPLES: random frames in a histogram
 PROFILE, TRIALS, DRAWS, SAMPLES = profile(
+    {"TRIALS": "random simplex ETFs tried against the formula", "DRAWS": "sets of random class means per dimension",
+     "SAMPLES": "random orientations per histogram"},
     quick=dict(TRIALS=4_000, DRAWS=12, SAMPLES=4_000),
     book=dict(TRIALS=60_000, DRAWS=40, SAMPLES=20_000),
     paper=dict(TRIALS=1_000_000, DRAWS=200, SAMPLES=200_000),
 )
-Q_ = {count: ncbook.helmert_basis(count, dtype=torch.float64) for count in range(2, 41)}
 
 # %% [markdown]
 # ## 1. The bound
@@ -160,19 +137,19 @@ W = math.sqrt(C / (C - 1)) * Q @ V.T
 print((W @ W.T).round(decimals=3))
 
 # %% [markdown]
-# The literature (Papyan et al. 2020 and most papers after it) writes the same set as $\sqrt{C/(C-1)}\, U (I - \frac1C
-# \mathbf 1 \mathbf 1^\top)$ with a $(d, C)$ matrix $U$ that has orthonormal columns, and classes as columns. Since $U M
-# = (UQ) Q^\top$, this is (3) with $V = UQ$: one direction of $U$ never enters. That is why the published form asks for
+# The literature (Papyan et al. 2020 and most papers after it) writes the same set as $\sqrt{C/(C-1)}\, K (I - \frac1C
+# \mathbf 1 \mathbf 1^\top)$ with a $(d, C)$ matrix $K$ that has orthonormal columns, and classes as columns. Since $K M
+# = (KQ) Q^\top$, this is (3) with $V = KQ$: one direction of $K$ never enters. That is why the published form asks for
 # $d \ge C$ and (3) for $d \ge C-1$ only, and three classes fit in the plane.
 #
 # For $Q$ the package takes the **Helmert basis** (Lancaster 1965), whose column $k$ compares class $k+1$ with the mean
 # of the $k$ classes before it. With the first $C-1$ unit vectors as $V$ this is the **canonical** simplex ETF:
 
 # %%
-show_code(ncbook.helmert_basis, ncbook.simplex_etf)
+show_code(ncbook.simplex_etf, part=("if generator is None", "etf = "))
 
 # %% [markdown]
-# Take such a figure in your hands: choose the number of classes (the dimension follows, and can be raised), turn it, and
+# Try it by hand: choose the number of classes (the dimension follows, and can be raised), turn it, and
 # read its cosines. *How many dimensions are left over when you raise $d$?*
 
 # %%
@@ -181,22 +158,17 @@ live.simplex_scrubber()
 # %% [markdown]
 # ## 3. Pictures that tell the truth
 #
-# Two classes need a line, three a plane, four the space. These are drawn as they are: the coordinates are the rows of
-# `simplex_etf(C, C - 1)`. The angle shrinks from 180° towards, but never to, a right angle.
+# Two classes need a line, three a plane, four all of space. These can be drawn as they are: the coordinates are the
+# rows of `simplex_etf(C, C - 1)`. The angle shrinks from 180° towards, but never to, a right angle.
 
 # %% jupyter={"source_hidden": true}
-SIZES = (2, 3, 4)
-angles = {c: math.degrees(math.acos(-1 / (c - 1))) for c in SIZES}
-fig = make_subplots(1, 3, specs=[[{}, {}, {"type": "scene"}]], horizontal_spacing=0.03, subplot_titles=[
-    f"C = {c}: angle {angles[c]:.1f}°" for c in SIZES])
-for column, count in enumerate(SIZES, start=1):
+panels = {}
+for count in (2, 3, 4):
     w = ncbook.simplex_etf(count, count - 1, dtype=torch.float64)
-    fig.add_traces(star(torch.cat([w, 0 * w], dim=1) if count == 2 else w), rows=1, cols=column)
-plots.finish(fig, "Simplex ETFs of two, three and four classes", "the rows of W; nothing is projected", width=720,
-             height=320, margin=dict(l=16, r=16, b=16, t=100),
-             scene=space | dict(camera=dict(eye=dict(x=0.2, y=1.25, z=0.75))))
-bare = dict(range=[-1.25, 1.25], visible=False)
-fig.update_xaxes(**bare).update_yaxes(**bare, scaleanchor="x").update_yaxes(scaleanchor="x2", col=2)
+    angle = math.degrees(math.acos(-1 / (count - 1)))
+    panels[f"C = {count}: angle {angle:.1f}°"] = torch.cat([w, 0 * w], dim=1) if count == 2 else w
+plots.stars(panels, title="Simplex ETFs of two, three and four classes",
+            subtitle="the rows of W on a line, in the plane and in space")
 
 # %% [markdown]
 # Ten classes need nine dimensions, and every flat picture of them is a shadow. *Which of these two shadows shows the
@@ -206,18 +178,10 @@ fig.update_xaxes(**bare).update_yaxes(**bare, scaleanchor="x").update_yaxes(scal
 w = ncbook.simplex_etf(10, 10, dtype=torch.float64)
 shadows = {"canonical coordinates 1 and 2": w[:, :2], "the projection used in this book": plots.simplex_vertices(10)}
 at_centre = [c for c in range(10) if w[c, :2].norm() < 1e-12]
-fig = make_subplots(1, 2, subplot_titles=list(shadows), horizontal_spacing=0.04)
-for column, points in enumerate(shadows.values(), start=1):
-    away = [c for c, p in enumerate(points) if p.norm() > 0.01]
-    fig.add_traces(star(points)[1:], rows=1, cols=column)
-    fig.add_scatter(**plots.xyz(points[away] + 0.18 * normalize(points[away])), mode="text", hoverinfo="skip",
-                    text=[f"<b>{c}</b>" for c in away], showlegend=False, row=1, col=column)
+fig = plots.stars(shadows, title="One simplex ETF of ten classes, two shadows", edges=False, names=True, height=410,
+                  subtitle="projections from nine to two dimensions")
 fig.add_annotation(x=0, y=0, ax=0.7, ay=-0.75, axref="x", ayref="y", text=f"classes {at_centre[0]} to {at_centre[-1]}",
                    arrowcolor="#666666", row=1, col=1)
-plots.finish(fig, "One simplex ETF of ten classes, two shadows", "projections from nine to two dimensions", width=680,
-             height=410, margin=dict(l=16, r=16, b=16, t=100))
-bare["range"] = [-1.3, 1.3]
-fig.update_xaxes(**bare).update_yaxes(**bare, scaleanchor="x").update_yaxes(scaleanchor="x2", col=2)
 
 # %% [markdown]
 # On the left seven vertices fall on the same point, though all ten are equally far from each other. On the right all
@@ -227,11 +191,12 @@ fig.update_xaxes(**bare).update_yaxes(**bare, scaleanchor="x").update_yaxes(scal
 #
 # ## 4. A uniformly random orientation
 #
-# Sometimes one wants an ETF that is turned at random, without favouring any direction: $V$ should be uniform on the
+# Sometimes one needs an ETF that is turned at random, without favouring any direction: $V$ should be uniform on the
 # *Stiefel manifold*, the set of all $(d, C-1)$ matrices with orthonormal columns. The recipe starts from a matrix $G$
 # of independent Gaussians, whose distribution no rotation changes, so that $G = VR$, with $V$ orthonormal and $R$ upper
 # triangular, should give a $V$ without favourites. But this decomposition is unique only once the signs of $R$'s
-# diagonal are fixed, and libraries leave them as their algorithm makes them. *How much harm can a sign do?*
+# diagonal are fixed, and libraries leave them however their algorithm happens to produce them. *How much harm can a
+# sign do?*
 
 # %%
 V, R = torch.linalg.qr(gaussian(SAMPLES, 2, 2, seed=1))
@@ -239,19 +204,11 @@ frames = {"signs left as they are": V, "signs fixed": V * R.diagonal(dim1=-2, di
 first = {name: frame @ ncbook.helmert_basis(3, dtype=torch.float64)[0] for name, frame in frames.items()}
 
 # %% jupyter={"source_hidden": true}
-fig = make_subplots(1, 2, specs=[[{"type": "polar"}] * 2], subplot_titles=list(frames))
-density = {}
-for column, (name, vertex) in enumerate(first.items(), start=1):
-    density[name] = torch.histc(torch.atan2(vertex[:, 1], vertex[:, 0]).rad2deg() % 360, 24, 0, 360) / SAMPLES * 24
-    bars = go.Barpolar(theta=[15 * k + 7.5 for k in range(24)], r=density[name].numpy().round(3), width=[15] * 24,
-                       marker=dict(color="#8C8C8C", line=dict(color="white", width=1)), showlegend=False,
-                       hovertemplate="%{r:.2f}<extra></extra>")
-    fig.add_trace(bars, row=1, col=column)
-plots.finish(fig, "Where the first vertex of a random simplex ETF points", "C = 3, d = 2; 1 is uniform", width=640,
-             height=390, margin=dict(t=124, b=32))
-plain = dict(bgcolor="white", angularaxis=dict(gridcolor="#E6E6E6", dtick=45))
-fig.update_polars(**plain, radialaxis=dict(range=[0, 2.3], tickvals=[1, 2], angle=90, gridcolor="#E6E6E6"))
-fig.update_annotations(yshift=20)
+degrees = {name: torch.atan2(vertex[:, 1], vertex[:, 0]).rad2deg() for name, vertex in first.items()}
+fig = plots.direction_histograms(degrees, title="Where the first vertex of a random simplex ETF points",
+                                 subtitle=f"C = 3, d = 2, {SAMPLES:,} orientations; 1 is uniform")
+density = {trace.name: torch.as_tensor(trace.r) for trace in fig.data}
+fig
 
 # %% [markdown]
 # Without the fix half of the directions never occur. With it, $V$ inherits the symmetry of $G$ (Mezzadri 2007): it is
@@ -288,9 +245,10 @@ for name, vectors, colour, dash, symbol in (
                          line=dict(color=colour, width=3, dash=dash))
     fig.add_scatterpolar(theta=at.numpy().round(2), r=[1] * 3, mode="markers", showlegend=False, hoverinfo="skip",
                          marker=dict(size=12, color=colour, symbol=symbol))
-fig.update_polars(**plain, radialaxis=dict(range=[0, 3], tickvals=[1, 2, 3], angle=90, gridcolor="#E6E6E6"))
 plots.finish(fig, "How strongly three vectors see each direction",
-             "Σ⟨w, x⟩² by the angle of x; markers are the vectors", width=560, height=390, margin=dict(t=100, b=32))
+             "Σ⟨w, x⟩² by the angle of x; markers are the vectors", width=400, height=440,
+             margin=dict(t=124, b=32, l=40, r=40), legend=dict(orientation="h", x=0, y=1.1, yanchor="bottom"))
+plots.polar_grid(fig, 3)
 
 # %% [markdown]
 # The ETF sees all directions alike: a circle. In matrix form, from (3),
@@ -319,7 +277,14 @@ plots.finish(fig, "How strongly three vectors see each direction",
 #
 # $$ D = 2 - \frac{2\, \|\bar H Q\|_*}{\sqrt{C-1}} . \tag{5} $$
 #
-# It is 0 for a simplex ETF and $2 - 2/\sqrt{C-1}$ for means on a line, so always below 2. The frame that attains it is
+# It is 0 for a simplex ETF and largest for means on a line, $2 - 2/\sqrt{C-1}$, so always below 2. As $\sum_k s_k^2 =
+# \lVert \bar H \rVert_F^2 = 1$, it is also a sum of squares, which says what it measures, namely how unequal the
+# singular values are:
+#
+# $$ D = 1 - \frac{2 \sum_k s_k}{\sqrt{C-1}} + 1
+#      = \sum_{k=1}^{C-1} \Big( s_k - \tfrac{1}{\sqrt{C-1}} \Big)^2 . \tag{6} $$
+#
+# The book calls $D$ the **ETF distance**; it is always squared. The simplex ETF that attains it is
 # `nearest_simplex_etf`, the subject of [The nearest simplex ETF](05_nearest_etf.ipynb).
 #
 # A derivation can be wrong, so compare (5) with (4) by brute force: try many random orientations and keep the best.
@@ -330,35 +295,37 @@ def distances_of_random_etfs(class_means, trials):
     centred = class_means - class_means.mean(0)
     V, R = torch.linalg.qr(gaussian(trials, len(centred) - 1, len(centred) - 1, seed=17))
     V = V * R.diagonal(dim1=-2, dim2=-1).sign()[:, None]
-    W = Q_[len(centred)] @ V.mT / math.sqrt(len(centred) - 1)
+    W = ncbook.helmert_basis(len(centred), dtype=torch.float64) @ V.mT / math.sqrt(len(centred) - 1)
     return (centred / centred.norm() - W).square().sum((-2, -1)), torch.linalg.det(V) > 0
 
 
 # %% jupyter={"source_hidden": true}
 fig = make_subplots(1, 2, subplot_titles=["random ETFs, C = 4, d = 3", "best of n tried, less formula (5)"],
-                    horizontal_spacing=0.13)
+                    horizontal_spacing=0.15)
 left, right = dict(row=1, col=1), dict(row=1, col=2)
 smallest = {}
 n = torch.tensor(sorted({int(10**(k / 4)) for k in range(4 * 7) if 10**(k / 4) <= TRIALS} | {TRIALS}))
-for count, dash in {3: "solid", 4: "dash", 6: "dot"}.items():
+for count in (3, 4, 6):
     means = ncbook.simplex_etf(count, count - 1, dtype=torch.float64) + 0.3 * gaussian(count, count - 1, seed=5)
     (tried, proper), formula = distances_of_random_etfs(means, TRIALS), float(ncbook.simplex_etf_distance(means))
-    smallest[count] = float(tried.min()) - formula
-    fig.add_scatter(x=n.numpy(), y=(tried.cummin(0).values[n - 1] - formula).numpy(), mode="lines", showlegend=True,
-                    name=f"C = {count}, d = {count - 1}", line=dict(color="#222222", shape="hv", dash=dash), **right)
+    gap = (tried.cummin(0).values[n - 1] - formula).numpy()
+    smallest[count] = float(gap[-1])
+    fig.add_scatter(x=n.numpy(), y=gap, mode="lines+text", showlegend=False, textposition="middle right",
+                    text=[""] * (len(n) - 1) + [f"C = {count}"],
+                    line=dict(color="#222222", shape="hv", width=1.5), **right)
     if count == 4:
         for name, chosen, colour in (("proper rotations", proper, "#8C8C8C"), ("mirrored", ~proper, "#D2D2D2")):
             counts = torch.histc(tried[chosen], 60, 0, 4) / len(tried) * 15
             fig.add_bar(x=((torch.arange(60) + 0.5) / 15).numpy().round(3), y=counts.numpy().round(4), width=1 / 15,
                         name=name, marker=dict(color=colour, line=dict(color="white", width=0.5)), **left)
-        fig.add_scatter(x=[formula] * 2, y=[0, 1], mode="lines", name="formula (5)",
-                        line=dict(color="#222222", width=2.5), **left)
-plots.finish(fig, "The formula against brute force", f"{TRIALS:,} uniformly random simplex ETFs each", width=720,
-             height=420, bargap=0, barmode="stack", margin_b=124,
+        fig.add_vline(x=formula, line=dict(color="#222222", width=2.5), **left)
+        fig.add_annotation(x=formula, y=1, text="formula (5)", xanchor="left", xshift=4, showarrow=False, **left)
+plots.finish(fig, "The formula against brute force", f"{TRIALS:,} random simplex ETFs each; d = C − 1", width=720,
+             height=420, bargap=0, barmode="stack", margin_b=104,
              legend=dict(orientation="h", x=0, y=-0.28, yanchor="top"))
-fig.update_xaxes(title="squared distance", range=[0, 4], **left).update_yaxes(title="density", range=[0, 1], **left)
-fig.update_xaxes(title="n", type="log", exponentformat="power", dtick=1, **right)
-fig.update_yaxes(type="log", exponentformat="power", dtick=1, **right)
+fig.update_xaxes(title="squared distance", range=[0, 4], **left).update_yaxes(title="density", range=[0, 1.05], **left)
+fig.update_xaxes(title="n", type="log", range=[0, math.log10(TRIALS) + 1.2], exponentformat="power", dtick=1, **right)
+fig.update_yaxes(type="log", exponentformat="power", dtick=2, **right)
 
 # %% [markdown]
 # No random ETF is nearer than the formula says. The histogram has two humps: an orientation may be a proper rotation or
@@ -374,33 +341,14 @@ noise = noise / noise.norm() * base.norm()
 levels = [round(0.1 * k, 1) for k in range(26)]
 
 
-def plane(level):
-    means = base + level * noise
-    centred = means - means.mean(0)
-    h, w = math.sqrt(3) * centred / centred.norm(), ncbook.nearest_simplex_etf(means)
-    return {"nearest simplex ETF": plots.xyz(torch.cat([w, w[:1]])), "what the distance adds up": lines(w, h),
-            "class means": plots.xyz(h)}
-
-
-colours = plots.class_colors(3)
-fig = go.Figure()
-fig.add_scatter(name="nearest simplex ETF", mode="lines+markers", line=dict(color="#666666", width=2), marker=dict(
-    symbol="diamond-open", size=15, color=[*colours, colours[0]], line=dict(width=2, color=[*colours, colours[0]])))
-fig.add_scatter(name="what the distance adds up", mode="lines", line=dict(color="#999999", width=1.5, dash="dot"))
-fig.add_scatter(name="class means", mode="markers", marker=dict(size=14, color=colours))
-fig.add_scatter(**plots.xyz(circle[:, :2]), mode="lines", line=dict(color="#E6E6E6"), showlegend=False)
-fig.update_traces(hoverinfo="skip")
-plots.finish(fig, "Three class means and their nearest simplex ETF", "in the plane, centred and normalised", width=640,
-             height=450, margin=dict(t=108, b=16),
-             legend=dict(orientation="h", x=0, y=1.02, yanchor="bottom"))
-fig.update_xaxes(range=[-1.5, 1.5], visible=False).update_yaxes(range=[-1.5, 1.5], scaleanchor="x", visible=False)
-values = [float(ncbook.simplex_etf_distance(base + level * noise)) for level in levels]
-plots.animate(fig, [f"noise {level:.1f}, squared distance {value:.3f}" for level, value in zip(levels, values)],
-              [plane(level) for level in levels], active=levels.index(0.6), below=16)
+sets = [base + level * noise for level in levels]
+values = [float(ncbook.simplex_etf_distance(means)) for means in sets]
+plots.etf_beside_means(sets, [f"noise {level:.1f}" for level in levels], active=levels.index(0.6),
+                       title="Three class means, their nearest ETF", subtitle="in the plane, centred and normalised")
 
 # %% jupyter={"source_hidden": true}
 peak = max(range(len(levels)), key=values.__getitem__)
-handed = [bool(torch.linalg.det(ncbook.nearest_simplex_etf(base + level * noise)[:2]) > 0) for level in levels]
+handed = [bool(torch.linalg.det(ncbook.nearest_simplex_etf(means)[:2]) > 0) for means in sets]
 assert values[0] < 1e-20 and handed[:peak] == [handed[0]] * peak and handed[-1] != handed[0]
 say(f"The distance grows up to noise {levels[peak]:.1f}, to {values[peak]:.3f}; for three means on a line it is "
     f"$2 - \\sqrt 2 \\approx {2 - math.sqrt(2):.3f}$.")
@@ -428,13 +376,13 @@ for name, variant in variants.items():
 
 # %% jupyter={"source_hidden": true}
 C = 10
-fig = make_subplots(1, 2, subplot_titles=["cosines of random unit vectors", "their distance to the nearest ETF"],
+fig = make_subplots(1, 2, subplot_titles=["cosines of random unit vectors", "their ETF distance"],
                     horizontal_spacing=0.14)
 middles = torch.linspace(-1, 1, 121)[1::2].numpy().round(4)
-for dim, shade, dash in ((9, "#B5B5B5", "solid"), (64, "#808080", "solid"), (512, "#222222", "solid")):
+for dim, shade in ((9, "#B5B5B5"), (64, "#808080"), (512, "#222222")):
     cosines = pairwise_cosines(gaussian(400, C, dim, seed=dim)).flatten().float()
     fig.add_scatter(x=middles, y=(torch.histc(cosines, 60, -1, 1) / len(cosines) * 30).numpy().round(3), mode="lines",
-                    name=f"random, d = {dim}", line=dict(color=shade, width=2, dash=dash), **left)
+                    name=f"random, d = {dim}", line=dict(color=shade, width=2), **left)
 fig.add_scatter(x=[-1 / 9] * 2, y=[0, 10], mode="lines", name="simplex ETF", line=dict(color="#222222", dash="dash"),
                 **left)
 grid = [9, 16, 32, 64, 128, 256, 512]
@@ -444,7 +392,7 @@ low, middle, high = ([float(values.quantile(q)) for values in far] for q in (0.0
 fig.add_scatter(**plots.band(grid, low, high, "#808080"), showlegend=False, **right)
 fig.add_scatter(x=grid, y=middle, mode="lines+markers", name="random means", line=dict(color="#222222"),
                 showlegend=False, **right)
-fig.add_scatter(x=grid, y=[(C - 1) / (4 * dim) for dim in grid], mode="lines", name="(C−1)/(4d)",
+fig.add_scatter(x=grid, y=[C / (4 * dim) for dim in grid], mode="lines", name="C/(4d)",
                 line=dict(color="#808080", dash="dot"), **right)
 fig.update_xaxes(title="cosine", range=[-0.8, 0.8], **left).update_yaxes(title="density", range=[0, 10], **left)
 fig.update_xaxes(title="dimension d", type="log", tickvals=[9, 32, 128, 512], **right)
@@ -454,20 +402,26 @@ plots.finish(fig, "Ten random directions as the dimension grows", f"right: media
 
 # %% [markdown]
 # They are close, and the closer the more dimensions there are. The two panels do not contradict each other: the
-# distance **centres** its means first. Row $c$ of $Q$ is the standard basis vector $e_c$ with its mean subtracted, so
-# an orthonormal basis, centred, *is* a simplex ETF, and nearly orthogonal vectors, centred, nearly are one. The
-# singular values of a centred Gaussian matrix spread around $\sqrt d$ with a variance of about $(C-1)/4$, which gives
-# the dotted line $(C-1)/(4d)$.
+# distance **centres** its means first. Row $c$ of $M$ is the standard basis vector $e_c$ with its mean subtracted, and
+# row $c$ of $Q$ holds its coordinates. So an orthonormal basis, centred, *is* a simplex ETF up to scale, and nearly
+# orthogonal vectors, centred, nearly are one.
 #
-# This is a warning: ten random means in 512 dimensions are within 0.005 of a simplex ETF without any training. A
-# distance has to be judged against such a level, not against 1, and with a measure of the scatter within classes beside
-# it. [Measuring collapse](03_measuring_collapse.ipynb) returns to this with untrained networks.
+# How nearly, (6) tells. For Gaussian means the entries of the $(d, C-1)$ matrix $A = HQ$ are independent standard
+# Gaussians. On the diagonal of $A^\top A$ the variance is $2d$, off it $d$, so that its $C-1$ eigenvalues $s_k^2$
+# deviate from $d$ by a mean square of $\big(2d\,(C-1) + d\,(C-1)(C-2)\big)/(C-1) = Cd$. Hence $s_k - \sqrt d \approx
+# (s_k^2 - d)/(2\sqrt d)$ has a mean square of $C/4$, and division by $\lVert A \rVert_F \approx \sqrt{(C-1)\,d}$ gives
+# $D \approx C/(4d)$, the dotted line.
+#
+# This is a warning: ten random means in 512 dimensions lie at a squared distance of about 0.005 from a simplex ETF
+# without any training. A distance has to be judged against such a level, not against 1, and with a measure of the
+# scatter within classes beside it. [Measuring collapse](03_measuring_collapse.ipynb) returns to this with untrained
+# networks.
 
 # %% jupyter={"source_hidden": true}
 orthogonal = torch.eye(C, 64, dtype=torch.float64)
 assert float(ncbook.simplex_etf_distance(orthogonal)) < 1e-20
 assert abs(float(pairwise_cosines(orthogonal - orthogonal.mean(0)).mean()) + 1 / 9) < 1e-12
-assert abs(middle[-1] / ((C - 1) / (4 * 512)) - 1) < 0.15 and middle == sorted(middle, reverse=True)
+assert abs(middle[-1] / (C / (4 * 512)) - 1) < 0.1 and middle == sorted(middle, reverse=True)
 assert min(smallest.values()) > -1e-12 and smallest[3] < 1e-5 and smallest[4] < 0.05
 assert (density["signs left as they are"] == 0).sum() >= 10 and (density["signs fixed"] - 1).abs().max() < 0.35
 assert float((etf @ directions).square().sum(0).std()) < 1e-12 and len(at_centre) == 7
@@ -476,11 +430,6 @@ assert all((abs(value - kept["as they are"]) < 1e-10) != name.startswith("one") 
 W = ncbook.simplex_etf(10, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 P = 9 / 10 * W.T @ W
 assert (P @ P - P).norm() < 1e-12 and abs(P.trace() - 9) < 1e-12
-for num_classes, dim in [(2, 1), (3, 2), (10, 9), (100, 512)]:
-    for generator in (None, torch.Generator().manual_seed(0)):
-        W = ncbook.simplex_etf(num_classes, dim, generator=generator, dtype=torch.float64)
-        gram = torch.full((num_classes,) * 2, -1 / (num_classes - 1), dtype=torch.float64).fill_diagonal_(1)
-        assert (W @ W.T - gram).abs().max() < 1e-13
 assert abs(math.degrees(math.acos(float(pairwise_cosines(plots.simplex_vertices(10)[:2])))) - 36) < 1e-6
 
 # %% [markdown]
@@ -517,7 +466,7 @@ assert abs(math.degrees(math.acos(float(pairwise_cosines(plots.simplex_vertices(
 # </details>
 #
 # **3. Turning is free.** Add small independent noise, $\sigma$ times the norm of the ETF, to a simplex ETF of $C$
-# classes in $d = 64$ dimensions. Most of it can be turned away. How does the distance grow with $C$?
+# classes in $d = 64$ dimensions. Most of it can be undone by turning. How does the distance grow with $C$?
 #
 # <details><summary>Solution</summary>
 #
@@ -542,9 +491,10 @@ assert abs(math.degrees(math.acos(float(pairwise_cosines(plots.simplex_vertices(
 # - All simplex ETFs are $\sqrt{C/(C-1)}\, Q V^\top$: one shape $Q$, any orientation $V$. A uniform $V$ needs the signs
 #   fixed after QR; without it half of the directions never occur for $C = 3$.
 # - It is a tight frame: $W^\top W = \frac{C}{C-1} P$, the same for every direction in its span and zero outside it.
-# - The squared distance of class means to the nearest simplex ETF is $2 - 2\|\bar H Q\|_*/\sqrt{C-1}$, 0.586 for three
-#   means on a line.
-# - Random class means in many dimensions are close to a simplex ETF, at about $(C-1)/(4d)$.
+# - The ETF distance, the squared distance of class means to the nearest simplex ETF, is $2 - 2\|\bar H
+#   Q\|_*/\sqrt{C-1}$, 0.586 for three means on a line.
+# - Random class means in many dimensions are close to a simplex ETF, at a squared distance of about
+#   $C/(4d)$: 0.005 for ten classes in 512 dimensions.
 #
 # ## References
 #

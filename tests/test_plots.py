@@ -214,13 +214,15 @@ def test_a_row_at_the_mean_has_no_cosines():
 
 
 def test_heat_maps_side_by_side_share_one_scale():
-    sets = {"a": simplex_etf(4, 5), "b": torch.randn(4, 7, generator=torch.Generator().manual_seed(0))}
+    alike = torch.tensor([[4.0, 0.1], [4, -0.1], [-4, 0], [-3, 5]])
+    sets = {"a": simplex_etf(4, 5), "b": alike}
     fig = plots.cosine_heatmaps(sets, class_names=list("wxyz"))
     assert [note.text for note in fig.layout.annotations] == ["a", "b"]
     assert [heat.showscale for heat in fig.data] == [False, True]
     for heat, rows in zip(fig.data, sets.values()):
         np.testing.assert_array_equal(heat.z, plots.centred_cosines(rows))
         assert (list(heat.x), heat.zmid) == (list("wxyz"), -1 / 3)
+        assert heat.zmin <= np.nanmin(heat.z) and np.nanmax(heat.z) <= heat.zmax and heat.zmax == fig.data[0].zmax
     assert fig.layout.yaxis2.scaleanchor == "x2"
 
 

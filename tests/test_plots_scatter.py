@@ -78,3 +78,14 @@ def test_what_is_not_in_the_plane_is_refused(draw):
         draw({})
     with pytest.raises(ValueError, match="columns"):
         draw({"a": replace(snapshot(), class_means=torch.randn(3, 4))})
+
+
+def test_a_panel_is_wide_enough_for_all_that_is_drawn_in_it():
+    far = snapshot()
+    far = replace(far, features=far.features + 40 * (torch.arange(300) == 7)[:, None])
+    for draw, names in ((plots.scatter_ellipses, ("features", "within")), (plots.decision_cells, ("features",))):
+        fig = draw({"a": far, "b": snapshot()})
+        reach = fig.layout.xaxis.range[1]
+        assert fig.layout.xaxis.range == fig.layout.yaxis.range == (-reach, reach)
+        assert all(np.abs(points).max() < reach for name in names for points in drawn(fig, name))
+        assert reach > fig.layout.xaxis2.range[1] >= 1.8

@@ -30,6 +30,7 @@ from ncbook.plots.landscape import (
 )
 from ncbook.plots.player import add_player, animate
 from ncbook.plots.scatter import decision_cells, linear_cells, scatter_ellipses
+from ncbook.plots.simplex import direction_histograms, etf_beside_means, polar_grid, star, star_animation, stars
 from ncbook.plots.splits import against_accuracy, band_panels, interval_chart, slope_chart
 from ncbook.plots.style import (
     CLASS_COLORS,
@@ -48,10 +49,10 @@ __all__ = [
     "AVERAGE_STYLES", "CLASS_COLORS", "METHOD_STYLES", "TEMPLATE", "TONES", "add_player", "add_sliders",
     "against_accuracy", "animate", "average_weights", "band", "band_panels", "barcode", "centred_cosines",
     "class_colors", "cosine_heatmap", "cosine_heatmaps", "curve_panels", "death_histogram", "death_times_over_epochs",
-    "decision_cells", "filtration", "finish", "frame_angle", "frame_at", "frame_distances", "frame_landscape",
-    "geometry", "geometry_animation", "geometry_coordinates", "interval_chart", "linear_cells", "loss_ring",
-    "method_style", "metric_curves", "metric_label", "metric_picker", "paired_ratios", "pieces", "ring_loss",
-    "ring_strip", "ring_walk", "scatter_ellipses", "schedule_curves", "seed_summary", "segments",
-    "simplex_coordinates", "simplex_vertices", "slope_chart", "solver_trace", "spanning_tree_figure",
-    "tracking_error", "tracking_explorer", "xyz",
+    "decision_cells", "direction_histograms", "etf_beside_means", "filtration", "finish", "frame_angle", "frame_at",
+    "frame_distances", "frame_landscape", "geometry", "geometry_animation", "geometry_coordinates", "interval_chart",
+    "linear_cells", "loss_ring", "method_style", "metric_curves", "metric_label", "metric_picker", "paired_ratios",
+    "pieces", "polar_grid", "ring_loss", "ring_strip", "ring_walk", "scatter_ellipses", "schedule_curves",
+    "seed_summary", "segments", "simplex_coordinates", "simplex_vertices", "slope_chart", "solver_trace",
+    "spanning_tree_figure", "star", "star_animation", "stars", "tracking_error", "tracking_explorer", "xyz",
 ]

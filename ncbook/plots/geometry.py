@@ -130,11 +130,13 @@ def geometry_animation(
     targets = shots[-1].targets[keep]
     parts = [geometry_coordinates(s.class_means, s.features[keep], s.targets[keep], s.weight) for s in shots]
     fig = _geometry_figure(parts[-1], shots[-1].class_means.shape[1], targets, class_names, title, _view_limit(parts))
+    fig.update_layout(width=464, height=384, margin=dict(l=8, r=8, t=108, b=8), title_pad_l=8, legend=dict(
+        orientation="h", x=0, y=1, yanchor="bottom", entrywidth=64, font_size=11))
     moving = ("features", "spokes", "weights", "class means")
     space = isinstance(fig.data[0], go.Scatter3d)
     changes = [{name: xyz(part[name]) for name in moving} for part in parts]
     return animate(fig, [f"{shot.epoch:g}" for shot in shots], changes, redraw=space, transition=0 if space else 70,
-                   below=10 if space else 56, prefix="epoch ")
+                   below=10, left=0.42, prefix="epoch ")
 
 
 def centred_cosines(rows: torch.Tensor) -> torch.Tensor:
@@ -178,14 +180,15 @@ def cosine_heatmaps(
             raise ValueError(f"vectors has a row, {where}, equal to the mean of its rows: its cosines are undefined")
     count, sets = len(cosines[0]), len(cosines)
     names, ideal = check_names(class_names, count), -1 / (count - 1)
-    ticks = [ideal - 0.5, ideal - 0.25, ideal, ideal + 0.25, ideal + 0.5]
+    reach = max(0.5, *(float((values.nan_to_num(ideal) - ideal).abs().max()) for values in cosines))
+    ticks = [ideal + share * reach for share in (-1, -0.5, 0, 0.5, 1)]
     labels = [f"{t:.2f}" if t != ideal else f"<b>{ideal:.3g}</b> ideal" for t in ticks]
     fig = make_subplots(1, sets, subplot_titles=list(vectors) if sets > 1 else None, horizontal_spacing=0.15 / sets)
     for column, values in enumerate(cosines, start=1):
         fig.add_heatmap(
             name="cosines", z=values.numpy(), x=names, y=names, colorscale="RdBu", reversescale=True, zmid=ideal,
-            zmin=ideal - 0.5, zmax=ideal + 0.5, xgap=1, ygap=1, hoverongaps=False, showscale=column == sets,
-            texttemplate="%{z:.2f}" if count <= 10 and sets <= 2 else None,
+            zmin=ideal - reach, zmax=ideal + reach, xgap=1, ygap=1, hoverongaps=False, showscale=column == sets,
+            texttemplate="%{z:.2f}" if count <= (10 if sets == 1 else 6) else None,
             textfont=dict(size=13 if count <= 6 else 11 if sets == 1 else 9),
             hovertemplate="%{y}, %{x}: %{z:.4f}<extra></extra>", row=1, col=column,
             colorbar=dict(tickvals=ticks, ticktext=labels, thickness=14, outlinewidth=0),
@@ -298,7 +301,7 @@ def _geometry_subtitle(count: int, projected: bool) -> str:
     if count <= 4:
         what = "plane" if count == 3 else "space"
         return f"the {what} of the class means, exact up to scale" + "; features projected onto it" * projected
-    return f"projection from {count - 1} to 2 dimensions in which the ETF is a regular {count}-gon"
+    return f"projection from {count - 1} to 2 dimensions; the ETF is a regular {count}-gon"
 
 
 def _view_limit(parts: Sequence[dict[str, np.ndarray]]) -> float:

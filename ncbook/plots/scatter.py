@@ -14,32 +14,34 @@ from torch import Tensor
 from ncbook.plots.style import INK, MUTED, class_colors, finish, matrix, segments, xyz
 from ncbook.training.snapshot import Snapshot
 
-_LIMIT = 1.8  # half the side of a panel, in units of the class means' root-mean-square distance from their mean
-_BEYOND = 1.1 * _LIMIT  # cells end outside of what is seen
+_LIMIT = 1.8  # least half the side of a panel, in units of the class means' root-mean-square distance from their mean
 
 
 def scatter_ellipses(stages: Mapping[str, Snapshot], *, title: str = "Scatter within and between classes") -> go.Figure:
     """Features in the plane, an ellipse of two standard deviations for each class, and the one of the class means.
 
     stages: panel title -> a snapshot with features in two dimensions; each panel is centred and scaled by its class
-    means. Traces of each panel: "between", the ellipse of S_B at sqrt(C-1) standard deviations, which goes through the
-    means of three classes; for each class "features", then "within"; "class means".
+    means, and as wide as what is drawn. Traces of each panel: "between", the ellipse of S_B at sqrt(C-1) standard
+    deviations, which goes through the means of three classes; for each class "features", then "within"; "class means".
     Raises: ValueError for no stages, or features that have not two dimensions.
     """
-    fig = _panels(stages, title, "filled: two standard deviations of a class; dashed: covariance of the class means")
+    fig = _panels(stages, title, "filled: two standard deviations of a class; dashed: that of the means; own scales")
     for column, shot in enumerate(stages.values(), start=1):
         features, means, _, _ = _scaled(shot)
+        reach = _reach(features)
         between = _ellipse(means.mean(0), means.T @ means / len(means), math.sqrt(len(means) - 1))
         fig.add_scatter(**xyz(between), name="between", mode="lines", line=dict(color=INK, dash="dash", width=1.5),
                         row=1, col=column)
         for c, color in enumerate(class_colors(len(means))):
             own = features[shot.targets == c]
             within = _ellipse(own.mean(0), torch.cov(own.T, correction=0), 2)
+            reach = max(reach, _reach(within))
             fig.add_scatter(**xyz(own), name="features", mode="markers", row=1, col=column,
                             marker=dict(size=4, color=color, opacity=0.5, line_width=0))
             fig.add_scatter(**xyz(within), name="within", mode="lines", fill="toself", fillcolor=_pale(color, 0.18),
                             line=dict(color=color, width=2), row=1, col=column)
         _add_means(fig, means, column)
+        _set_range(fig, reach, column)
     return fig
 
 
@@ -50,20 +52,22 @@ def decision_cells(stages: Mapping[str, Snapshot], *, title: str = "Classifier a
     the class has no cell; "nearest mean", the outlines of the other cells; "features"; "class means".
     Raises: ValueError for no stages, or features that have not two dimensions.
     """
-    fig = _panels(stages, title, "filled: the class with the largest logit; dashed: borders between nearest means")
+    fig = _panels(stages, title, "filled: the class with the largest logit; dashed: cells of the means; own scales")
     for column, shot in enumerate(stages.values(), start=1):
         features, means, weight, bias = _scaled(shot)
-        colors = class_colors(len(means))
-        for color, cell in zip(colors, linear_cells(weight, bias, _BEYOND)):
+        colors, reach = class_colors(len(means)), _reach(features)
+        beyond = 1.1 * reach  # cells end outside of what is seen
+        for color, cell in zip(colors, linear_cells(weight, bias, beyond)):
             fig.add_scatter(**xyz(torch.cat((cell, cell[:1]))), name="classifier", mode="lines", fill="toself",
                             fillcolor=_pale(color, 0.22), line=dict(color=color, width=1), row=1, col=column)
-        nearest = [cell for cell in linear_cells(means, -means.square().sum(1) / 2, _BEYOND) if len(cell)]
+        nearest = [cell for cell in linear_cells(means, -means.square().sum(1) / 2, beyond) if len(cell)]
         outline = torch.cat([segments(torch.cat((cell, cell[:1]))[None]) for cell in nearest])
         fig.add_scatter(**xyz(outline), name="nearest mean", mode="lines", row=1, col=column,
                         line=dict(color=INK, dash="dash", width=2))
         dots = dict(size=4, color=[colors[int(c)] for c in shot.targets], opacity=0.7, line_width=0)
         fig.add_scatter(**xyz(features), name="features", mode="markers", marker=dots, row=1, col=column)
         _add_means(fig, means, column)
+        _set_range(fig, reach, column)
     return fig
 
 
@@ -110,6 +114,14 @@ def _ellipse(centre: Tensor, covariance: Tensor, deviations: float) -> Tensor:
     return centre + deviations * circle * variances.clamp(min=0).sqrt() @ axes.T
 
 
+def _reach(points: Tensor) -> float:
+    return max(_LIMIT, 1.05 * float(points.abs().max()))
+
+
+def _set_range(fig: go.Figure, reach: float, column: int) -> None:
+    fig.update_xaxes(range=[-reach, reach], col=column).update_yaxes(range=[-reach, reach], col=column)
+
+
 def _pale(color: str, alpha: float) -> str:
     return f"rgba{(*hex_to_rgb(color), alpha)}"
 
@@ -123,7 +135,7 @@ def _panels(stages: Mapping[str, Snapshot], title: str, subtitle: str) -> go.Fig
     if not stages:
         raise ValueError("stages must hold at least one snapshot")
     fig = make_subplots(1, len(stages), subplot_titles=list(stages), horizontal_spacing=0.06 / len(stages))
-    bare = dict(range=[-_LIMIT, _LIMIT], showgrid=False, showticklabels=False, ticks="", mirror=True, linecolor=MUTED)
+    bare = dict(showgrid=False, showticklabels=False, ticks="", mirror=True, linecolor=MUTED)
     fig.update_xaxes(**bare, constrain="domain").update_yaxes(**bare, constrain="domain")
     for k in range(1, len(stages) + 1):
         fig.update_yaxes(scaleanchor=f"x{k if k > 1 else ''}", col=k)
