@@ -317,7 +317,7 @@ METRICS: dict[str, Metric] = {metric.key: metric for metric in (
     Metric("nc2_equinorm", "NC2: unequal norms", of_means, short="NC2 norms"),
     Metric("nc2_equiangular", "NC2: unequal angles", of_means, short="NC2 angles"),
     Metric("nc2_gram", "NC2: Gram distance", of_means, short="NC2 Gram"),
-    Metric("etf_distance", "distance to nearest ETF", lambda s: simplex_etf_distance(s.between), short="ETF"),
+    Metric("etf_distance", "ETF distance", lambda s: simplex_etf_distance(s.between), short="ETF"),
     Metric("nc3", "NC3: weights against means", duality, _W, short="NC3"),
     Metric("nc3_gram", "NC3: Gram distance", duality, _W, short="NC3 Gram"),
     Metric("nc4", "NC4: disagreement", decisions, _X, axis="linear", short="NC4", share=True),
