@@ -279,7 +279,7 @@ rows = {name: [[shot.row() | {"train_test error, %": 100 - shot.row()["test_accu
                for run in seeds] for name, seeds in runs.items()}
 plots.metric_curves(
     rows, ["etf_distance", "test error, %", "nc1"], title="Learned and fixed classifiers on digits").update_layout(
-    width=720, title_subtitle_text=f"training set, median of {SEEDS} seeds, band from min to max; no error is drawn at 0.1")
+    width=720, title_subtitle_text=f"training set, median of {SEEDS} seeds, band: range; no error is drawn at 0.1")
 
 # %% jupyter={"source_hidden": true}
 def at_end(method, column):
@@ -303,10 +303,10 @@ say(f"*Epoch {EPOCHS}, median of {SEEDS} seeds (range), geometry on the training
 # In accuracy no difference between *standard* and *fixed* can be seen on a task as easy as this; the papers found none
 # on balanced data either. The geometry tells them apart: with a fixed ETF the class means come many times closer to a
 # simplex ETF. How many times depends on the network: on a perceptron [Guided training](08_guided_training.ipynb) finds
-# much less. The scatter within classes, NC1, is about as large for both; how tightly a class gathers depends on backbone
-# and loss, and hardly on who chose the vertex. Dot regression, whose force fades as the feature gets near, leaves
-# looser classes. In one respect the learned classifier ends ahead: it agrees better with its class means (NC3), as both
-# sides can move.
+# much less. The scatter within classes, NC1, is about as large for both; how tightly a class gathers depends on
+# backbone and loss, and hardly on who chose the vertex. Dot regression, whose force fades as the feature gets near,
+# leaves looser classes. In one respect the learned classifier ends ahead: it agrees better with its class means (NC3),
+# as both sides can move.
 #
 # ## 5. No spare dimension
 #
@@ -352,8 +352,8 @@ plots.ring_strip(stills, shot.targets[:120], flat.head.weight, class_names=THREE
 # An untrained network hardly tells its inputs apart: at step 0 all classes lie in nearly the same direction. Then they
 # slide along the circle, and one of them ends *opposite* to its vertex, where the push of the two vertices beside it
 # beats the pull. When does that happen? Let $f(\varphi) = \tau(-w_y \cos\varphi + v \sin\varphi)$ with a unit vector $v
-# \perp w_y$, and $z = W f$ its logits. As $z'' = -z$, and the second derivative of the log of a sum of exponentials is a
-# variance,
+# \perp w_y$, and $z = W f$ its logits. As $z'' = -z$, and the second derivative of the log of a sum of exponentials is
+# a variance,
 #
 # $$ \frac{d^2 L}{d\varphi^2} = z_y - \sum_c p_c z_c + \operatorname{Var}_p(z') . $$
 #
@@ -483,9 +483,9 @@ fig.update_xaxes(type="log", dtick=1, exponentformat="power").update_yaxes(range
 
 # %% [markdown]
 # Balanced, the learned classifier is a simplex ETF with cosine $-1/5$. As the imbalance grows, the rows of the rare
-# classes close up and, where the budget $E_H$ is tight, coincide. The fixed ETF keeps them apart by construction, and by (1) the best
-# place of a sample is its own vertex *however rare its class is*. That is a statement about free features; a real
-# backbone still learns less from rare classes.
+# classes close up and, where the budget $E_H$ is tight, coincide. The fixed ETF keeps them apart by construction, and
+# by (1) the best place of a sample is its own vertex *however rare its class is*. That is a statement about free
+# features; a real backbone still learns less from rare classes.
 
 # %% jupyter={"source_hidden": true}
 # Checks of what the text says.
@@ -513,8 +513,8 @@ assert abs(rare["learned, E<sub>H</sub> = 5"][1][0] + 0.2) < 1e-3 and rare["lear
 # %% [markdown]
 # ## Try it
 #
-# **1. How far is too far?** In the first picture, from how far away does a feature still find its vertex? As $\tau$ grows,
-# does the trap come to cover the whole lower half of the circle? And at $\tau = 2 = C - 1$, where (4) is zero?
+# **1. How far is too far?** In the first picture, from how far away does a feature still find its vertex? As $\tau$
+# grows, does the trap come to cover the whole lower half of the circle? And at $\tau = 2 = C - 1$, where (4) is zero?
 #
 # <details><summary>Solution</summary>
 #
@@ -529,8 +529,8 @@ assert abs(rare["learned, E<sub>H</sub> = 5"][1][0] + 0.2) < 1e-3 and rare["lear
 #
 # </details>
 #
-# **2. A sure thing.** A thousand classes should be able to reach 99% probability for the true class. Which $\tau$ does that need?
-# Guess before you compute: more or less than 20?
+# **2. A sure thing.** A thousand classes should be able to reach 99% probability for the true class. Which $\tau$ does
+# that need? Guess before you compute: more or less than 20?
 #
 # <details><summary>Solution</summary>
 #
@@ -569,7 +569,7 @@ assert abs(rare["learned, E<sub>H</sub> = 5"][1][0] + 0.2) < 1e-3 and rare["lear
 # - Y. Yang, S. Chen, X. Li, L. Xie, Z. Lin, D. Tao. *Inducing neural collapse in imbalanced learning: do we really need
 #   a learnable classifier at the end of deep neural network?* NeurIPS 2022.
 #   [arXiv 2203.09081](https://arxiv.org/abs/2203.09081)
-# - Z. Zhu, T. Ding, J. Zhou, X. Li, C. You, J. Sulam, Q. Qu. *A geometric analysis of neural collapse with unconstrained
-#   features.* NeurIPS 2021. [arXiv 2105.02375](https://arxiv.org/abs/2105.02375)
+# - Z. Zhu, T. Ding, J. Zhou, X. Li, C. You, J. Sulam, Q. Qu. *A geometric analysis of neural collapse with
+#   unconstrained features.* NeurIPS 2021. [arXiv 2105.02375](https://arxiv.org/abs/2105.02375)
 #
 # **Next:** [The nearest simplex ETF](05_nearest_etf.ipynb).
