@@ -24,12 +24,11 @@ from ncbook import plots
 plots.tracking_explorer(noises=(0.1, 0.3, 0.6), settling=(10, 30, 100), alphas=(0.02, 0.05, 0.1, 0.2, 0.5, 1.0))
 
 # %% [markdown]
-# Left, one run: dots are batches, the black line is what they scatter around; after the settling time it has covered 63%
-# of its way. Right, how far off each average is, over all runs. ($\alpha = 1$ is the batch alone.)
+# Left, one run: dots are batches, the black line is what they scatter around; after the settling time it has covered
+# 63% of its way. Right, how far off each average is, over all runs. ($\alpha = 1$ is the batch alone.)
 #
 # The classifier is computed from this average. If it is restless, features have nothing to aim at; if it is late, they
-# aim at where the network was; and what it does with a class that is not in the batch can undo a classifier in one
-# step.
+# aim at where the network was; and what it does with a class that is not in the batch can erase its mean in one step.
 #
 # *You will learn*
 #
@@ -124,8 +123,8 @@ weights = {name: average.mean[0] for name, average in weights.items()}
 
 # %% jupyter={"source_hidden": true}
 steps = torch.arange(1, T + 1)
-plots.curve_panels({"": {name: (steps, weights[name]) for name in [*AVERAGES][1:]}}, x="batch", styles=plots.AVERAGE_STYLES,
-                   title=f"What an average remembers after {T} batches",
+plots.curve_panels({"": {name: (steps, weights[name]) for name in [*AVERAGES][1:]}}, x="batch",
+                   styles=plots.AVERAGE_STYLES, title=f"What an average remembers after {T} batches",
                    subtitle="weight of each batch; every curve sums to 1")
 
 # %% [markdown]
@@ -138,8 +137,8 @@ plots.curve_panels({"": {name: (steps, weights[name]) for name in [*AVERAGES][1:
 show_code(ncbook.ClassMeanAverage.forward, part=("t = count.clamp", "mean = torch.lerp"))
 
 # %% [markdown]
-# Averages and counts are buffers, so every `state_dict` holds them: a run resumed without them would start again at $t =
-# 1$ and take its first batch for the truth.
+# Averages and counts are buffers, so every `state_dict` holds them: a run resumed without them would start again at $t
+# = 1$ and take its first batch for the truth.
 #
 # ## 2. Variance against lag
 #
@@ -239,13 +238,14 @@ fig
 # - With the largest batches lag costs more than noise. An epoch has few of them and averages count in batches, so in a
 #   run this short *the batch alone is closer than the published ramp*.
 # - The constant weight is closer than the ramp, too: the means never come to rest here, which by section 2 is the case
-#   that suits it. It is a number to tune, though, and good values depend on the batch size and on the length of the run.
+#   that suits it. It is a number to tune, though, and good values depend on the batch size and on the length of the
+#   run.
 #
 # ## 4. What the classifier makes of it
 #
 # The classifier sees an average only through its nearest ETF. Take the angle between two ETFs $W$ and $W'$, matrices of
-# norm $\sqrt C$, as $\arccos\big(\langle W, W'\rangle/C\big)$. *Measured from step to step, is the classifier steady? And
-# measured against the ETF of the true means, is it right?*
+# norm $\sqrt C$, as $\arccos\big(\langle W, W'\rangle/C\big)$. *Measured from step to step, is the classifier steady?
+# And measured against the ETF of the true means, is it right?*
 
 # %%
 def trained(average, seed, data):
@@ -271,8 +271,8 @@ say(f"*First two columns: mean over the second half of a run. {SEEDS} seeds, {EP
 
 # %% [markdown]
 # The batch alone makes a restless classifier, which turns by degrees at each step. The averages with a long memory are
-# steady. Does it matter for the network? For accuracy hardly, on a task as easy as the digits: look at the ranges. For NC3, the agreement of class means and classifier, having an average helps most;
-# which one matters less.
+# steady. Does it matter for the network? For accuracy hardly, on a task as easy as the digits: look at the ranges. For
+# NC3, the agreement of class means and classifier, having an average helps most; which one matters less.
 #
 # ## 5. A class that is not in the batch
 #
@@ -322,10 +322,10 @@ for step in range(1, 301):
         distance[name].append(float((average.mean[9] - true_means[9]).norm() / centred(true_means)[9].norm()))
 
 # %% jupyter={"source_hidden": true}
-fig = plots.curve_panels({"": {rule: (range(1, 301), y) for rule, y in distance.items()}}, x="batch",
-                         title="Class 9, absent from batch 100 alone", subtitle="one run on the features of one network",
-                         styles={"fill": (plots.TONES[3], "dash"), "fill, with memory": (plots.TONES[5], "dashdot")})
-fig.update_yaxes(title="distance of its average to its mean")
+plots.curve_panels({"": {rule: (range(1, 301), y) for rule, y in distance.items()}}, x="batch",
+                   title="Class 9, absent from batch 100 alone",
+                   subtitle="relative distance of its average to its mean; one run, features of one network",
+                   styles={"fill": (plots.TONES[3], "dash"), "fill, with memory": (plots.TONES[5], "dashdot")})
 
 # %% [markdown]
 # With *keep* nothing happens. *Fill* mixes in a small share of the centre. *With a memory* the average of class 9 is
@@ -451,8 +451,8 @@ assert (head.weight - ncbook.nearest_simplex_etf(means, previous=ncbook.simplex_
 # - The published "exponential" average, $\alpha_t = 2/(t+1)$, is a linear ramp for its first 19,999 updates: a third
 #   more variance than the cumulative one, a third less lag.
 # - On the digits, in three seeds, the ramp tracks the true class means better than the cumulative average at each of
-#   three batch sizes. At batch size 16 all averages beat the batch alone; at 256, in eight epochs, none of the published
-#   ones does.
+#   three batch sizes. At batch size 16 all averages beat the batch alone; at 256, in eight epochs, none of the
+#   published ones does.
 # - An average makes the classifier steady, where the batch alone turns it by degrees at each step.
 # - An absent class keeps its average. Filling pulls rare classes to the centre, and a fill that forgets can erase an
 #   average in one step. A class never seen takes no part in the fit.
