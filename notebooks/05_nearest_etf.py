@@ -226,7 +226,7 @@ table(["classes", "relative pull of δ = 0.001", "share of a small turn followed
 # %% [markdown]
 # With ten classes it is hardly felt. With a thousand the classifier makes two thirds of a turn at once, and behind
 # class means that turn steadily it stays half a step behind ($\rho$ steps, if each step makes up for $1/(1+\rho)$ of
-# what is missing): more, yet little beside the lag of the [moving averages](07_moving_averages.ipynb). The package
+# what is missing): more, yet little beside the lags in [Moving averages](07_moving_averages.ipynb). The package
 # takes $\rho$, by default the pull of ten classes, for every $C$. (The pull in (2) also holds the dead direction in
 # place and, through $X^\top X = I$, reaches $V$ a little: (2) and (5) agree to rounding without a pull, and up to its
 # order with one.)

@@ -97,11 +97,12 @@ PROFILE, EPOCHS, SEEDS = profile(
 # %% [markdown]
 # ## 1. Differentiate the polar decomposition
 #
-# The [nearest simplex ETF](05_nearest_etf.ipynb) is $W = \sqrt{C/(C-1)}\, Q V^\top$ with $V = \operatorname{polar}(A)$
-# and $A = \bar H Q$; everything but the polar factor is linear or a normalisation. So let $A = U S R^\top$ be the thin
-# SVD of a $(d, k)$ matrix, $V = U R^\top$, and $\Gamma = \partial L/\partial V$ the gradient that arrives. We look for
-# $\partial L/\partial A$. (That sums of singular values appear in it is known: Levinson et al. 2020 derive it for
-# square matrices; Gawlik and Leok 2017 differentiate the polar factor of rectangular ones by iteration.)
+# The nearest ETF is $W = \sqrt{C/(C-1)}\, Q V^\top$ with $V = \operatorname{polar}(A)$ and $A = \bar H Q$ ([The nearest
+# simplex ETF](05_nearest_etf.ipynb)); everything but the polar factor is linear or a normalisation. So let $A = U S
+# R^\top$ be the thin SVD of a $(d, k)$ matrix, $V = U R^\top$, and $\Gamma = \partial L/\partial V$ the gradient that
+# arrives. We look for $\partial L/\partial A$. (That sums of singular values appear in it is known: Levinson et al.
+# 2020 derive it for square matrices; Gawlik and Leok 2017 differentiate the polar factor of rectangular ones by
+# iteration.)
 #
 # Write $A = V K$ with $K = V^\top A = R S R^\top$, symmetric: the other half of the polar decomposition. Differentiate
 # $A = VK$ and $V^\top V = I$:
@@ -306,12 +307,14 @@ fig.update_yaxes(type="log", exponentformat="power", dtick=1)
 # rounding get no gradient, which keeps all others finite and right.
 #
 # (In the plane, where $d = C - 1$, the outer term of (1) is absent and $s_1 + s_2$ does not vanish on a line: the frame
-# of [the last chapter's first picture](05_nearest_etf.ipynb) turns at a moderate speed right up to its leap.)
+# in the first picture of [The nearest simplex ETF](05_nearest_etf.ipynb) turns at a moderate speed right up to its
+# leap.)
 #
 # ## 6. A classifier head
 #
 # In training mode the head normalises its features to length $\tau$ (5 in the paper), $f = \tau h/\lVert h\rVert$,
-# updates [moving averages](07_moving_averages.ipynb) of their class means, and takes the nearest ETF $W$ to these. With
+# updates moving averages of their class means ([Moving averages](07_moving_averages.ipynb)), and takes the nearest ETF
+# $W$ to these. With
 # $\mu_G$ the mean of the averaged class means, the bias $b = -W \mu_G$ makes the logits $W(f - \mu_G)$. The gradient
 # runs through $f$, $W$ and $b$.
 

@@ -227,10 +227,11 @@ fig = plots.curve_panels(
     x="epoch", styles=plots.AVERAGE_STYLES, title="How far the averages are from the true class means",
     subtitle=f"Frobenius distance of centred means / norm of the true ones, median of {SEEDS} seeds")
 fig.update_yaxes(type="log", tickvals=[0.02, 0.05, 0.1, 0.2, 0.5, 1, 2], matches="y")
+
+# %% jupyter={"source_hidden": true}
 table(["batch size", *AVERAGES],
       [[size, *(median_range(late(size, name, 1), ".3f") for name in AVERAGES)] for size in BATCHES], text=0)
 say(f"*Mean over the last quarter of a run; median (range) of {SEEDS} seeds.*")
-fig
 
 # %% [markdown]
 # - With one or two samples per class (batch size 16), every average is soon better than the batch alone.
