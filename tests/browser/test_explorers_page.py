@@ -186,7 +186,8 @@ def check_nearest(page, previous, pull):
 
 
 def orientation(frame):
-    return "not mirrored" if torch.linalg.det(frame.T @ ncbook.helmert_basis(3, dtype=torch.float64)) > 0 else "mirrored"
+    proper = torch.linalg.det(frame.T @ ncbook.helmert_basis(3, dtype=torch.float64)) > 0
+    return "not mirrored" if proper else "mirrored"
 
 
 def test_nearest_follows_keys_and_mouse_as_the_package_does(hand):
