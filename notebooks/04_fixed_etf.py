@@ -9,13 +9,13 @@
 # ---
 
 # %% [markdown]
-# # A classifier that is never trained
+# # Fixed ETF: a classifier that is never trained
 #
 # *Training ends with the classifier in a simplex ETF. Can it stand there from the start, and never be trained?* It can:
-# on the digits below, the features come to the vertices that they are given, the accuracy is that of a learned
-# classifier, and the class means end far closer to a simplex ETF. But a feature must be able to get there. This is the
-# loss of one feature with three classes in the plane, its class's vertex on top. Started at 165°, with feature norm 5
-# it ends *opposite* to its vertex; with norm 1 it arrives.
+# on the digits below, the features come to the vertices that they are given, no difference in accuracy to a learned
+# classifier can be seen, and the class means end far closer to a simplex ETF. But a feature must be able to get there.
+# This is the loss of one feature with three classes in the plane, its class's vertex on top. Started at 165°, with
+# feature norm 5 it ends *opposite* to its vertex; with norm 1 it arrives.
 
 # %% jupyter={"source_hidden": true}
 from ncbook import plots
@@ -24,18 +24,18 @@ plots.loss_ring([1, 2, 3, 5, 8], range(-165, 181, 15), active=(3, 22),
                 title="Where does gradient descent take a feature?")
 
 # %% [markdown]
-# Why care? A classifier without training saves its gradients and its optimiser's state, lets the layers before it be
-# narrower, gives rare classes as much room as frequent ones, and says beforehand where each class will lie. Fixed
-# classifiers are older (Hoffer et al. 2018; Pernici et al. 2021, with a regular simplex); Zhu et al. (2021) and Yang et
-# al. (2022) fixed a simplex ETF because of neural collapse.
+# A classifier that is not trained needs neither gradients nor optimiser state, allows the layers before it to be
+# narrower, gives rare classes as much room as frequent ones, and tells us beforehand where each class will lie. Fixed
+# classifiers are an older idea (Hoffer et al. 2018; Pernici et al. 2021, with a regular simplex); Zhu et al. (2021) and
+# Yang et al. (2022) fixed a simplex ETF because of neural collapse.
 #
 # *You will learn*
 #
 # - what cross-entropy does with a fixed ETF: its exact minimum, its floor, and its gradient as a pull and a push;
-# - the dot-regression loss, which only pulls, and why it must never meet rows that can move;
+# - the dot-regression loss, which only pulls, and what it does with rows that can move;
 # - how a fixed classifier compares with a learned one on real digits;
 # - where a feature can be trapped, and how many dimensions prevent it;
-# - what an orientation costs that somebody else chose, and what rare classes gain.
+# - what it costs to be given somebody else's orientation, and what rare classes gain.
 #
 # ## Setup
 
@@ -50,10 +50,10 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import linear_sum_assignment
 
 import ncbook
-from ncbook.book import median_range, profile, say, show_code, table
+from ncbook.book import median_range, profile, say, table
 
-# paper takes ten to twenty minutes
 PROFILE, SEEDS, EPOCHS, NARROW_SEEDS = profile(
+    {"SEEDS": "networks per method", "EPOCHS": "epochs of each", "NARROW_SEEDS": "networks per setting in section 5"},
     quick=dict(SEEDS=2, EPOCHS=4, NARROW_SEEDS=2),
     book=dict(SEEDS=3, EPOCHS=12, NARROW_SEEDS=5),
     paper=dict(SEEDS=5, EPOCHS=100, NARROW_SEEDS=20),
@@ -68,7 +68,7 @@ def angles_between(rows, others):
 
 
 # %% [markdown]
-# ## 1. What does cross-entropy want?
+# ## 1. Where does cross-entropy have its minimum?
 #
 # Let $W$ be a simplex ETF with rows $w_1, \dots, w_C \in \mathbb{R}^d$: unit norms, cosines $-1/(C-1)$, and $\sum_c w_c
 # = 0$. The backbone gives $h \in \mathbb{R}^d$; the head normalises it to $f = \tau h/\lVert h\rVert$ and returns the
@@ -89,7 +89,7 @@ def angles_between(rows, others):
 # looks like: no scatter within a class (NC1), class means in a simplex ETF (NC2), in line with the classifier (NC3).
 #
 # Features of a fixed norm cannot grow to become more certain, so the loss has a floor above 0. *With $\tau = 5$, the
-# published value, how sure can a classifier of a thousand classes become?*
+# value of Markou, Ajanthan and Gould (2024), how sure can a classifier of a thousand classes become?*
 
 # %%
 def loss_floor(num_classes, scale):
@@ -104,7 +104,7 @@ say("*Lowest cross-entropy and, in brackets, the highest probability of the true
 
 # %% [markdown]
 # What suits ten classes leaves a thousand with a weak prediction at best; $\tau$ should grow like $\log C$. Do features
-# go to their vertices, when no network stands in the way? Two hundred that may move freely:
+# go to their vertices when no network stands in the way? Here are two hundred that may move freely:
 
 # %%
 head = ncbook.FixedETFHead(64, C, frame="canonical")
@@ -137,7 +137,7 @@ table(["loss reached", "floor", "largest angle to the vertex"],
 #    -\frac{\partial L_{\rm dot}}{\partial f} = \big(1 - \langle w_y, f\rangle\big)\, w_y . \tag{3} $$
 #
 # *Which of the two collapses faster?* For three classes in the plane the force turns the feature by an angle $\theta$.
-# The left panel shows it, the right how much of 150° is left when the feature follows it.
+# The left panel shows how much of 150° is left when the feature follows the force, the right the force itself.
 
 # %% jupyter={"source_hidden": true}
 CORNERS = torch.tensor([0.0, 120.0, 240.0], dtype=torch.float64).deg2rad()
@@ -161,12 +161,12 @@ for name, (scale, loss) in LOSSES.items():
     left[name] = torch.from_numpy(flow.y[0]).rad2deg()
     left[name][left[name] < 1e-3] = math.nan
 fig = plots.curve_panels(
-    {"force towards the vertex": {name: (angles, values) for name, values in strengths.items()},
-     "angle left, degrees": {name: (times, values) for name, values in left.items()}},
+    {"angle left, degrees": {name: (times, values) for name, values in left.items()},
+     "force towards the vertex": {name: (angles, values) for name, values in strengths.items()}},
     title="Pulling a feature to its vertex", subtitle="three classes in the plane; gradient flow from 150°")
-fig.update_xaxes(title="angle to the vertex, degrees", dtick=60, col=1)
-fig.update_xaxes(title="time", type="log", dtick=1, exponentformat="power", col=2)
-fig.update_yaxes(type="log", dtick=1, exponentformat="power", range=[-3, 2.4], col=2)
+fig.update_xaxes(title="time", type="log", dtick=1, exponentformat="power", col=1)
+fig.update_yaxes(type="log", dtick=1, exponentformat="power", range=[-3, 2.4], col=1)
+fig.update_xaxes(title="angle to the vertex, degrees", dtick=60, col=2)
 
 # %% jupyter={"source_hidden": true}
 small = torch.tensor([0.01, 0.02], dtype=torch.float64)
@@ -183,41 +183,48 @@ say(f"For τ = 5 the force is negative from {turns_round:.0f}° on.")
 # $1/\sqrt t$. Cross-entropy has a linear force and an exponential end, at a rate that depends on $\tau$: a confident
 # softmax asks for little. Which loss is faster is a matter of scale and patience.
 #
-# And at the far side of the left panel, the force of cross-entropy with $\tau = 5$ points *away* from the vertex: the
+# And at the far side of the right panel, the force of cross-entropy with $\tau = 5$ points *away* from the vertex: the
 # trap of the first picture. Section 5 comes back to it.
 #
-# ### Never with rows that move
+# ### With rows that move
 #
 # The push looked superfluous because $W$ stood still. If its rows learn and all run to one place, every term of (3) is
-# zero: a perfect loss, and no classifier. *Does training go there?* Here is a small convolutional network with a
-# learned classifier of unit rows and dot regression.
+# zero: a perfect loss, and no classifier. *How far does training go that way?* Here is a small convolutional network
+# with a learned classifier of unit rows and dot regression, for four epochs at two learning rates.
 
 # %%
-torch.manual_seed(0)
-backbone = ncbook.build_backbone("small_cnn", DATA.input_shape)
-learned = ncbook.LearnedHead(backbone.feature_dim, C, cosine=True, scale=1.0)
-sgd = torch.optim.SGD([*backbone.parameters(), *learned.parameters()], lr=0.1, momentum=0.9)
-apart, mean_cosine = ~torch.eye(C, dtype=torch.bool), []
-for _ in range(4):
-    for batch in torch.randperm(len(DATA.train_targets)).split(64):
-        sgd.zero_grad()
-        logits = learned(backbone(DATA.train_inputs[batch]))
-        ncbook.dot_regression_loss(logits, DATA.train_targets[batch]).backward()
-        sgd.step()
-    mean_cosine.append(float((learned.weight @ learned.weight.T)[apart].mean().detach()))
+def moving_rows(seed, lr):
+    torch.manual_seed(seed)
+    backbone = ncbook.build_backbone("small_cnn", DATA.input_shape)
+    learned = ncbook.LearnedHead(backbone.feature_dim, C, cosine=True, scale=1.0)
+    sgd = torch.optim.SGD([*backbone.parameters(), *learned.parameters()], lr=lr, momentum=0.9)
+    for _ in range(4):
+        for batch in torch.randperm(len(DATA.train_targets)).split(64):
+            sgd.zero_grad()
+            logits = learned(backbone(DATA.train_inputs[batch]))
+            ncbook.dot_regression_loss(logits, DATA.train_targets[batch]).backward()
+            sgd.step()
+    return backbone.eval(), learned
+
 
 # %% jupyter={"source_hidden": true}
-backbone.eval()
-with torch.no_grad():
-    logits = learned(backbone(DATA.test_inputs))
-trap = float(ncbook.dot_regression_loss(logits, DATA.test_targets))
-table(["epoch", *range(1, 5), "test loss", "test accuracy, %"],
-      [["mean cosine between rows", *(f"{c:.2f}" for c in mean_cosine), f"{trap:.5f}",
-        f"{100 * float((logits.argmax(1) == DATA.test_targets).double().mean()):.1f}"]])
+def judged(backbone, learned):
+    with torch.no_grad():
+        logits, cosines = learned(backbone(DATA.test_inputs)), learned.weight @ learned.weight.T
+    return (float(cosines[~torch.eye(C, dtype=torch.bool)].mean().arccos().rad2deg()),
+            float(ncbook.dot_regression_loss(logits, DATA.test_targets)),
+            100 * float((logits.argmax(1) == DATA.test_targets).double().mean()))
+
+
+moved = {lr: [*zip(*(judged(*moving_rows(seed, lr)) for seed in range(SEEDS)))] for lr in (0.1, 0.5)}
+table(["learning rate", "mean angle between rows, degrees", "test loss", "test accuracy, %"],
+      [[lr, *map(median_range, values, (".0f", ".1e", ".1f"))] for lr, values in moved.items()], text=0)
+say(f"*{SEEDS} seeds, median (range); the angle is that of the mean cosine. In a simplex ETF it is 96°.*")
 
 # %% [markdown]
-# Within an epoch the rows are nearly one, and the loss is tiny. The small differences that remain still tell most
-# digits apart, by margins that the loss cannot see. `Recipe` refuses the combination.
+# Far. At the larger rate the rows are within about 20° of each other, and many digits are wrong, at a *lower* loss than
+# at the smaller rate. There the rows are some 30° to 40° apart, and what remains still tells most digits apart, by
+# margins that the loss hardly sees. `Recipe` refuses the combination.
 #
 # ## 3. The head
 #
@@ -228,15 +235,14 @@ table(["epoch", *range(1, 5), "test loss", "test accuracy, %"],
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, C))
 model[-1] = ncbook.FixedETFHead(32, C)
 print(tuple(model(DATA.test_inputs[:5]).shape), "parameters of the head:", len([*model[-1].parameters()]))
-show_code(ncbook.FixedETFHead.forward)
 
 # %% [markdown]
-# Its default *frame*, "nonnegative", has one block of coordinates a class, so that features behind a ReLU can reach it.
-# This chapter takes the *canonical* ETF of [the simplex ETF](02_simplex_etf.ipynb), which lies in the first $C-1$
+# Its default *frame*, "nonnegative", has one block of coordinates per class, so that features behind a ReLU can reach
+# it. This chapter takes the *canonical* ETF of [The simplex ETF](02_simplex_etf.ipynb), which lies in the first $C-1$
 # coordinates.
 #
-# A learned classifier of $C \times d$ numbers is kept three times under SGD with momentum (weight, gradient, momentum),
-# a fixed one once. And an ETF needs no more than $d = C-1$:
+# A learned classifier of $C \times d$ numbers is stored three times over under SGD with momentum (weight, gradient,
+# momentum), a fixed one once. And an ETF needs no more than $d = C-1$:
 
 # %% jupyter={"source_hidden": true}
 NETWORKS = {"digits, this chapter": (10, 64), "ResNet-18, 100 classes": (100, 512),
@@ -247,8 +253,8 @@ table(["float32, MiB", "learned", "fixed", "fixed, $d = C-1$"],
 
 # %% [markdown]
 # The larger saving is in the backbone, whose last layers can be narrower: with $d = C$ and a fixed ETF, Zhu et al.
-# report over 20% less memory for ResNet-18 at the same accuracy. The limit of the idea is a language model: with more
-# classes than dimensions, no simplex ETF fits.
+# report over 20% less memory for ResNet-18 at the same accuracy. Language models are beyond it: with more classes than
+# dimensions, no simplex ETF fits.
 #
 # ## 4. Fixed against learned
 #
@@ -269,10 +275,11 @@ def run_seeds(**options):
 runs = {name: run_seeds(**options) for name, options in HEADS_COMPARED.items()}
 
 # %% jupyter={"source_hidden": true}
-rows = {name: [[shot.row() | {"test_error, %": 100 - shot.row()["test_accuracy"]} for shot in run] for run in seeds]
-        for name, seeds in runs.items()}
-plots.metric_curves(rows, ["error, %", "etf_distance", "nc1"], split="test",
-                    title="Learned and fixed classifiers on digits")
+rows = {name: [[shot.row() | {"train_test error, %": 100 - shot.row()["test_accuracy"]} for shot in run]
+               for run in seeds] for name, seeds in runs.items()}
+plots.metric_curves(
+    rows, ["etf_distance", "test error, %", "nc1"], title="Learned and fixed classifiers on digits").update_layout(
+    width=720, title_subtitle_text=f"training set, median of {SEEDS} seeds, band: range; no error is drawn at 0.1")
 
 # %% jupyter={"source_hidden": true}
 def at_end(method, column):
@@ -281,21 +288,25 @@ def at_end(method, column):
 
 def results_table(*methods):
     columns = {"test_accuracy": ".1f", "train_nc1": ".3f", "train_etf_distance": ".4f", "train_nc3": ".4f"}
-    table(["head", "test accuracy, %", "NC1", "distance to an ETF", "NC3"],
+    table(["head", "test accuracy, %", "NC1", "ETF distance", "NC3"],
           [[m, *(median_range(at_end(m, column), form) for column, form in columns.items())] for m in methods])
 
 
 results_table(*runs)
+nearer = [a.row()["train_etf_distance"] / b.row()["train_etf_distance"]
+          for a, b in zip(*([run[-1] for run in runs[name]] for name in ("standard", "fixed")))]
 say(f"*Epoch {EPOCHS}, median of {SEEDS} seeds (range), geometry on the training set. One test image of"
-    f" {len(DATA.test_targets)} is {100 / len(DATA.test_targets):.1f} points.*")
+    f" {len(DATA.test_targets)} is {100 / len(DATA.test_targets):.1f} points. Seed by seed, the ETF distance of"
+    f" standard is {median_range(nearer, '.0f')} times that of fixed.*")
 
 # %% [markdown]
-# In accuracy *standard* and *fixed* are as good as equal, as the papers found on balanced data. The geometry tells them
-# apart: with a fixed ETF the class means come many times closer to a simplex ETF, because there is one place where they
-# can stop. The scatter within classes, NC1, is about as large for both; how tightly a class gathers depends on backbone
-# and loss, and hardly on who chose the vertex. Dot regression, whose force fades as the feature gets near, leaves
-# looser classes. In one respect the learned classifier ends ahead: it agrees better with its class means (NC3), as both
-# sides can move. (The fixed classifier's own angles are perfect from the start, so they are not shown.)
+# In accuracy no difference between *standard* and *fixed* can be seen on a task as easy as this; the papers found none
+# on balanced data either. The geometry tells them apart: with a fixed ETF the class means come many times closer to a
+# simplex ETF. How many times depends on the network: on a perceptron [Guided training](08_guided_training.ipynb) finds
+# much less. The scatter within classes, NC1, is about as large for both; how tightly a class gathers depends on
+# backbone and loss, and hardly on who chose the vertex. Dot regression, whose force fades as the feature gets near,
+# leaves looser classes. In one respect the learned classifier ends ahead: it agrees better with its class means (NC3),
+# as both sides can move.
 #
 # ## 5. No spare dimension
 #
@@ -340,9 +351,16 @@ plots.ring_strip(stills, shot.targets[:120], flat.head.weight, class_names=THREE
 # %% [markdown]
 # An untrained network hardly tells its inputs apart: at step 0 all classes lie in nearly the same direction. Then they
 # slide along the circle, and one of them ends *opposite* to its vertex, where the push of the two vertices beside it
-# beats the pull. When does that happen? Let $f = \tau(-w_y \cos\varphi + v \sin\varphi)$ with a unit vector $v \perp
-# w_y$. The gradient vanishes at $\varphi = 0$. For $v$ in the span of the frame $\sum_c \langle w_c, v \rangle^2 =
-# \frac{C}{C-1}$, outside it that sum is 0, and the second derivative is
+# beats the pull. When does that happen? Let $f(\varphi) = \tau(-w_y \cos\varphi + v \sin\varphi)$ with a unit vector $v
+# \perp w_y$, and $z = W f$ its logits. As $z'' = -z$, and the second derivative of the log of a sum of exponentials is
+# a variance,
+#
+# $$ \frac{d^2 L}{d\varphi^2} = z_y - \sum_c p_c z_c + \operatorname{Var}_p(z') . $$
+#
+# At $\varphi = 0$ we have $z_y = -\tau$, all other $z_c = \frac{\tau}{C-1}$ with equal $p_c = \frac{1 - p_y}{C-1}$, and
+# $z'_c = \tau \langle w_c, v\rangle$, whose sum and whose entry $y$ are 0. The first two terms are $-\tau\,(1 -
+# p_y)\frac{C}{C-1}$ and the variance is $\tau^2\, \frac{1 - p_y}{C-1} \sum_c \langle w_c, v\rangle^2$. That last sum is
+# $\frac{C}{C-1}$ for $v$ in the span of the frame and 0 outside it, so
 #
 # $$ \frac{d^2 L}{d\varphi^2} = \tau\,(1 - p_y)\, \frac{C}{C-1} \Big( \frac{\tau}{C-1} - 1 \Big) \ \text{ inside},
 #    \qquad -\tau\,(1 - p_y)\, \frac{C}{C-1} \ \text{ outside.} \tag{4} $$
@@ -370,7 +388,7 @@ table(["C", "τ", "curvature inside", "outside", "if $d = C-1$"],
 
 # %% [markdown]
 # With $\tau = 5$ up to five classes have the trap and ten do not, which is why nine dimensions were enough above. $d =
-# C-1$ suffices for the *solution*; the *way* to it may want a spare dimension or a small $\tau$.
+# C-1$ suffices for the *solution*; the *way* to it may need a spare dimension or a small $\tau$.
 #
 # ## 6. Somebody else's orientation
 #
@@ -378,8 +396,8 @@ table(["C", "τ", "curvature inside", "outside", "if $d = C-1$"],
 # is that from an untrained network, and is the distance felt?* We start the same network towards four ETFs: the
 # *canonical* one; the *best renaming*, the same vertices handed out to the classes at the least distance to the class
 # means (an assignment problem); the *nearest* of all orientations; and the farthest, its *opposite*. Distance is
-# throughout the squared Frobenius distance to the centred class means at norm 1, the subject of [the next
-# chapter](05_nearest_etf.ipynb).
+# throughout the squared Frobenius distance to the centred class means at norm 1, as in [The nearest simplex
+# ETF](05_nearest_etf.ipynb).
 
 # %%
 def early_run(seed, orientation):
@@ -400,11 +418,12 @@ early = {name: [early_run(seed, name) for seed in range(SEEDS)]
 # %% jupyter={"source_hidden": true}
 losses = {name: torch.tensor([each[2] for each in results]) for name, results in early.items()}
 half = losses["nearest"].shape[1] // 2
-means_of = {name: (float(values[:, :half].mean()), float(values[:, -10:].mean())) for name, values in losses.items()}
+means_of = {name: (values[:, :half].mean(1).tolist(), values[:, -10:].mean(1).tolist())
+            for name, values in losses.items()}
 distances, turns = ({name: [each[k] for each in results] for name, results in early.items()} for k in (0, 1))
 table(["ETF", "distance at the start", "mean angle to the vertex, degrees", "mean loss of epoch 1", "last ten steps"],
       [[name, median_range(distances[name], ".2f"), median_range(turns[name], ".0f"),
-        *map("{:.2f}".format, means_of[name])] for name in early])
+        *(median_range(values, ".2f") for values in means_of[name])] for name in early])
 smooth = {name: values.quantile(0.5, dim=0).unfold(0, 3, 1).mean(1) - loss_floor(C, 5)
           for name, values in losses.items()}
 fig = plots.curve_panels({"": {name: (range(2, 2 + len(curve)), curve) for name, curve in smooth.items()}},
@@ -415,36 +434,19 @@ fig.update_yaxes(type="log", tickvals=[0.02, 0.05, 0.1, 0.2, 0.5, 1, 2])
 # %% [markdown]
 # The canonical vertices are about 90° away, which is what chance gives: in 64 dimensions a random direction is nearly
 # orthogonal to any other. Even the best of 3,628,800 ways to hand out ten vertices saves little. An ETF that may turn
-# freely lies much closer, and the rest is shape. The loss falls the later the worse the orientation; by the end of the
-# second epoch most of the difference is gone. So the price is real and, on this problem, small: it would be wrong to
-# say that a fixed ETF fails here. Whether it weighs more where the backbone is deep, or its features already good, is
-# not tested here.
-#
-# Does a learned classifier spare the features their journey? By how much do its rows turn, and the vertices nearest to
-# the class means?
-
-# %% jupyter={"source_hidden": true}
-def journeys(run):
-    start, end = (ncbook.nearest_simplex_etf(run[at].class_means) for at in (0, -1))
-    rows = [F.normalize(run[at].weight, dim=1) for at in (0, -1)]
-    return float(angles_between(*rows).mean()), float(angles_between(start, end).mean())
-
-
-journey = {name: [*zip(*map(journeys, runs[name]))] for name in ("standard", "fixed")}
-table(["turned from start to end, degrees", "rows of the classifier", "vertices nearest to the class means"],
-      [[name, *(median_range(values, ".0f") for values in parts)] for name, parts in journey.items()])
-
-# %% [markdown]
-# Both sides of a learned classifier move, and the features still turn nearly as far as towards a fixed one: neither
-# asks where the class means *are*. The [nearest simplex ETF](05_nearest_etf.ipynb) does, at each step.
+# freely lies much closer, and the rest is shape. The worse the orientation, the later the loss falls; by the end of
+# the second epoch most of the difference is gone. So the price is real and, on this problem, small: it would be wrong
+# to say that a fixed ETF fails here. Whether it weighs more where the backbone is deep, or its features already good,
+# is not tested here. [The nearest simplex ETF](05_nearest_etf.ipynb) avoids it: at each step it asks where the class
+# means are.
 #
 # ## 7. Rare classes
 #
 # Yang et al. proposed fixed ETFs for data in which some classes have $R$ times as many samples as others. Fang et al.
 # (2021) showed that a learned classifier may then let its rare classes fall together, a *minority collapse*. It takes
 # no network to see it, only features that are free: minimise the cross-entropy weighted by class frequency over one
-# feature $h_c$ a class and rows $W$, with $\lVert W\rVert_F^2 = C$ and $\sum_c \lVert h_c\rVert^2 = C E_H$. Three
-# frequent classes and three rare ones:
+# feature $h_c$ per class and rows $W$, with $\lVert W\rVert_F^2 = C$ and $\sum_c \lVert h_c\rVert^2 = C E_H$, so that
+# $E_H$ is the mean squared norm that the features may have, their *budget*. Three frequent classes and three rare ones:
 
 # %%
 def layer_peeled(ratio, energy, num_classes=6):
@@ -480,29 +482,22 @@ fig = plots.curve_panels({"": rare | {"fixed": (RATIOS, [-0.2] * len(RATIOS))}},
 fig.update_xaxes(type="log", dtick=1, exponentformat="power").update_yaxes(range=[-0.35, 1.1], dtick=0.5)
 
 # %% [markdown]
-# Balanced, the learned classifier is a simplex ETF with cosine $-1/5$. With growing imbalance the rare rows lose their
-# angles and, where the energy is tight, coincide. The fixed ETF keeps them apart by construction, and by (1) the best
-# place of a sample is its own vertex *however rare its class is*. That is a statement about free features; a real
-# backbone still learns less from rare classes.
+# Balanced, the learned classifier is a simplex ETF with cosine $-1/5$. As the imbalance grows, the rows of the rare
+# classes close up and, where the budget $E_H$ is tight, coincide. The fixed ETF keeps them apart by construction, and
+# by (1) the best place of a sample is its own vertex *however rare its class is*. That is a statement about free
+# features; a real backbone still learns less from rare classes.
 
 # %% jupyter={"source_hidden": true}
 # Checks of what the text says.
-w, target = ncbook.simplex_etf(C, 64), torch.tensor([3])
-f = F.normalize(torch.randn(1, 64, generator=torch.Generator().manual_seed(1))).requires_grad_()
-by_entropy = torch.autograd.grad(F.cross_entropy(f @ w.T, target), f)[0][0]
-by_dot = torch.autograd.grad(ncbook.dot_regression_loss(f @ w.T, target), f)[0][0]
-p = (f @ w.T).softmax(1)[0].detach()
-assert torch.allclose(-by_entropy, (1 - p[3]) * w[3] - (p @ w - p[3] * w[3]), atol=1e-6)
-assert torch.allclose(-by_dot, (1 - f[0].detach() @ w[3]) * w[3], atol=1e-6)
 assert loss_floor(C, 5) - 1e-6 < reached.item() < loss_floor(C, 5) + 1e-4
 assert [round(power[name], 1) for name in LOSSES] == [1, 1, 3] and turns_round > 120
 assert plots.ring_walk(165, 5)[-1] > 175 and abs(plots.ring_walk(165, 1)[-1]) < 1
-assert mean_cosine[-1] > 0.5 and trap < 0.02 and not list(model[-1].parameters())
-nc1, nc3, distance = ({m: median(at_end(m, f"train_{key}")) for m in HEADS_COMPARED}
-                      for key in ("nc1", "nc3", "etf_distance"))
+assert all(max(moved[0.5][0]) < 25 < bound < 45 for bound in moved[0.1][0]) and not list(model[-1].parameters())
+assert max(moved[0.5][1]) < min(moved[0.1][1]) and max(moved[0.5][2]) < min(moved[0.1][2])
+nc1, nc3 = ({m: median(at_end(m, f"train_{key}")) for m in HEADS_COMPARED} for key in ("nc1", "nc3"))
 accuracies = {m: median(at_end(m, "test_accuracy")) for m in runs}
 assert max(abs(accuracies[m] - accuracies["fixed"]) for m in ("standard", "fixed, d = 9")) < 6
-assert distance["fixed"] < distance["standard"] / (20 if PROFILE == "book" else 3) and nc3["standard"] < nc3["fixed"]
+assert min(nearer) > 3 and nc3["standard"] < nc3["fixed"]
 assert nc1["fixed, dot"] > nc1["fixed"] and 0.5 < nc1["fixed"] / nc1["standard"] < 2
 assert solved[2, 5.0] <= NARROW_SEEDS / 2 and solved[3, 5.0] == solved[2, 1.0] == NARROW_SEEDS
 for (c, scale), (within, outside) in bends.items():
@@ -511,16 +506,15 @@ for (c, scale), (within, outside) in bends.items():
     assert abs(within - slope * (scale / (c - 1) - 1)) < 1e-9 > abs(outside + slope)
 assert [*distances] == sorted(distances, key=lambda name: -min(distances[name]))
 assert max(distances["nearest"]) < min(distances["best renaming"])
-assert all(0.5 * (means_of["opposite"][0] - means_of[name][0]) >= means_of["opposite"][1] - means_of[name][1]
-           for name in ("canonical", "nearest"))
-assert median(journey["standard"][0]) > 10 and median(journey["standard"][1]) > median(journey["standard"][0])
+first, last = ({name: median(values[k]) for name, values in means_of.items()} for k in (0, 1))
+assert all(first["opposite"] - first[name] >= 2 * (last["opposite"] - last[name]) for name in ("canonical", "nearest"))
 assert abs(rare["learned, E<sub>H</sub> = 5"][1][0] + 0.2) < 1e-3 and rare["learned, E<sub>H</sub> = 5"][1][-1] > 0.999
 
 # %% [markdown]
 # ## Try it
 #
-# **1.** In the first picture, from how far away does a feature still find its vertex? As $\tau$ grows, does the trap
-# take in the whole half circle? And at $\tau = 2 = C - 1$, where (4) is zero?
+# **1. How far is too far?** In the first picture, from how far away does a feature still find its vertex? As $\tau$
+# grows, does the trap come to cover the whole lower half of the circle? And at $\tau = 2 = C - 1$, where (4) is zero?
 #
 # <details><summary>Solution</summary>
 #
@@ -535,8 +529,8 @@ assert abs(rare["learned, E<sub>H</sub> = 5"][1][0] + 0.2) < 1e-3 and rare["lear
 #
 # </details>
 #
-# **2.** A thousand classes should be able to reach 99% probability for the true class. Which $\tau$ does that need?
-# Guess before you compute: more or less than 20?
+# **2. A sure thing.** A thousand classes should be able to reach 99% probability for the true class. Which $\tau$ does
+# that need? Guess before you compute: more or less than 20?
 #
 # <details><summary>Solution</summary>
 #
@@ -549,40 +543,33 @@ assert abs(rare["learned, E<sub>H</sub> = 5"][1][0] + 0.2) < 1e-3 and rare["lear
 #
 # </details>
 #
-# **3.** In section 6, set the learning rate of the recipe to 0.005. Does the orientation matter for longer?
-#
-# <details><summary>Solution</summary>
-#
-# Add `lr=0.005` to the recipe in `early_run` and run its cells again. All curves fall more slowly, and the gap between
-# *nearest* and *opposite* stays open for more steps: the rotation has to be learned with smaller steps.
-#
-# </details>
-#
 # ## Summary
 #
 # - With a fixed simplex ETF and features of norm $\tau$, cross-entropy has one global minimum for each sample, its
 #   class's vertex, at the floor (1): 0.034 for ten classes and $\tau = 5$.
-# - Dot regression keeps the pull and drops the push. Near the vertex its force is cubic, so it ends slowly; with rows
-#   that learn, their mean cosine was 0.7 after one epoch.
-# - On digits the accuracy is that of a learned classifier (99.2% both), and the class means come closer to a simplex
-#   ETF by a factor of about 60.
+# - Dot regression keeps the pull and drops the push. Near the vertex its force is cubic, so it ends slowly; rows that
+#   learn run together under it: to within 20° of each other after four epochs at a learning rate of 0.5.
+# - On digits no difference in accuracy to a learned classifier could be seen (one test image is 0.3 points), and in
+#   three seeds the class means came 24 to 61 times closer to a simplex ETF: with this network, after 12 epochs.
 # - At $d = C-1$ and $\tau > C-1$ the place opposite to the vertex is a local minimum: four of five runs of three digits
 #   in the plane fail, and none with one more dimension.
-# - The canonical vertices are about 90° from the class means of an untrained network. Here that is paid within two
-#   epochs.
+# - The canonical vertices are about 90° from the class means of an untrained network. Here that price is paid within
+#   two epochs.
 #
 # ## References
 #
-# - C. Fang, H. He, Q. Long, W. J. Su. *Exploring deep neural networks via layer-peeled model: Minority collapse in
+# - C. Fang, H. He, Q. Long, W. J. Su. *Exploring deep neural networks via layer-peeled model: minority collapse in
 #   imbalanced training.* PNAS 2021. [arXiv 2101.12699](https://arxiv.org/abs/2101.12699)
 # - E. Hoffer, I. Hubara, D. Soudry. *Fix your classifier: the marginal value of training the last weight layer.*
 #   ICLR 2018. [arXiv 1801.04540](https://arxiv.org/abs/1801.04540)
-# - F. Pernici, M. Bruni, C. Baecchi, A. Del Bimbo. *Regular Polytope Networks.* IEEE Transactions on Neural Networks
+# - E. Markou, T. Ajanthan, S. Gould. *Guiding neural collapse: optimising towards the nearest simplex equiangular tight
+#   frame.* NeurIPS 2024. [arXiv 2411.01248](https://arxiv.org/abs/2411.01248)
+# - F. Pernici, M. Bruni, C. Baecchi, A. Del Bimbo. *Regular polytope networks.* IEEE Transactions on Neural Networks
 #   and Learning Systems 2021. [arXiv 2103.15632](https://arxiv.org/abs/2103.15632)
-# - Y. Yang, S. Chen, X. Li, L. Xie, Z. Lin, D. Tao. *Inducing Neural Collapse in Imbalanced Learning: Do We Really Need
-#   a Learnable Classifier at the End of Deep Neural Network?* NeurIPS 2022. [arXiv
-#   2203.09081](https://arxiv.org/abs/2203.09081)
-# - Z. Zhu, T. Ding, J. Zhou, X. Li, C. You, J. Sulam, Q. Qu. *A Geometric Analysis of Neural Collapse with
-#   Unconstrained Features.* NeurIPS 2021. [arXiv 2105.02375](https://arxiv.org/abs/2105.02375)
+# - Y. Yang, S. Chen, X. Li, L. Xie, Z. Lin, D. Tao. *Inducing neural collapse in imbalanced learning: do we really need
+#   a learnable classifier at the end of deep neural network?* NeurIPS 2022.
+#   [arXiv 2203.09081](https://arxiv.org/abs/2203.09081)
+# - Z. Zhu, T. Ding, J. Zhou, X. Li, C. You, J. Sulam, Q. Qu. *A geometric analysis of neural collapse with
+#   unconstrained features.* NeurIPS 2021. [arXiv 2105.02375](https://arxiv.org/abs/2105.02375)
 #
 # **Next:** [The nearest simplex ETF](05_nearest_etf.ipynb).

@@ -3,8 +3,8 @@ import { button, dot, fact, make, number, panel, put, shade, slider, spread, sta
 const WIDE = 340, HIGH = 300, SCALE = 165, MIDDLE = [WIDE / 2, HIGH / 2 + 5];
 const FARTHEST = Math.sqrt(2 / 3); // where a mean stands when the two others coincide
 const HELMERT = [[Math.SQRT1_2, 1 / Math.sqrt(6)], [-Math.SQRT1_2, 1 / Math.sqrt(6)], [0, -2 / Math.sqrt(6)]];
-const KINDS = { false: { name: "proper", color: "var(--ink)", dash: "none" },
-    true: { name: "mirrored", color: shade("#AA3377"), dash: "7 4" } };
+const KINDS = { false: { name: "not mirrored", color: shade("#7B5EA7"), dash: "7 4" },
+    true: { name: "mirrored", color: shade("#7F8C1F"), dash: "none" } };
 const LAND = { left: 30, right: 318, top: 46, bottom: 254, most: 4 };
 
 /** The frame (a 2x2 matrix with orthonormal columns) at an angle, and the vertices of its simplex ETF over sqrt(3). */
@@ -113,8 +113,8 @@ function landscape() {
         make("text", { x: -6, y: 4, "text-anchor": "end" }, t)));
     const look = ({ color, dash }) => ({ fill: "none", stroke: color, "stroke-width": 2.5, "stroke-dasharray": dash });
     const kinds = Object.values(KINDS), curves = kinds.map((kind) => make("path", look(kind)));
-    const legend = kinds.flatMap((kind, k) => [make("path", { d: `M${4 + 90 * k} 27h30`, ...look(kind) }),
-        make("text", { x: 40 + 90 * k, y: 31 }, kind.name)]);
+    const legend = kinds.flatMap((kind, k) => [make("path", { d: `M${4 + 130 * k} 27h30`, ...look(kind) }),
+        make("text", { x: 40 + 130 * k, y: 31 }, kind.name)]);
     const before = make("circle", { r: 6, fill: "var(--paper)", stroke: "var(--soft)", "stroke-width": 2 });
     const now = make("rect", { x: -6, y: -6, width: 12, height: 12, stroke: "var(--paper)", "stroke-width": 1.5 });
     const svg = panel("squared distance of every simplex ETF in the plane", WIDE, HIGH, ...heights, ...ticks, ...curves,

@@ -186,7 +186,8 @@ def check_nearest(page, previous, pull):
 
 
 def orientation(frame):
-    return "proper" if torch.linalg.det(frame.T @ ncbook.helmert_basis(3, dtype=torch.float64)) > 0 else "mirrored"
+    proper = torch.linalg.det(frame.T @ ncbook.helmert_basis(3, dtype=torch.float64)) > 0
+    return "not mirrored" if proper else "mirrored"
 
 
 def test_nearest_follows_keys_and_mouse_as_the_package_does(hand):
@@ -219,7 +220,7 @@ def test_a_mean_dragged_through_the_line_of_the_others_flips_the_frame(hand):
     assert "the frame flips" in page.status()
     page.drag("mean of class 1", 0, -300, steps=40)
     after = check_nearest(page, None, 0)
-    assert {orientation(before), orientation(after)} == {"proper", "mirrored"}
+    assert {orientation(before), orientation(after)} == {"not mirrored", "mirrored"}
     assert f"Flip 1: the frame is {orientation(after)} now" in page.status()
     # Back, a hundredth at a time: at the flip the smaller singular value is next to 0, and both are equally near.
     smallest, flipped = [], []
