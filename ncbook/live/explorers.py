@@ -73,8 +73,8 @@ def radius_explorer(points: torch.Tensor | None = None, *, radius: float = 0.5, 
 
     Balls, minimum spanning tree, death times and densification loss follow, on request the pull of the loss on each
     point too, and the points can be let go. points (n, 2), 2 to 40 of them: where they are at first; radius: at first
-    the distance at which balls touch; beta: None for the barcode alone, without the loss; p: 1, 2 or inf. Raises TypeError for integers, ValueError for other shapes and
-    norms, NaN or inf, a negative radius or beta.
+    the distance at which balls touch; beta: None for the barcode alone, without the loss; p: 1, 2 or inf.
+    Raises TypeError for integers, ValueError for other shapes and norms, NaN or inf, a negative radius or beta.
     """
     if points is None:
         generator = torch.Generator().manual_seed(3)
