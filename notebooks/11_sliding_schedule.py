@@ -208,7 +208,7 @@ say(f"Largest singular value of the head's weight times the spread of the featur
 # The geometry is not lost. It was squeezed on the way: in the first picture the nearest mean falls to about a third of
 # the training images while the features shrink fastest. It comes back without the linear head, since the densification
 # loss knows the labels too, and gathers the training images class by class on whatever scale there is. On test images
-# it ends about where an untrained network is, so *what is missing is what training should have added*. With logits that
+# it ends somewhat below an untrained network: *what is missing is what training should have added*. With logits that
 # differ this little, cross-entropy stays at $\ln C$. Its gradient with respect to the head's weight vanishes with the
 # features, and weight decay makes the weight small as well; then the gradient with respect to the features is small
 # too. Both factors of the logit shrink, and each takes away the other's reason to grow.
@@ -283,11 +283,11 @@ table([f"β = 0 from the first step, {SEEDS} seeds", "λ", "training accuracy, %
 
 # %% [markdown]
 # Free features separate, and collapse further than without the demand. In the network, a head without a scale is not
-# safe: *standard* and *fixed* fail like the linear one. The last column says how. The norm no longer helps, but the
-# network can still make all features point in nearly one direction, and does. What turns *fixed* into a head that learns
-# in every seed is the bias alone, for it takes that common direction out of the logits; and the nearest head has it
-# from the first step. At a weight about three times larger the nearest head fails too. *Too early* is therefore not a
-# moment but a moment and a weight, and the head moves the limit.
+# safe: *standard* and *fixed* stay far below half of the images, and mostly at chance. The last column says how. The norm
+# no longer helps, but the network can still make all features point in nearly one direction, and does. What turns
+# *fixed* into a head that learns in every seed is the bias alone, which takes the common direction out of the logits;
+# the nearest head has it too. At a weight about three times larger the nearest head fails as well. *Too early* is
+# therefore not a moment but a moment and a weight, and the head moves the limit.
 #
 # ## 4. Is it enough to be late?
 #
@@ -317,8 +317,8 @@ say(f"The binomial standard error of one accuracy on {tests:,} images is {100 * 
     "points.")
 
 # %% [markdown]
-# *Constant* at β = 1.1 loses in every seed. At β = 4 it does not, so the start is not what costs: tight clouds at the
-# start are. For *delayed* and *sliding* three seeds show neither a loss nor a gain, and no difference between the two:
+# *Constant* at β = 1.1 loses two points, and loses in every seed. At β = 4 it loses a third of that, which three seeds
+# cannot tell from nothing: it is not an early start that costs, but tight clouds at the start. For *delayed* and *sliding* three seeds show neither a loss nor a gain, and no difference between the two:
 # within about a point, **being late is enough**. With 250 digits a plain network is close to what the images allow; on
 # MNIST with 250 images the write-up reports 92.53 ± 0.76% for vanilla, 94.10 ± 0.30% for constant β and 94.24 ± 0.47%
 # for sliding, after 310 epochs. Reproduction repeats those.
@@ -339,9 +339,10 @@ table(["at the end, median (range)", *(plots.metric_label(key.removeprefix("trai
 
 # %% [markdown]
 # Three things happen at once. **The clouds become small against the distances of the means:** the NC1 quotient falls
-# under every schedule, most under *sliding*, and this is where sliding adds to waiting. **NC1 falls less, and with
-# $\beta = 4$ not at all:** it weighs each direction by the scatter between classes there, so it rises when the means
-# lose a direction ([Reproduction](13_reproduction.ipynb), section 4). **And the means get worse:** under *constant* they
+# under every schedule, most under *sliding*, and this is where sliding adds to waiting. **NC1 falls less,** fourfold
+# under *delayed* and *sliding*, and with $\beta = 4$ not at all: it divides by the scatter between classes, direction by
+# direction, so that one in which the means have come together counts much
+# ([Reproduction](13_reproduction.ipynb), section 4). **And the means get worse:** under *constant* they
 # end two to three times *farther* from a simplex ETF than under cross-entropy alone, and NC3 rises under every schedule.
 # That fits section 3: the loss has no term that would arrange the means, and a network that must make its clouds small
 # shrinks whatever costs least, directions between classes included. A head can do what the loss does not (last line):
@@ -438,7 +439,7 @@ if PROFILE == "book":
 # ```
 #
 # Hardly. Sliding lowers the quotient of the nearest head by a third to two thirds, and leaves its distance to an ETF
-# about where it was; but with the linear head the same schedule reaches a quotient several times lower. The classifier
+# about where it was; but with the linear head the same schedule reaches a quotient two to four times lower. The classifier
 # sees $\tau h/\lVert h\rVert$ and the loss sees $h$: much of what the loss asks for is met by a shorter $h$.
 # </details>
 #
