@@ -262,7 +262,8 @@ say(f"By this rule, a scale of 1.1 in L1 on 128 features is about {1.1 / ratios[
 #
 # ## 5. The numerics of a collapsing cloud
 #
-# Training ends where clouds are tiny and far from the origin. Are the distances still right there? The fast way to compute all pairwise L2 distances is a matrix product,
+# Training ends where clouds are tiny and far from the origin. Are the distances still right there? The fast way
+# to compute all pairwise L2 distances is a matrix product,
 #
 # $$\lVert x - y\rVert^2 = \lVert x\rVert^2 + \lVert y\rVert^2 - 2\langle x, y\rangle ,$$
 #

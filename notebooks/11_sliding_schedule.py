@@ -28,7 +28,6 @@ from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-from plotly.subplots import make_subplots
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
@@ -87,23 +86,21 @@ def fit(base, schedule=None, seed=0, head="learned", centred=False, watched=Fals
         trainer.run_epoch()
 
 
-fig = make_subplots(1, 2, subplot_titles=("β = 0 from the first step: accuracy, %", "spread of the features"),
-                    horizontal_spacing=0.12)
-for name, schedule in (("too early", ConstantSchedule(0.0, 0.03)), ("sliding", SlidingSchedule(BETA0, 0.03, DIGITS.epochs))):
-    rows, (color, dash, _) = fit(DIGITS, schedule, watched=True).rows, plots.method_style(name)
-    lines = [(f"spread, {name}", "spread", color, dash, 2)]
-    if name == "too early":
-        lines += [("linear head, train", "train_accuracy", "#222222", "solid", 1),
-                  ("nearest mean, train", "nearest mean, train", "#56B4E9", "solid", 1),
-                  ("nearest mean, test", "nearest mean, test", "#56B4E9", "dot", 1)]
-    for label, key, color, dash, col in lines:
-        fig.add_scatter(x=[row["epoch"] for row in rows], y=[row[key] for row in rows], name=label, mode="lines",
-                        line=dict(color=color, dash=dash, width=2.5), row=1, col=col)
+pressed, slid = (fit(DIGITS, schedule, watched=True).rows for schedule in (
+    ConstantSchedule(0.0, 0.03), SlidingSchedule(BETA0, 0.03, DIGITS.epochs)))
+EPOCH = [row["epoch"] for row in pressed]
+STYLES = {"linear head, train": ("#222222", "solid"), "nearest mean, train": ("#56B4E9", "solid"),
+          "nearest mean, test": ("#56B4E9", "dot"), "spread, too early": plots.method_style("too early")[:2],
+          "spread, sliding": plots.method_style("sliding")[:2]}
+keys = dict(zip(STYLES, ("train_accuracy", "nearest mean, train", "nearest mean, test")))
+fig = plots.curve_panels(
+    {"β = 0 from the first step: accuracy, %": {name: (EPOCH, [row[key] for row in pressed]) for name, key in keys.items()},
+     "spread of the features": {name: (EPOCH, [row["spread"] for row in rows])
+                                for name, rows in (("spread, too early", pressed), ("spread, sliding", slid))}},
+    title="The same final demand, from the first step and slowly", styles=STYLES, x="epoch", height=370,
+    subtitle="one seed; spread: mean distance of a training feature from their centre")
 fig.update_yaxes(range=[0, 103], col=1)
-fig.update_yaxes(type="log", dtick=1, exponentformat="power", tickfont_size=11, range=[-4.2, 1.2], col=2)
-plots.finish(fig.update_xaxes(title="epoch"), "The same final demand, from the first step and slowly",
-             "one seed; spread: mean distance of a training feature from their centre", width=720, height=400,
-             margin=dict(b=96), legend=dict(orientation="h", x=0, y=0, yref="container", yanchor="bottom"))
+fig.update_yaxes(type="log", dtick=1, exponentformat="power", tickfont_size=11, col=2)
 
 # %% [markdown]
 # Why care? Regularisers that ask for compact classes are many, and each has a weight and a moment. What goes wrong here
@@ -266,11 +263,11 @@ def fit_free(schedule, seed):
 
 
 HARDER = ConstantSchedule(0.0, 10 / 3 * LARGE)
-free, pressed = ([fit_free(schedule, seed) for seed in range(SEEDS)] for schedule in (None, TOO_EARLY))
+free, asked = ([fit_free(schedule, seed) for seed in range(SEEDS)] for schedule in (None, TOO_EARLY))
 guided = {name: [fit(BASE, TOO_EARLY, seed, head, centred).last for seed in range(SEEDS)] for name, head, centred in
           (("standard", "cosine", False), ("fixed", "fixed", False), ("fixed, centred", "fixed", True),
            ("nearest", "nearest", False))}
-ROWS = [("free features, linear head, vanilla", 0.0, free), ("free features, linear head", LARGE, pressed),
+ROWS = [("free features, linear head, vanilla", 0.0, free), ("free features, linear head", LARGE, asked),
         ("network, linear head", LARGE, COLUMNS["too early"]),
         *((f"network, {name}", LARGE, rows) for name, rows in guided.items()),
         ("network, nearest, one seed", HARDER.weight(1), [fit(BASE, HARDER, 0, "nearest").last])]
@@ -368,7 +365,7 @@ if PROFILE == "book":
     assert all(row["test_accuracy"] < 15 and row["nearest mean, train"] > 70 for row in COLUMNS["too early"])
     assert all(a["spread"] > 1000 * b["spread"] for a, b in zip(before, COLUMNS["too early"])) and max(blind) < 1e-2
     assert min(row["nearest mean, train"] for row in early[0].rows) < 40 and min(shrunk) > 2
-    for a, b in zip(pressed, free):
+    for a, b in zip(asked, free):
         assert a["train_accuracy"] > 99 and a["train_nc1_quotient"] < b["train_nc1_quotient"] / 10
     assert all(row["test_accuracy"] < 50 for name in ("standard", "fixed") for row in guided[name])
     assert all(row["test_accuracy"] > 90 for name in ("fixed, centred", "nearest") for row in guided[name])
