@@ -27,6 +27,7 @@ def test_they_begin_where_they_are_told():
     assert start(live.nearest_etf_explorer(means))["means"] == means.tolist()
     assert start(live.radius_explorer(means, radius=0, beta=2, p=math.inf)) | {"colors": 0} == {
         "points": means.tolist(), "r": 0, "beta": 2, "p": "inf", "colors": 0}
+    assert start(live.radius_explorer(beta=None))["beta"] is None
     assert start(live.simplex_scrubber(10))["classes"] == 10
 
 

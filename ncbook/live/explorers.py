@@ -67,14 +67,14 @@ def nearest_etf_explorer(class_means: torch.Tensor | None = None) -> Explorer:
     return Explorer("nearest", "Nearest simplex ETF", means=means.tolist(), pull=PROXIMAL, colors=class_colors(3))
 
 
-def radius_explorer(points: torch.Tensor | None = None, *, radius: float = 0.5, beta: float = 0.8,
+def radius_explorer(points: torch.Tensor | None = None, *, radius: float = 0.5, beta: float | None = 0.8,
                     p: float = 2) -> Explorer:
     """Points to be dragged and two lines on their H0 barcode: the distance up to which balls have grown, and beta.
 
     Balls, minimum spanning tree, death times and densification loss follow, on request the pull of the loss on each
     point too, and the points can be let go. points (n, 2), 2 to 40 of them: where they are at first; radius: at first
-    the distance at which balls touch; p: 1, 2 or inf. Raises TypeError for integers, ValueError for other shapes and
-    norms, NaN or inf, a negative radius or beta.
+    the distance at which balls touch; beta: None for the barcode alone, without the loss; p: 1, 2 or inf.
+    Raises TypeError for integers, ValueError for other shapes and norms, NaN or inf, a negative radius or beta.
     """
     if points is None:
         generator = torch.Generator().manual_seed(3)
@@ -83,6 +83,7 @@ def radius_explorer(points: torch.Tensor | None = None, *, radius: float = 0.5, 
     cloud = matrix("points", points, columns=2, min_rows=2)
     if len(cloud) > 40:
         raise ValueError(f"points must be at most 40 to be dragged, got {len(cloud)}")
-    return Explorer("radius", "Balls, barcode and densification loss", points=cloud.tolist(),
-                    p=f"{check_choice('p', p, (1, 2, math.inf)):g}",
-                    r=check_number("radius", radius), beta=check_number("beta", beta), colors=[APART, TOGETHER])
+    title = "Balls and barcode" if beta is None else "Balls, barcode and densification loss"
+    return Explorer("radius", title, points=cloud.tolist(), p=f"{check_choice('p', p, (1, 2, math.inf)):g}",
+                    r=check_number("radius", radius), beta=None if beta is None else check_number("beta", beta),
+                    colors=[APART, TOGETHER])

@@ -74,7 +74,7 @@ function extent(points) {
     };
 }
 
-function cloudPanel(now, began, { scale, step, digits, ends, place, units, inside }, [short, long], changed) {
+function cloudPanel(now, began, { scale, step, digits, ends, place, units, inside }, hue, changed) {
     const balls = make("path", { fill: "#56B4E9", "fill-opacity": 0.2, stroke: "#56B4E9", "stroke-opacity": 0.7 });
     const ghosts = began.map(() => make("circle", { r: 4, fill: "none", stroke: "var(--soft)" }));
     const lines = began.slice(1).map(() => make("line", { "stroke-width": 2.5 }));
@@ -90,7 +90,7 @@ function cloudPanel(now, began, { scale, step, digits, ends, place, units, insid
         const at = now.points.map(place);
         balls.setAttribute("d", now.r ? at.map(([x, y]) => ball(x, y, scale * now.r / 2, now.p)).join("") : "");
         edges.forEach(([i, j, t], k) => put(lines[k], { x1: at[i][0], y1: at[i][1], x2: at[j][0], y2: at[j][1],
-            stroke: t < now.β ? short : long, "stroke-dasharray": t > now.r ? "2 5" : "none" }));
+            stroke: hue(t), "stroke-dasharray": t > now.r ? "2 5" : "none" }));
         const tips = force.map(([x, y]) => [UNIT * x, -UNIT * y]);
         arrows.setAttribute("d", now.pull ? at.map((from, i) => arrow(...from, ...tips[i])).join("") : "");
         dots.forEach((node, i) => {
@@ -126,13 +126,13 @@ function mark(name, now, row, dash, { step, digits }, axis, changed) {
     return node;
 }
 
-function barcodePanel(now, { digits, ...sizes }, [short, long], changed) {
+function barcodePanel(now, { digits, ...sizes }, hue, changed) {
     const count = now.points.length, thick = (BOTTOM - TOP) / count, ticks = make("g", { "text-anchor": "middle" });
     const axis = { most: 0, x: (t) => LEFT + (RIGHT - LEFT) * t / axis.most,
         back: (x) => (x - LEFT) / (RIGHT - LEFT) * axis.most };
     const bars = now.points.map((_, k) => make("rect", { x: LEFT, y: BOTTOM - (k + 0.85) * thick, height: 0.7 * thick },
         make("title")));
-    const marks = [["r", 4, "none"], ["β", 30, "6 4"]].map(([name, row, dash]) =>
+    const marks = [["r", 4, "none"], ["β", 30, "6 4"]].filter(([name]) => now[name] !== null).map(([name, row, dash]) =>
         mark(name, now, row, dash, { digits, ...sizes }, axis, changed));
     const base = make("line", { class: "axis", x1: LEFT, x2: RIGHT, y1: BOTTOM + 6, y2: BOTTOM + 6 });
     const svg = panel("barcode", WIDE, HIGH, base, ticks, ...bars,
@@ -152,8 +152,8 @@ function barcodePanel(now, { digits, ...sizes }, [short, long], changed) {
     svg.show = (deaths) => {
         const longest = Math.max(...deaths, now.r, now.β);
         if (longest > axis.most || !axis.most) fit(longest || 1);
-        deaths.forEach((t, k) => show(bars[k], t, t < now.β ? short : long, `death time ${number(t, digits + 2)}`));
-        show(bars[count - 1], axis.most, "var(--raised)", "the last component never dies");
+        deaths.forEach((t, k) => show(bars[k], t, hue(t), `death time ${number(t, digits + 2)}`));
+        show(bars[count - 1], axis.most, "var(--raised)", "the last piece never dies");
         svg.setAttribute("aria-label", `barcode: death times ${deaths.map((t) => number(t, digits)).join(", ")}`);
         marks.forEach((node) => node.show());
     };
@@ -161,10 +161,11 @@ function barcodePanel(now, { digits, ...sizes }, [short, long], changed) {
 }
 
 function build({ points: began, beta, r, p, colors }) {
-    const now = {}, sizes = extent(began), hues = colors.map(shade), { digits } = sizes;
+    const now = {}, sizes = extent(began), hues = colors.map(shade), { digits } = sizes, plain = beta === null;
+    const hue = (t) => plain ? t > now.r ? "var(--rule)" : "var(--ink)" : hues[t < now.β ? 0 : 1];
     const restore = () => Object.assign(now, { points: began.map((z) => [...z]), r, β: beta, p, pull: false });
     restore();
-    const cloud = cloudPanel(now, began, sizes, hues, draw), barcode = barcodePanel(now, sizes, hues, draw);
+    const cloud = cloudPanel(now, began, sizes, hue, draw), barcode = barcodePanel(now, sizes, hue, draw);
     const loss = fact("loss", digits + 2), half = fact("radius", digits + 1), news = status();
     const norms = make("select", { "aria-label": "norm", change: () => {
         now.p = norms.value;
@@ -189,7 +190,7 @@ function build({ points: began, beta, r, p, colors }) {
         loss.show(deaths.reduce((sum, t) => sum + Math.abs(t - now.β), 0));
         half.show(now.r / 2);
         const left = 1 + deaths.filter((t) => t > now.r).length;
-        news.say(`${left} component${left > 1 ? "s" : ""}`);
+        news.say(`${left} piece${left > 1 ? "s" : ""}`);
     }
     const reset = () => {
         go.halt();
@@ -199,16 +200,18 @@ function build({ points: began, beta, r, p, colors }) {
     };
     draw();
     const swatch = (color) => make("span", { style: `color: ${color}`, "aria-hidden": true }, "■ ");
+    const tools = plain ? [] : [make("label", {}, pull, "show the pull"), go];
+    const sum = plain ? [] : ["Densification loss Σ|death time − β| = ", loss, "."];
+    const legend = plain ? [swatch("var(--ink)"), "ended at r: the two ends are one piece. ", swatch("var(--rule)"), "later. "]
+        : [swatch(hues[0]), "shorter than β: the loss pushes the ends apart. ", swatch(hues[1]),
+            "longer: it pulls them together. "];
     return [
-        make("div", { class: "bar" }, make("label", {}, "norm", norms), make("label", {}, pull, "show the pull"), go,
-            button("Reset", reset)),
+        make("div", { class: "bar" }, make("label", {}, "norm", norms), ...tools, button("Reset", reset)),
         make("div", { class: "panels" }, cloud, barcode), news,
-        make("p", {}, "Balls of radius r/2 = ", half, " touch where points are r apart. ",
-            "Densification loss Σ|death time − β| = ", loss, "."),
-        make("p", { class: "soft" }, swatch(hues[0]), "shorter than β: the loss pushes the ends apart. ",
-            swatch(hues[1]), "longer: it pulls them together. Solid edges are at most r long, dotted ones longer. "
-            + "Drag points and both lines, or move them with the arrow keys (Enter: next point). Hollow dots: where "
-            + "points began. The grey bar is the last component, which never dies."),
+        make("p", {}, "Balls of radius r/2 = ", half, " touch where points are r apart. ", ...sum),
+        make("p", { class: "soft" }, ...legend, "Solid edges are at most r long, dotted ones longer. Drag points and "
+            + (plain ? "the line" : "both lines") + ", or move them with the arrow keys (Enter: next point). Hollow dots: "
+            + "where points began. The last bar is the last piece, which never dies."),
     ];
 }
 

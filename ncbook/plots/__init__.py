@@ -4,6 +4,7 @@ from ncbook.plots.averages import AVERAGE_STYLES, average_weights, tracking_erro
 from ncbook.plots.clouds import barcode, death_histogram, death_times_over_epochs, spanning_tree_figure
 from ncbook.plots.comparison import metric_picker, paired_ratios
 from ncbook.plots.curves import metric_curves, schedule_curves, seed_summary, solver_trace
+from ncbook.plots.descent import descents
 from ncbook.plots.filtration import filtration, pieces
 from ncbook.plots.geometry import (
     centred_cosines,
@@ -49,10 +50,11 @@ __all__ = [
     "AVERAGE_STYLES", "CLASS_COLORS", "METHOD_STYLES", "TEMPLATE", "TONES", "add_player", "add_sliders",
     "against_accuracy", "animate", "average_weights", "band", "band_panels", "barcode", "centred_cosines",
     "class_colors", "cosine_heatmap", "cosine_heatmaps", "curve_panels", "death_histogram", "death_times_over_epochs",
-    "decision_cells", "direction_histograms", "etf_beside_means", "filtration", "finish", "frame_angle", "frame_at",
-    "frame_distances", "frame_landscape", "geometry", "geometry_animation", "geometry_coordinates", "interval_chart",
-    "linear_cells", "loss_ring", "method_style", "metric_curves", "metric_label", "metric_picker", "paired_ratios",
-    "pieces", "polar_grid", "ring_loss", "ring_strip", "ring_walk", "scatter_ellipses", "schedule_curves",
-    "seed_summary", "segments", "simplex_coordinates", "simplex_vertices", "slope_chart", "solver_trace",
-    "spanning_tree_figure", "star", "star_animation", "stars", "tracking_error", "tracking_explorer", "xyz",
+    "decision_cells", "descents", "direction_histograms", "etf_beside_means", "filtration", "finish", "frame_angle",
+    "frame_at", "frame_distances", "frame_landscape", "geometry", "geometry_animation", "geometry_coordinates",
+    "interval_chart", "linear_cells", "loss_ring", "method_style", "metric_curves", "metric_label", "metric_picker",
+    "paired_ratios", "pieces", "polar_grid", "ring_loss", "ring_strip", "ring_walk", "scatter_ellipses",
+    "schedule_curves", "seed_summary", "segments", "simplex_coordinates", "simplex_vertices", "slope_chart",
+    "solver_trace", "spanning_tree_figure", "star", "star_animation", "stars", "tracking_error", "tracking_explorer",
+    "xyz",
 ]

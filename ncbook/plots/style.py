@@ -33,6 +33,7 @@ METHOD_STYLES = {HEADS[head].method: style for head, style in _HEAD_STYLES.items
     "label smoothing": ("#808000", "dashdot", "square"),
     "vanilla": ("#8A5A2B", "dot", "circle"),
     "constant": ("#D55E00", "dash", "triangle-up"),
+    "constant, β = 4": ("#D55E00", "dot", "triangle-up-open"),
     "delayed": ("#CC79A7", "dashdot", "triangle-down"),
     "sliding": ("#009E73", "solid", "star"),
     "union": ("#332288", "longdash", "hexagon"),

@@ -16,7 +16,8 @@ from ncbook import live, plots
 from ncbook.etf import aligned_means
 from ncbook.persistence import densification_loss, h0_death_times
 
-MAKERS = {"simplex": live.simplex_scrubber, "nearest": live.nearest_etf_explorer, "radius": live.radius_explorer}
+MAKERS = {"simplex": live.simplex_scrubber, "nearest": live.nearest_etf_explorer, "radius": live.radius_explorer,
+          "barcode": lambda: live.radius_explorer(beta=None)}
 DARK = {"--jp-layout-color0": "rgb(17, 17, 17)", "--jp-content-font-color1": "rgb(240, 240, 240)"}
 
 
@@ -256,7 +257,7 @@ def check_radius(page, start, radius, beta, p, digits=2):
     close_to(page.fact("loss") / beta, loss.detach() / beta)
     close_to(page.fact("radius"), radius / 2)
     parts = 1 + int((deaths > radius).sum())
-    assert page.status() == f"{parts} component{'s' * (parts > 1)}"
+    assert page.status() == f"{parts} piece{'s' * (parts > 1)}"
     (gradient,) = torch.autograd.grad(loss, points)
     says = page.page.locator('.handle[aria-roledescription="point to move"]').evaluate_all(
         "(nodes) => nodes.map((n) => n.getAttribute('aria-valuetext').replaceAll('−', '-').split(/[ ,;]+/))")
@@ -307,6 +308,21 @@ def test_radius_has_the_numbers_of_the_package(hand, p):
     assert page.fact("radius") > 0.4
     page.click("Reset")
     assert torch.allclose(points_of(page, start), start)
+
+
+def test_radius_without_beta_is_the_barcode_alone(hand):
+    explorer = live.radius_explorer(beta=None)
+    start, page = torch.tensor(explorer.start["points"], dtype=torch.float64), hand(explorer)
+    text = page.page.evaluate("document.querySelector('[data-explorer]').shadowRoot.textContent")
+    assert "pieces" in text and not re.search("β|loss|pull", text.partition("Balls of")[2])
+    assert page.page.get_by_role("slider", name="distance β").count() == 0
+    assert page.page.get_by_role("button").all_inner_texts() == ["Reset"]
+    points_of(page, start)
+    page.drag("point 3", 70, -45)
+    page.press("distance r", "Home", *["PageUp"] * 4)
+    parts = 1 + int((h0_death_times(points_of(page, start)) > 2 * page.fact("radius")).sum())
+    assert 1 < parts < 15 and page.status() == f"{parts} pieces"
+    assert page.page.locator("svg[aria-label^=barcode] rect[fill='var(--ink)']").count() == len(start) - parts
 
 
 def test_let_go_points_follow_the_loss_until_they_are_held(hand):
@@ -392,7 +408,7 @@ def test_several_share_a_page_and_focus_is_seen(hand):
     page = hand(*(make() for make in MAKERS.values()), live.radius_explorer())
     shown = page.page.evaluate(
         "[...document.querySelectorAll('[data-explorer]')].map((e) => e.shadowRoot.children.length)")
-    assert len(shown) == 4 and min(shown) >= 5
+    assert len(shown) == 5 and min(shown) >= 5
     knob = page.page.get_by_role("slider", name="mean of class 1")
     assert not knob.locator(".ring").is_visible()
     page.press("mean of class 1", "ArrowUp")
