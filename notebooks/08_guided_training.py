@@ -350,7 +350,7 @@ say(f"One test image is {100 / len(DATA.test_targets):.2f} points where all are 
 # %% [markdown]
 # Compare each mean difference with its interval and with the row of the other network. (The splits share nearly all of
 # their test images, so that the intervals are if anything too short.) What stands out on one network is not there on the
-# other. On these data the heads are told apart by their geometry, hardly by their accuracy. Elsewhere they are: Markou et al. report
+# other. On these data the heads are told apart by their geometry, hardly by their accuracy. Elsewhere: Markou et al. report
 # faster convergence and less spread between seeds for the nearest head on larger images and networks, and on 250 images
 # of MNIST the ETF heads end *behind* the linear one in [Reproduction](13_reproduction.ipynb).
 #
@@ -481,8 +481,7 @@ if PROFILE == "book":
 # replace(dot, head="cosine")  # refused
 # ```
 #
-# It trains a classifier: the frame supplies the separation, and a feature on its own row is equally far from all other
-# rows. With learned rows the perfect solution is to make all rows equal, so a `Recipe` refuses it.
+# It trains a classifier: the frame supplies the separation. With learned rows the perfect solution is to make all rows equal, so a `Recipe` refuses it.
 # </details>
 #
 # **2. Cut the path.** Let the nearest frame follow the means, but no gradient run through $W$ and $b$. What is
