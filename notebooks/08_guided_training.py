@@ -350,8 +350,8 @@ say(f"One test image is {100 / len(DATA.test_targets):.2f} points where all are 
 # %% [markdown]
 # Compare each mean difference with its interval and with the row of the other network. (The splits share nearly all of
 # their test images, so that the intervals are if anything too short.) What stands out on one network is not there on the
-# other. On these data the heads are told apart by their geometry, hardly by their accuracy. Elsewhere: Markou et al. report
-# faster convergence and less spread between seeds for the nearest head on larger images and networks, and on 250 images
+# other. On these data the heads are told apart by their geometry, hardly by their accuracy. Elsewhere they differ: Markou
+# et al. report faster convergence and less spread between seeds for the nearest head on larger images and networks, and on 250 images
 # of MNIST the ETF heads end *behind* the linear one in [Reproduction](13_reproduction.ipynb).
 #
 # ## 6. No network, and a confounder

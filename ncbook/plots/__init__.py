@@ -51,8 +51,8 @@ __all__ = [
     "class_colors", "cosine_heatmap", "cosine_heatmaps", "curve_panels", "death_histogram", "death_times_over_epochs",
     "decision_cells", "descents", "filtration", "finish", "frame_angle", "frame_at", "frame_distances",
     "frame_landscape", "geometry", "geometry_animation", "geometry_coordinates", "interval_chart", "linear_cells",
-    "loss_ring", "method_style", "metric_curves", "metric_label", "metric_picker", "paired_ratios", "pieces", "ring_loss",
-    "ring_strip", "ring_walk", "scatter_ellipses", "schedule_curves", "seed_summary", "segments",
+    "loss_ring", "method_style", "metric_curves", "metric_label", "metric_picker", "paired_ratios", "pieces",
+    "ring_loss", "ring_strip", "ring_walk", "scatter_ellipses", "schedule_curves", "seed_summary", "segments",
     "simplex_coordinates", "simplex_vertices", "slope_chart", "solver_trace", "spanning_tree_figure",
     "tracking_error", "tracking_explorer", "xyz",
 ]
