@@ -27,7 +27,6 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 from IPython.utils.capture import capture_output
-from plotly.subplots import make_subplots
 from scipy import stats
 
 from ncbook import Recipe, Trainer, load_dataset, nearest_simplex_etf, plots, simplex_etf
@@ -351,8 +350,8 @@ say(f"One test image is {100 / len(DATA.test_targets):.2f} points where all are 
 # %% [markdown]
 # Compare each mean difference with its interval and with the row of the other network. (The splits share nearly all of
 # their test images, so that the intervals are if anything too short.) What stands out on one network is not there on the
-# other. On these data the heads are told apart by their geometry, hardly by their accuracy. Elsewhere they are: Markou et al. report
-# faster convergence and less spread between seeds for the nearest head on larger images and networks, and on 250 images
+# other. On these data the heads are told apart by their geometry, hardly by their accuracy. Elsewhere they differ: Markou
+# et al. report faster convergence and less spread between seeds for the nearest head on larger images and networks, and on 250 images
 # of MNIST the ETF heads end *behind* the linear one in [Reproduction](13_reproduction.ipynb).
 #
 # ## 6. No network, and a confounder
@@ -392,27 +391,24 @@ FREE_ARMS = ("standard", "fixed", "fixed, centred", "nearest")
 free = {(arm, reset): [free_run(arm, seed, reset) for seed in range(min(SEEDS, 2))]
         for reset in (False, True) for arm in FREE_ARMS}
 slow = {arm: [free_run(arm, seed, True, lr=2.0) for seed in range(min(SEEDS, 2))] for arm in FREE_ARMS}
-fig = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.05,
-                    subplot_titles=("norms grow as they like", "norms reset to 1 after each step"))
-for (arm, reset), of_arm in free.items():
-    color, dash, _ = plots.method_style(arm)
-    for seed, (gaps, _) in enumerate(of_arm):
-        fig.add_scatter(x=list(range(10, 10 * len(gaps) + 1, 10)), y=gaps, mode="lines", name=arm, legendgroup=arm,
-                        line=dict(color=color, dash=dash, width=2), opacity=0.8, row=1, col=1 + reset,
-                        showlegend=not reset and seed == 0)
-fig.update_yaxes(type="log", dtick=1, exponentformat="power", tickfont_size=11).update_xaxes(title="step")
-fig.update_yaxes(title="loss above its floor", row=1, col=1)
-plots.finish(fig, "Free features, with and without growing norms", "a line for each seed", width=720, height=420,
-             margin=dict(b=96), legend=dict(orientation="h", x=0, y=0, yref="container", yanchor="bottom"))
+AT = range(10, 10 * len(free["standard", False][0][0]) + 1, 10)
+fig = plots.curve_panels(
+    {heading: {arm: (AT, free[arm, reset][0][0]) for arm in FREE_ARMS}
+     for reset, heading in enumerate(("norms grow as they like", "norms reset to 1 after each step"))},
+    title="Free features, with and without growing norms", subtitle="loss above its floor; one seed, the other is close",
+    styles={arm: plots.method_style(arm)[:2] for arm in FREE_ARMS}, x="step", height=400)
+fig.update_yaxes(type="log", dtick=1, exponentformat="power", tickfont_size=11, matches="y")
 
 # %% jupyter={"source_hidden": true}
-table([f"at the end, median (range) of {min(SEEDS, 2)} seeds", *FREE_ARMS],
-      [[f"loss above its floor, {name}", *(median_range((gaps[-1] for gaps, _ in ends[arm]), ".0e") for arm in FREE_ARMS)]
+table([f"at the end, median of {min(SEEDS, 2)} seeds", *FREE_ARMS],
+      [[f"loss above its floor, {name}", *(f"{median(gaps[-1] for gaps, _ in ends[arm]):.1e}" for arm in FREE_ARMS)]
        for name, ends in (("norms grow, rate 20", {arm: free[arm, False] for arm in FREE_ARMS}),
                           ("norms reset, rate 20", {arm: free[arm, True] for arm in FREE_ARMS}),
                           ("norms reset, rate 2", slow))]
       + [["norm of a feature, where it grows",
-          *(median_range((norm for _, norm in free[arm, False]), ".1f") for arm in FREE_ARMS)]])
+          *(f"{median(norm for _, norm in free[arm, False]):.1f}" for arm in FREE_ARMS)]])
+ratios_of_two = [max(g[-1] for g, _ in ends) / min(g[-1] for g, _ in ends) for ends in (*free.values(), *slow.values())]
+say(f"The seeds of an arm differ by a factor of at most {max(ratios_of_two):.1f}.")
 
 # %% [markdown]
 # With the norms controlled every head comes down by orders of magnitude at rate 20, the nearest one most, and the
@@ -485,8 +481,7 @@ if PROFILE == "book":
 # replace(dot, head="cosine")  # refused
 # ```
 #
-# It trains a classifier: the frame supplies the separation, and a feature on its own row is equally far from all other
-# rows. With learned rows the perfect solution is to make all rows equal, so a `Recipe` refuses it.
+# It trains a classifier: the frame supplies the separation. With learned rows the perfect solution is to make all rows equal, so a `Recipe` refuses it.
 # </details>
 #
 # **2. Cut the path.** Let the nearest frame follow the means, but no gradient run through $W$ and $b$. What is

@@ -339,7 +339,7 @@ table(["at the end, median (range)", *(plots.metric_label(key.removeprefix("trai
 # under every schedule, most under *sliding*, and this is where sliding adds to waiting. **NC1 falls less,** fourfold
 # under *delayed* and *sliding*, and with $\beta = 4$ not at all: it divides by the scatter between classes, direction by
 # direction, so that one in which the means have come together counts much
-# ([Reproduction](13_reproduction.ipynb), section 4). **And the means get worse:** under *constant* they
+# ([Reproduction](13_reproduction.ipynb)). **And the means get worse:** under *constant* they
 # end two to three times *farther* from a simplex ETF than under cross-entropy alone, and NC3 rises under every schedule.
 # That fits section 3: the loss has no term that would arrange the means, and a network that must make its clouds small
 # shrinks whatever costs least, directions between classes included. A head can do what the loss does not (last line):
