@@ -47,14 +47,14 @@ def _sizes(value: Any) -> str:
 
 
 def say(text: str) -> None:
-    """Show text, in Markdown."""
-    display(Markdown(text))
+    """Show text, in Markdown; 3e-05 in it is shown as 3·10⁻⁵."""
+    display(Markdown(_powers(text)))
 
 
 def table(header: Sequence, rows: Iterable[Sequence], *, text: int = 1) -> None:
     """Show a Markdown table. Floats get three digits; the first `text` columns are text, those after it numbers.
 
-    In columns of numbers no cell is broken over lines, and 3e-05 is shown as 3·10⁻⁵.
+    In columns of numbers no cell is broken over lines; powers of ten as in `say`.
     Raises ValueError for a row of another length than the header's.
     """
     body = [list(row) for row in rows]
@@ -70,14 +70,20 @@ def _cell(value: Any) -> str:
 
 
 def _number(text: str) -> str:
-    def power(found: re.Match) -> str:
-        factor, exponent = found[1], int(found[2])
-        if not float(factor) or not exponent:
-            return factor
-        return f"{factor}·".removeprefix("1·") + "10" + str(exponent).translate(_RAISED)
-
-    text = re.sub(r"(?<![\w.])([\d.]+)e([+-]\d+)\b", power, text)
     return re.sub(r"(?<!\w)-(?=[\d.])", "−", text).replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _powers(text: str) -> str:
+    """3e-05 as 3·10⁻⁵, but for code between backticks."""
+    def power(found: re.Match) -> str:
+        factor, exponent = found[1], found[2]
+        if factor is None:
+            return found[0]
+        if not float(factor) or not int(exponent):
+            return factor
+        return f"{factor}·".removeprefix("1·") + "10" + str(int(exponent)).translate(_RAISED)
+
+    return re.sub(r"`[^`]*`|(?<![\w.])(\d+(?:\.\d+)?)e([+-]\d+)\b", power, text)
 
 
 def median_range(values: Iterable[float], form: str = ".3g") -> str:

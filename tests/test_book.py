@@ -52,10 +52,10 @@ def test_a_table_is_markdown_with_numbers_to_the_right(shown):
     assert shown[0][0].data.splitlines() == [
         "| name | what | value |", "| --- | --- | ---: |", r"| a\|b | text | 0.123 |", "| c | 2 | 1.50 |"]
     values = 1e-5, "3.1e-02 (1e-02 to 2e+03)", "-0.5", "0e+00", "by-by"
-    book.table(["a-b", "n"], [["c-d 1e-3", value] for value in values])
+    book.table(["a-b", "n"], [["`c-d 1e-3`", value] for value in values])
     assert [line.split(" | ")[1][:-2] for line in shown[1][0].data.splitlines()[2:]] == [
         "10⁻⁵", "3.1·10⁻²\N{NO-BREAK SPACE}(10⁻²\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}2·10³)", "−0.5", "0", "by-by"]
-    assert shown[1][0].data.count("c-d 1e-3") == 5
+    assert shown[1][0].data.count("`c-d 1e-3`") == 5
     with pytest.raises(ValueError, match="rows must have 2 cells"):
         book.table(["a", "b"], [[1]])
 
