@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -86,6 +87,26 @@ def listing_faults(notebook):
                 yield f"not the present source of {names}"
 
 
+def size(path):
+    """Words of the text but its references, and lines of code in sight and folded."""
+    notebook, words, lines = build_book.read_chapter(path), 0, {True: 0, False: 0}
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            words += len(cell.source.split("## References")[0].split())
+        else:
+            folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+            lines[folded] += sum(bool(line.strip()) for line in cell.source.splitlines())
+    return words, lines[False], lines[True]
+
+
+def citations(path):
+    """Link -> what is cited by it, up to the link, in the References of a chapter."""
+    text = "\n".join(cell.source for cell in build_book.read_chapter(path).cells)
+    items = re.findall(r"^- (?:.+\n?)(?:  .+\n?)*", text.partition("## References")[2], re.MULTILINE)
+    flat = [" ".join(item.split()) for item in items]
+    return {link[1]: item[:link.end()] for item in flat if (link := re.search(r"\]\((https://[^)]+)\)", item))}
+
+
 def run_build(path):
     environment = os.environ | {"NCBOOK_PROFILE": "quick", "OMP_NUM_THREADS": "1"}  # small networks: faster so
     command = [sys.executable, build_book.__file__, str(path)]
@@ -112,6 +133,19 @@ def test_notebook_is_its_text_executed(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_listings_are_the_present_source(path):
     assert list(listing_faults(nbformat.read(path, as_version=4))) == []
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
+def test_a_chapter_keeps_to_its_length(path):
+    words, in_sight, folded = size(path)
+    assert 1000 < words <= 3000 and in_sight <= 150 and folded <= 190
+
+
+def test_a_source_is_cited_in_one_way():
+    found = [citations(path) for path in TEXTS]
+    assert sum(map(len, found)) > 40
+    for link in {link for chapter in found for link in chapter}:
+        assert len({chapter[link] for chapter in found if link in chapter}) == 1, link
 
 
 def test_a_listing_that_has_drifted_or_names_nothing_is_found():
