@@ -155,7 +155,7 @@ rows = {name: [measure(model) for model in each] for name, each in models.items(
 cdnv = {name: [[row[layer]["cdnv"] for layer in LAYERS] for row in each]
         for name, each in [*rows.items(), ("untrained", untrained)]}
 fig = plots.seed_curves(LAYERS, cdnv, "CDNV, training set", title="The classes part from stage to stage")
-fig.update_yaxes(type="log", dtick="D2", tickformat="~g").show()
+fig.update_yaxes(type="log", tickvals=[0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2]).show()
 
 # %% jupyter={"source_hidden": true}
 tested = {name: [ncbook.measure_layers(model, test_loader)["fc"] for model in each] for name, each in models.items()}
