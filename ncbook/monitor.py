@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ncbook.adapters import bare, find_classifier, observing
+from ncbook.adapters import bare, find_named, observing
 from ncbook.bases import Head
 from ncbook.buffers import spread
 from ncbook.metrics import METRICS, NeuralCollapse
@@ -29,7 +29,8 @@ class CollapseMonitor:
     """The metrics of `NeuralCollapse` at layers of a model, from the batches that others run through it.
 
     layers: names of modules as in `model.named_modules()`, whose outputs are measured without a classifier. The
-    classifier, an nn.Linear or a head, is measured on its inputs and comes last, under its own name. One pass over the
+    classifier comes last, under its own name: an nn.Linear is measured on its inputs, a head on its `embed` of them,
+    which for most heads has norm `scale`; to compare the two, measure the layer before as well. One pass over the
     data, and no features are kept unless keep_features says so: nc4, accuracy, cosine_margin and numerical_rank need
     them, kept for the classifier only. classifier: its name, where `find_classifier` does not find it; pool: features
     (N, d) of what a layer gives. With torch.distributed initialised `compute` is of all processes together.
@@ -44,7 +45,7 @@ class CollapseMonitor:
         layers = [layers] if isinstance(layers, str) else list(layers)
         if unknown := [name for name in layers if name not in modules]:
             raise ValueError(f"layers must be names in model.named_modules(), got {unknown}")
-        self.name, head = find_classifier(model, classifier)
+        self.name, head = find_named(model, classifier, "classifier")
         self.classifier: Any = head
         self.layers = {name: modules[name] for name in layers}
         self.pool, self.keep_features = pool, keep_features
@@ -94,17 +95,22 @@ class CollapseMonitor:
     def compute(self, keys: Iterable[str] | None = None) -> dict[str, dict[str, float]]:
         """Layer -> key -> value, in the order of the layers; keys None for all that can be had.
 
-        Raises ValueError where nothing was measured, or as `NeuralCollapse.compute`; a key that needs a classifier or
-        kept features is left out where there are none.
+        Raises ValueError where nothing was measured, or as `NeuralCollapse.compute`. Layers leave out the keys that
+        need a classifier; a key that no row can have, for want of kept features or of batches out of distribution, is
+        a ValueError too.
         """
-        if unknown := set(keys or ()) - set(METRICS):
+        keys = None if keys is None else set(keys)
+        if unknown := (keys or set()) - set(METRICS):
             raise ValueError(f"keys must be metrics, {', '.join(METRICS)}, got {sorted(unknown)}")
         rows = {}
         for name, state in self._joint_states().items():
             last = name == self.name
             can = state.available(last)
             rows[name] = state.compute(self.classifier.weight if last else None, self.classifier.bias if last else None,
-                                       keys=can if keys is None else set(keys) & set(can))
+                                       keys=can if keys is None else keys & set(can))
+        if absent := (keys or set()).difference(*rows.values()):
+            raise ValueError(f"keys {sorted(absent)} cannot be had here: they need keep_features=True, or nc5 batches "
+                             "out of distribution")
         return rows
 
     def _joint_states(self) -> dict[str, NeuralCollapse]:

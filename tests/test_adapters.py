@@ -52,6 +52,27 @@ def test_other_classifiers_are_refused_by_name(model, message):
         replace_classifier(model())
 
 
+def test_what_to_do_for_other_classifiers_is_said_and_works():
+    model = timm.create_model("resnetv2_50", num_classes=10, device="meta")
+    with pytest.raises(ValueError, match=r"'head.fc' is of type Conv2d: .* nn.Sequential\(model, nn.Linear\(d, C\)\)"):
+        replace_classifier(model, name="head.fc")
+    body = timm.create_model("dla46_c", num_classes=0)
+    model = replace_classifier(nn.Sequential(body, nn.Linear(body.num_features, 3)))
+    with observing(model, Y):
+        assert model(X).shape == (6, 3) and model[1].averages.count.all()
+    pair = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=10, device="meta")
+    with pytest.raises(ValueError, match="is of type tuple: give the name of one of them in `name`$"):
+        replace_classifier(pair)
+    replace_classifier(pair, name="head")
+    assert isinstance(pair.head, NearestETFHead) and isinstance(pair.head_dist, nn.Linear)
+
+
+def test_the_models_own_number_of_classes_follows():
+    model = timm.create_model("resnet10t", num_classes=7, device="meta")
+    assert replace_classifier(model).num_classes == 7
+    assert replace_classifier(model, num_classes=10).num_classes == 10 == model.fc.out_features
+
+
 def test_a_name_says_which_layer():
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3), nn.LayerNorm(3))
     assert isinstance(replace_classifier(model, name="1")[1], NearestETFHead)

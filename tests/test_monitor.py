@@ -121,6 +121,12 @@ def test_bad_arguments(model, images):
     assert model[0]._forward_hooks == {} and monitor.states == {}
     with pytest.raises(ValueError, match=r"keys must be metrics, .* got \['nc9'\]"):
         monitor.compute(["nc9"])
+    with monitor.batch(images[1]):
+        model(images[0])
+    with pytest.raises(ValueError, match=r"keys \['accuracy', 'nc5'\] cannot be had here: .* keep_features=True"):
+        monitor.compute(iter(["nc1", "accuracy", "nc5"]))
+    with pytest.raises(ValueError, match="'1' is of type ReLU: give the name of an nn.Linear in `classifier`"):
+        CollapseMonitor(model, classifier="1")
     with pytest.raises(ValueError, match=r"pool must make \(N, d\) of the shape \(1, 2, 3, 4, 5\)"):
         pooled(torch.zeros(1, 2, 3, 4, 5))
 

@@ -118,7 +118,7 @@ MNIST250 = Recipe(dataset="mnist", backbone="mnist_cnn", clouds=(8, 16), p=1, ep
 
 
 def mnist250() -> list[Unit]:
-    """MNIST-250 on the published splits 0 to 9, ablations on 0 to 4; one seed a split.
+    """MNIST-250 on the published splits 0 to 9, ablations on 0 to 4; one seed per split.
 
     "best" puts five networks side by side that share the 310 epochs; "vanilla_x5", an ablation, is the same without
     densification. "sliding_again" is sliding with other seeds, on 0 to 9; "sliding_wd0.001" has the weight decay of the
@@ -145,7 +145,7 @@ def mnist250() -> list[Unit]:
 
 
 def mnist250_choices() -> list[Unit]:
-    """Constant schedules, numbers of networks and heads tried for `mnist250`, on the published splits 10 to 15.
+    """What was tried to choose settings for `mnist250`, on the published splits 10 to 15.
 
     Schedules with 50 epochs on splits 10 to 15. On 10 to 12, networks side by side, which share the 310 epochs of one
     run, with seeds from 100 on, so that no network is one of those above; and heads on normalised features with two
@@ -173,7 +173,7 @@ def mnist250_choices() -> list[Unit]:
 
 
 def svhn250() -> list[Unit]:
-    """SVHN-250 on the published splits 0 to 9; one seed a split.
+    """SVHN-250 on the published splits 0 to 9; one seed per split.
 
     The setting of "constant" has not been chosen on other splits.
     """
@@ -227,12 +227,12 @@ RESNET18 = Recipe(backbone="resnet18", feature_dim=512, batch_size=256, epochs=2
 
 
 def mnist_resnet18() -> list[Unit]:
-    """Speed of guided training on all of MNIST with ResNet-18, measured at every epoch; wants a GPU."""
+    """Speed of guided training on all of MNIST with ResNet-18, measured at every epoch; needs a GPU."""
     return _guided("mnist", dataclasses.replace(RESNET18, dataset="mnist"), range(201))
 
 
 def cifar10() -> list[Unit]:
-    """Guided training on CIFAR-10 with ResNet-18, measured at the published epochs 50 and 200; wants a GPU."""
+    """Guided training on CIFAR-10 with ResNet-18, measured at the published epochs 50 and 200; needs a GPU."""
     return _guided("cifar10", dataclasses.replace(RESNET18, dataset="cifar10"), (50, 200))
 
 

@@ -31,6 +31,7 @@ from ncbook.plots.landscape import (
 )
 from ncbook.plots.player import add_player, animate
 from ncbook.plots.scatter import decision_cells, linear_cells, scatter_ellipses
+from ncbook.plots.seeds import seed_curves, seed_scatter
 from ncbook.plots.simplex import direction_histograms, etf_beside_means, polar_grid, star, star_animation, stars
 from ncbook.plots.splits import against_accuracy, band_panels, interval_chart, slope_chart
 from ncbook.plots.style import (
@@ -54,7 +55,7 @@ __all__ = [
     "frame_at", "frame_distances", "frame_landscape", "geometry", "geometry_animation", "geometry_coordinates",
     "interval_chart", "linear_cells", "loss_ring", "method_style", "metric_curves", "metric_label", "metric_picker",
     "paired_ratios", "pieces", "polar_grid", "ring_loss", "ring_strip", "ring_walk", "scatter_ellipses",
-    "schedule_curves", "seed_summary", "segments", "simplex_coordinates", "simplex_vertices", "slope_chart",
-    "solver_trace", "spanning_tree_figure", "star", "star_animation", "stars", "tracking_error", "tracking_explorer",
-    "xyz",
+    "schedule_curves", "seed_curves", "seed_scatter", "seed_summary", "segments", "simplex_coordinates",
+    "simplex_vertices", "slope_chart", "solver_trace", "spanning_tree_figure", "star", "star_animation", "stars",
+    "tracking_error", "tracking_explorer", "xyz",
 ]

@@ -13,7 +13,7 @@ from ncbook.plots.style import INK, MUTED, OUTLINE, band, finish, method_style
 
 def slope_chart(values: Mapping[str, Sequence[float]], what: str, *, title: str,
                 beside: Mapping[str, tuple[float, float]] | None = None) -> go.Figure:
-    """A line a split over the methods, so that one sees on how many splits a method is ahead, and the means.
+    """A line per split over the methods, so that one sees on how many splits a method is ahead, and the means.
 
     values: method -> a number a split, in the same order for each; what: the axis; beside: method -> mean and standard
     deviation from elsewhere, drawn in grey. Raises ValueError for fewer than two methods or lists of unequal lengths.
@@ -34,7 +34,7 @@ def slope_chart(values: Mapping[str, Sequence[float]], what: str, *, title: str,
         fig.add_scatter(x=[[*values].index(name) + 0.13], y=[mean], mode="markers", name=f"{name}, from elsewhere",
                         error_y=dict(type="data", array=[std], color=MUTED, thickness=2, width=6),
                         marker=dict(symbol="line-ew-open", size=14, color=MUTED), hovertemplate="%{y:.2f}")
-    subtitle = "a grey line a split, large marks at the means" + "; bars: published mean ± std" * bool(beside)
+    subtitle = "a grey line per split, large marks at the means" + "; bars: published mean ± std" * bool(beside)
     finish(fig, title, subtitle, width=660, height=420, showlegend=False)
     fig.update_xaxes(tickvals=at, ticktext=list(values), range=[-0.45, len(table) - 0.6], showgrid=False)
     return fig.update_yaxes(title=what)
@@ -110,6 +110,6 @@ def against_accuracy(accuracy: Mapping[str, float], measures: Mapping[str, Mappi
             fig.add_scatter(x=[values[method]], y=[accuracy[method]], mode="markers", name=method, legendgroup=method,
                             marker=dict(color=color, symbol=symbol, size=11), showlegend=panel == 0, **at)
         fig.update_xaxes(type="log" if name in log else "linear", **at)
-    finish(fig, title, "a mark a method, means over splits and seeds", width=720, height=170 + 220 * rows,
+    finish(fig, title, "a mark per method, means over splits and seeds", width=720, height=170 + 220 * rows,
            legend=dict(orientation="h", x=0, y=0, yref="container", yanchor="bottom"), margin=dict(b=110, t=120))
     return fig.update_yaxes(title="test accuracy, %", col=1)
