@@ -450,7 +450,7 @@ for name, make in MADE.items():
 #   frame.* NeurIPS 2024. [arXiv 2411.01248](https://arxiv.org/abs/2411.01248)
 # - D. G. Mixon, H. Parshall, J. Pi. *Neural collapse with unconstrained features.* 2020.
 #   [arXiv 2011.11619](https://arxiv.org/abs/2011.11619)
-# - *Topological densification and neural collapse*: public write-up and code of the sliding schedule.
-#   [top_densification_nc](https://github.com/diningeachox/top_densification_nc)
+# - *Topological densification and neural collapse.* Public write-up and code of the sliding schedule.
+#   [github.com/diningeachox/top_densification_nc](https://github.com/diningeachox/top_densification_nc)
 #
 # **Next:** [Your own model](15_your_own_model.ipynb).
