@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -35,7 +36,7 @@ def seed_curves(x: Sequence[Any], curves: Mapping[str, Sequence[Sequence[float]]
                         line=dict(color=color, dash=dash, width=3), marker=dict(symbol=symbol, size=8))
     said = [subtitle] * bool(subtitle) + ["thin lines: seeds, thick: median"] * several
     below = dict(orientation="h", x=0, y=0, yref="container", yanchor="bottom")
-    sizes = dict(width=460, height=440, legend=below, margin=dict(b=110))
+    sizes: dict[str, Any] = dict(width=460, height=440, legend=below, margin=dict(b=110))
     return finish(fig, title, "; ".join(said), **sizes | layout).update_yaxes(title=what)
 
 
