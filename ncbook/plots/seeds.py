@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
