@@ -287,10 +287,11 @@ table([f"median (range), {SEEDS} seed{'s' * (SEEDS > 1)}", "before", "no mistake
 # - *Within a class:* the loss is convex in each $h_i$ and the penalty strictly so. By Jensen's inequality (1) falls
 #   when the features of a class are replaced by their mean, unless they are equal already.
 # - *Between classes:* of all $W$ and means with given logits $Z = W [\mu_1, \dots, \mu_C]$ the cheapest cost $\lambda
-#   \sqrt n\, \lVert Z \rVert_*$, so that (1) becomes a convex problem in $Z$ and $b$. Renaming the classes does not
-#   change it. The average of a solution over all renamings is therefore a solution too, and of the form $x I + y
-#   \mathbf 1 \mathbf 1^\top$ with a constant $b$. Constants that are added to all logits change no loss and cost norm,
-#   which leaves a multiple of $M = I - \frac1C \mathbf 1 \mathbf 1^\top$, the logits of a simplex ETF.
+#   \sqrt n\, \lVert Z \rVert_*$ (the nuclear norm; with the SVD of $Z$ each factor takes the roots of the singular
+#   values), so that (1) becomes a convex problem in $Z$ and $b$. Renaming the classes does not change it. The average
+#   of a solution over all renamings is therefore a solution too, and of the form $x I + y \mathbf 1 \mathbf 1^\top$
+#   with a constant $b$. Constants that are added to all logits change no loss and cost norm, which leaves a multiple
+#   of $M = I - \frac1C \mathbf 1 \mathbf 1^\top$, the logits of a simplex ETF.
 #
 # Granted the shape, the size is a problem in one variable. Let $e_1, \dots, e_C$ be a simplex ETF of unit vectors, $h_i
 # = a\, e_{y_i}$, $w_c = a \sqrt n\, e_c$ and $b = 0$; the factor $\sqrt n$ makes $\lVert W \rVert_F^2 = \sum_i \lVert
@@ -307,8 +308,8 @@ table([f"median (range), {SEEDS} seed{'s' * (SEEDS > 1)}", "before", "no mistake
 #
 # $$ a = \sqrt{ \tfrac1\kappa \log \tfrac{(C-1)(1-p)}{p} } . $$
 #
-# *What happens as $\lambda$ grows?* Move it to the right and watch the minimum of the black curve. The
-# dots on the right are not theory: each is the mean norm of $N = 1000$ vectors in 512 dimensions after plain gradient
+# *What happens as $\lambda$ grows?* Move the slider to the right and watch the minimum of the black curve. The dots
+# on the right are not theory: each is the mean norm of $N = 1000$ vectors in 512 dimensions after plain gradient
 # descent with momentum from a random start.
 
 # %%

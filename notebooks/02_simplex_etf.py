@@ -117,8 +117,8 @@ for count in range(2, 7):
     assert abs(best - (-1 / (count - 1) if count <= 4 else 0)) < 0.02
 
 # %% [markdown]
-# Up to four vectors the bound is met. With five, all obtuse angles are lost at once: Rankin (1955) proved that for $d +
-# 2 \le C \le 2d$ the best largest cosine is exactly 0.
+# Up to four vectors the bound is met. With five, the smallest angle drops to 90° at once: Rankin (1955) proved that
+# for $d + 2 \le C \le 2d$ the best largest cosine is exactly 0.
 #
 # ## 2. One shape, any orientation
 #
@@ -245,7 +245,7 @@ for name, vectors, colour, dash, symbol in (
                          line=dict(color=colour, width=3, dash=dash))
     fig.add_scatterpolar(theta=at.numpy().round(2), r=[1] * 3, mode="markers", showlegend=False, hoverinfo="skip",
                          marker=dict(size=12, color=colour, symbol=symbol))
-plots.finish(fig, "How strongly three vectors see each direction",
+plots.finish(fig, "How strongly vectors see a direction",
              "Σ⟨w, x⟩² by the angle of x; markers are the vectors", width=400, height=440,
              margin=dict(t=124, b=32, l=40, r=40), legend=dict(orientation="h", x=0, y=1.1, yanchor="bottom"))
 plots.polar_grid(fig, 3)

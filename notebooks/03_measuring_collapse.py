@@ -11,11 +11,11 @@
 # %% [markdown]
 # # Measuring collapse
 #
-# *Which number sees what, and which can be trusted?* The literature measures neural collapse in more than a dozen ways.
-# No two of them see the same. Below, an almost perfect collapse of ten classes is damaged in eight ways, one at a time,
-# and each cell gives the factor by which the damage of its column moves the metric of its row away from its limit.
-# White means that the metric is blind to the damage. No column is white, and no row is dark throughout: **one number is
-# not enough.**
+# *Which number sees what, and which can be trusted?* The literature measures neural collapse in more than a dozen
+# ways. They do not all see the same. Below, an almost perfect collapse of ten classes is damaged in eight ways, one
+# at a time, and each cell gives the factor by which the damage of its column moves the metric of its row away from
+# its limit. White means that the metric is blind to the damage. No column is white, and no row is dark throughout:
+# **one number is not enough.**
 
 # %% jupyter={"source_hidden": true}
 import math

@@ -359,11 +359,11 @@ table(["classes", "dimensions", "solver, cold, ms", "solver, warm, ms", "closed 
 # %% [markdown]
 # **The published code** (`nc/models/ddn_modules.py` in the [authors'
 # repository](https://github.com/evanmarkou/Guiding-Neural-Collapse)) differs from this reference in ways that matter
-# for a comparison. Its solver runs on a GPU, takes at most 30 iterations, and starts from the previous solution, which
-# saves most of them; the very first step is solved without the pull. It centres the class means with the mean of the
-# *batch*. As $M$ centres again, (1) stays as it is, but the norm of $\bar H$ changes, and with it the weight of the
-# pull; so does the bias. And where memory runs out, as it must with many classes, a comment explains how to run forward
-# only, without this gradient; [The implicit gradient](06_implicit_gradient.ipynb) shows that it can be kept.
+# for a comparison. Its solver runs on a GPU, takes at most 30 iterations, and starts from the previous solution; the
+# very first step is solved without the pull. It centres the class means with the mean of the *batch*. As $M$ centres
+# again, (1) stays as it is, but the norm of $\bar H$ changes, and with it the weight of the pull; so does the bias.
+# And where memory runs out, as it must with many classes, a comment explains how to run forward only, without this
+# gradient; [The implicit gradient](06_implicit_gradient.ipynb) shows that it can be kept.
 
 # %% jupyter={"source_hidden": true}
 # Checks of what the text says.
@@ -435,8 +435,8 @@ assert timed[-2][2][0] > timed[-2][3]  # the cold solver on its largest problem,
 # - The published pull $\delta = 10^{-3}$ is 0.45% of an exact ETF's singular values at ten classes and 50% at a
 #   thousand; the package's $\rho$ means the same for every $C$. Without a pull, two equal means let noise turn the
 #   frame.
-# - A Riemannian solver finds the same frame on twelve problems, in iterations, and can stop on the wrong side of a
-#   mirror: there at a squared distance of 1.66 in place of 0.03.
+# - A Riemannian solver finds the same frame on twelve problems, step by step, and can stop on the wrong side of a
+#   mirror, in the example at a squared distance of 1.66 instead of 0.03.
 #
 # ## References
 #

@@ -11,11 +11,11 @@
 # %% [markdown]
 # # The implicit gradient: how the loss reaches the features through the nearest ETF
 #
-# *The classifier is the solution of an optimisation problem over the class means. How does the loss reach the features
-# through it?* By a formula as short as the solution itself. It agrees with implicit differentiation, which the
-# published method uses. And it keeps its precision where automatic differentiation through the singular value
-# decomposition (SVD) loses it: close to an exact simplex ETF, closer than the networks of this book come (vertical
-# line), yet not closer than features that may move freely.
+# *The classifier is the solution of an optimisation problem over the class means. How does the loss reach the
+# features through it?* By a formula as short as the solution itself. It agrees with implicit differentiation, which
+# the published method uses. And it keeps its precision where automatic differentiation through the singular value
+# decomposition (SVD) loses it: close to an exact simplex ETF. The networks of this book do not come that close
+# (vertical line); features that may move freely do.
 
 # %% jupyter={"source_hidden": true}
 from statistics import median
@@ -70,8 +70,8 @@ fig.update_yaxes(title="relative error", type="log", exponentformat="power", dti
 # %% [markdown]
 # A layer whose output is *defined by an optimisation problem*, in place of a chain of operations, is called a
 # **declarative node** (Gould, Hartley and Campbell 2019). There are many: alignments, projections, matchings. In this
-# one the general recipe costs terabytes, the obvious shortcut returns NaN at an exact ETF, and half a page of algebra
-# removes both problems.
+# one the general recipe costs terabytes at a thousand classes, the obvious shortcut returns NaN at an exact ETF, and
+# half a page of algebra removes both problems.
 #
 # *You will learn*
 #

@@ -13,10 +13,10 @@
 #
 # *The nearest simplex ETF needs the class means, and a training step sees only a batch: a few samples per class,
 # sometimes none. How should batches be averaged?* A short memory follows the means, a long one is quiet, and no
-# constant is right throughout training. The average that Markou, Ajanthan and Gould (2024) call exponential is in truth
-# a straight **ramp**: it forgets the untrained network, grows quieter as training goes on, and has no constant to tune.
-# Three sliders set how noisy the batches are, how soon the means come to rest, and the weight $\alpha$ of a third
-# average, whose weight is constant.
+# constant is right throughout training. The average that Markou, Ajanthan and Gould (2024) call exponential is in
+# truth a straight **ramp**: it forgets the untrained network, grows quieter as training goes on, and has no constant
+# to tune. Three sliders set how noisy the batches are, how soon the means come to rest, and the constant weight
+# $\alpha$ of a third average.
 
 # %% jupyter={"source_hidden": true}
 from ncbook import plots
@@ -265,7 +265,7 @@ for name, average in AVERAGES.items():
     results[name] = [[100 * shot.test["accuracy"] for shot in shots],
                      *([shot.train[key] for shot in shots] for key in ("nc1", "nc3"))]
 turns, offs = ({name: late(64, name, part, share=0.5) for name in AVERAGES} for part in (3, 2))
-table(["batch size 64", "turn in a step, degrees", "off by, degrees", "trained so: test accuracy, %", "NC1", "NC3"],
+table(["batch size 64", "turn in a step, degrees", "off by, degrees", "trained with it: test accuracy, %", "NC1", "NC3"],
       [[name, *map(median_range, (turns[name], offs[name], *results[name]), (".2f", ".1f", ".1f", ".3f", ".4f"))]
        for name in AVERAGES])
 say(f"*First two columns: mean over the second half of a run. {SEEDS} seeds, {EPOCHS} epochs, median (range).*")
@@ -326,7 +326,8 @@ for step in range(1, 301):
 plots.curve_panels({"": {rule: (range(1, 301), y) for rule, y in distance.items()}}, x="batch",
                    title="Class 9, absent from batch 100 alone",
                    subtitle="relative distance of its average to its mean; one run, features of one network",
-                   styles={"fill": (plots.TONES[3], "dash"), "fill, with memory": (plots.TONES[5], "dashdot")})
+                   styles={"fill": (plots.TONES[3], "dash"), "fill, with memory": (plots.TONES[5], "dashdot")}
+                   ).update_yaxes(type="log", tickformat="~g", dtick="D2")
 
 # %% [markdown]
 # With *keep* nothing happens. *Fill* mixes in a small share of the centre. *With a memory* the average of class 9 is

@@ -317,12 +317,12 @@ table([f"a normal distribution on the line, β = 0.8: κ = {connected:.2f} of 20
       [[f"within {j}β of its middle half", smallest_mass(0.5, connected, 16, j), mass] for j, mass in true_mass.items()])
 
 # %% [markdown]
-# The check of the second table can fail but not prove: the true mass is above the bound, and far above it, so the bound
-# holds here and is not tight. Three caveats belong with the theorem. It is about $\mathcal D$; training acts on
-# *training* samples, and that fresh ones are β-connected too does not follow. It needs death times *below* β, while the
-# loss asks for *equal to* β; the other half of the request keeps the cloud from shrinking to a point. And mass within
-# $j\beta$ of the training points helps a classifier only if $j\beta$ is small compared with the distance between
-# classes.
+# The second table can refute the bound but not prove it: the true mass is above the bound, and far above it, so the
+# bound holds here and is not tight. Three caveats belong with the theorem. It is about $\mathcal D$; training acts on
+# *training* samples, and that fresh ones are β-connected too does not follow. It needs death times *below* β, while
+# the loss asks for *equal to* β; the other half of the request keeps the cloud from shrinking to a point. And mass
+# within $j\beta$ of the training points helps a classifier only if $j\beta$ is small compared with the distance
+# between classes.
 #
 # ## 5. What test images say
 #
@@ -489,9 +489,10 @@ if PROFILE == "book":
 #   at $\beta = 0$ shrinking always helps.
 # - A cloud at rest has all edges at β: nothing closer, everything connected, the shape left open.
 # - Draws with replacement put about 4 of 15 death times at exactly 0. They have no gradient and add a floor.
-# - On 250 digits the death times of a class come within a tenth of β and vary much less. With the smaller β the median
-#   ratio of a test image's distances to its own and to other classes falls by about a third; the errors rise by about
-#   half a point, and fall in none of three seeds. (1,547 test images per seed.)
+# - On 250 digits the death times of a class come within a tenth of β and vary much less. With the smaller β the
+#   median ratio of a test image's distances to its own and to other classes falls by about a third; the errors fall
+#   in none of three seeds; that they rise, by about half a point, three seeds cannot tell from chance. (1,547 test
+#   images per seed.)
 # - Clouds of sixteen test images are next to never β-connected, so the theorem's premise does not hold at the β of the
 #   training.
 #

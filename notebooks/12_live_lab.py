@@ -15,8 +15,6 @@
 # enough to be watched, and shrink to three points at the corners of a triangle; every slider acts on the next training
 # step.
 #
-# ![The live lab: digits on their way to the simplex ETF, curves, the bars of the clouds, and the samples at the edge of each class](live_lab.png)
-#
 # Averages over seeds say what usually happens. A network under one's hand says what depends on what: a dial that is
 # moved in the middle of a run is an experiment that no table of finished runs contains.
 #
@@ -45,7 +43,7 @@ lab
 # 3. *Standard and nearest*: two networks, step by step beside each other. Which one has its class means in place first?
 #
 # A click on a curve goes to that moment; *Replay* plays a run again, without training anything; in *Settings* the data
-# set *gaussians* lets you drag the points that are learned. A page that only shows the notebook has the picture above in
+# set *gaussians* lets you drag the points that are learned. A page that only shows the notebook has a picture in
 # place of the lab; everything from here on is shown either way.
 
 # %% [markdown]
@@ -166,11 +164,11 @@ assert last["bar"] < 0.05 and last["size"] < 0.1 * unit
 
 # %% [markdown]
 # Medians over the seeds, with their ranges. A linear classifier never gets away from chance, one in three. A sphere
-# alone is no shelter either: *standard* learns to tell two of the three digits from the rest at best. With a frame that
-# is given, fixed or nearest, a network does find all three classes within some hundred steps, since each class is
-# pulled its own way from the start, and some of these networks lose them again: nothing in the loss holds the scale. So
-# what comes too early for a classifier that has still to be found need not be too early for one that is given, and is
-# never safe. The sliding schedule leaves the time to find it.
+# alone is no shelter either: *standard* learns to tell two of the three digits from the rest at best. With a frame
+# that is given, fixed or nearest, most networks do find all three classes within some hundred steps, perhaps since
+# each class is pulled its own way from the start, and half of the six have lost them again at the end: nothing in the
+# loss holds the scale. So what comes too early for a classifier that has still to be found may come in time for one
+# that is given, but is not safe. The sliding schedule leaves the time to find it.
 #
 # This is one learning rate and one weight, with three digits.
 # [The sliding schedule](11_sliding_schedule.ipynb) asks the question with ten, on test images, and finds that what keeps
@@ -178,9 +176,9 @@ assert last["bar"] < 0.05 and last["size"] < 0.1 * unit
 #
 # ## 2. The same lab, by script
 #
-# *Can what was found by hand be repeated?* `reset` begins the lab anew with a recipe, whatever a hand has done before,
-# and `run` takes steps here and now instead of in the background. A run is a list of frames, one for each of the first
-# hundred steps and then for each per cent by which the run has grown.
+# *Can what was found by hand be repeated?* `reset` begins the lab anew with a recipe, whatever a hand has done
+# before, and `run` takes steps here and now instead of in the background. A run is a list of frames, one for each of
+# the first hundred steps, and then one whenever the run has grown by one per cent.
 
 # %%
 lab.reset(RECIPES["Sliding"])
@@ -205,8 +203,8 @@ print(f"{len(theirs)} tensors of the backbone are equal after {STEPS} steps")
 #
 # ## 3. Keeping a run
 #
-# *Run …* below the picture names a run, copies the code that makes its beginning, and exports it: a page that replays
-# one run, or two beside each other, without Python and without a network. By script:
+# The menu *Run …* below the picture names a run, copies the code that makes its beginning, and exports it: a page
+# that replays one run, or two beside each other, without Python and without a network. By script:
 
 # %%
 lab.reset(RECIPES["Too early"])
@@ -230,10 +228,9 @@ assert lab.error is None and lab.trainer.steps == 0
 #
 # <details><summary>Solution</summary>
 #
-# With *linear* nearly: in runs of three seeds, with the switch after five epochs of accuracy 1, it stayed at 1 but for
-# one epoch in two of them. With *nearest* it is not: accuracy fell in all three, to a third in two of them, and one
-# had not recovered twenty epochs later. The curve of
-# accuracy shows it; by script:
+# With *linear*, nearly: in runs of three seeds, with the switch after five epochs of accuracy 1, it stayed at 1 but
+# for one epoch in two of them. With *nearest* it is not: accuracy fell in all three, to a third in two of them, and
+# one had not recovered twenty epochs later. The curve of accuracy shows it; by script:
 #
 # ```python
 # trainer = Trainer(replace(SCENARIOS["By hand"].recipe, head="nearest", device="cpu"))
@@ -286,7 +283,7 @@ assert lab.error is None and lab.trainer.steps == 0
 # - β = 0 with weight 1 from the first step shrinks the whole constellation, to means hundreds of times closer together
 #   than where sliding ends, and a linear classifier stays at chance for all of 500 steps (three seeds of three).
 # - A classifier on the sphere is not safe by that: with learned rows at most two of three digits are told apart after
-#   250 steps, with a given frame all three in most runs, and some of these fall back later.
+#   250 steps, with a given frame all three in most runs, and half of these six runs have fallen back after 500.
 # - By script the lab is the trainer, bit for bit.
 #
 # ## References

@@ -127,11 +127,11 @@ def visit(trainer, look):
 #   collapse. **Try:** train with five weight decays and draw `nc1_quotient` against the mean norm of the features'
 #   gradient with respect to the input.
 #
-# *If a network is told only the digit modulo 5, does it forget that 3 and 8 are different?* Group the images into five
-# classes of two digits each, and train. Then ask the features of new images which of the two digits of their class they
-# are: by the nearer of the two digits' means on the training set, and, without any labels, by the two halves into which
-# $k$-means splits the class, which count the better way round. By chance the first is right for a half; the table's
-# last column is chance for the second. Guess both numbers.
+# *If a network is told only the digit modulo 5, does it forget that 3 and 8 are different?* Group the images into
+# five classes of two digits each, and train. Then ask the features of new images which of the two digits of their
+# class they are: by the nearer of the two digits' means on the training set, and, without any labels, by the two
+# halves into which $k$-means splits the class, matched to the two digits in whichever way fits better. Chance is one
+# half for the first; for the second it is the table's last column. Guess both numbers.
 
 # %%
 digits = ncbook.load_dataset("digits")

@@ -31,6 +31,7 @@ MAX_BYTES = 1_000_000
 SIZE = {"width": 700, "height": 450}
 SCALE = 2  # pixels of a picture to one of the page
 MAX_PICTURE_BYTES = 60_000
+LAB_PICTURE = FOLDER / "live_lab.png"
 PLOTLY = "application/vnd.plotly.v1+json"
 SVG = "image/svg+xml"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -119,8 +120,11 @@ def portable(text):
 
 
 def add_pictures(notebook):
-    """Put an SVG beside the JSON of every plotly figure, all drawn by one browser, and a still into every explorer."""
+    """Put an SVG beside the JSON of every plotly figure, all drawn by one browser, and stills of explorers and labs."""
     outputs = [output for _, output in numbered_outputs(notebook)]
+    for output in (output for cell in notebook.cells if "LiveLab()" in cell.source for output in cell.get("outputs", [])):
+        if output.get("data", {}).get("text/plain", "").startswith("LiveLab"):
+            output.data["image/png"] = base64.b64encode(LAB_PICTURE.read_bytes()).decode()
     add_stills([output for output in outputs if is_explorer(output)])
     figures = [output for output in outputs if PLOTLY in output.get("data", {})]
     if not figures:
