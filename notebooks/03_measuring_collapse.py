@@ -411,11 +411,12 @@ for size in (50, 100, 400):
 table(["batch size $B$", "samples per class", "of NC1 quotient: mean", "median (range), 100 batches", "$1 - C/B$"], rows)
 
 # %% [markdown]
-# Too low on average, and a single small batch can be off by almost half: a class mean that is computed from few samples
-# lies closer to just these samples, and each class loses one degree of freedom, a share of about $C/B$. A method that
-# is measured on batches of 50 seems to collapse a fifth more, on average, than one that is measured on all data. Batch
-# normalisation adds to it, since in training mode the features of a batch depend on one another. All metrics of this
-# book come from features in evaluation mode, from the whole set, in float64.
+# Too low on average, and a single small batch can be off by almost half: a class mean that is computed from few
+# samples lies closer to just these samples, and each class loses one degree of freedom, a share of about $C/B$. A
+# method that is measured on batches of 50 seems to collapse a fifth more, on average, than one that is measured on
+# all data. Batch normalisation adds to it, since in training mode the features of a batch depend on one another.
+# Unless a chapter says otherwise, metrics of this book come from features in evaluation mode, from the whole set, in
+# float64.
 
 # %% jupyter={"source_hidden": true}
 assert max(abs(by_stream[key] - package[key]) / max(abs(package[key]), 1e-12) for key in package) < 1e-6

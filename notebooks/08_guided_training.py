@@ -417,9 +417,9 @@ say(f"The seeds of an arm differ by a factor of at most {max(ratios_of_two):.1f}
 # With the norms controlled every head comes down by orders of magnitude at rate 20, the nearest one most. So the
 # norms decide *how large* its gap is: 17 times the loss of *fixed* with norms that grow, 1.4 times with norms reset
 # at rate 2. Where learned rows stand depends on the rate: last at rate 20 with norms reset, in the middle otherwise.
-# But the nearest head stays behind the fixed ones in every row of the table: its frame has first to settle. The same
-# will happen wherever a scale-invariant loss meets large steps and no weight decay: check the norms before you rank
-# heads.
+# But the nearest head stays behind the fixed ones in every row of the table, perhaps since its frame has first to
+# settle. The same will happen wherever a scale-invariant loss meets large steps and no weight decay: check the norms
+# before you rank heads.
 #
 # ## 7. What differs from the published comparison
 #

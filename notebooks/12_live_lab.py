@@ -143,9 +143,9 @@ last = stills["Too early"][-1][1]
 # To shrink everything is the shortest way to short bars, and this loss does not say that the means shall stay where they
 # are. The logits of a linear classifier differ between two samples by no more than a row's length times their distance.
 #
-# *Would a classifier that looks at directions alone be safe?* The learned cosine classifier (*standard*), a fixed frame
-# and the nearest simplex ETF all put every feature on a sphere first. Predict what becomes of each, then run the same
-# plan.
+# *Would a classifier that looks at directions alone be safe?* The learned cosine classifier (*standard*), a fixed
+# frame with centred bias (*fixed*) and the nearest simplex ETF all put every feature on a sphere first. Predict what
+# becomes of each, then run the same plan.
 
 # %%
 ARMS = (STEPS // 5, STEPS // 2, STEPS)
@@ -166,13 +166,13 @@ assert last["bar"] < 0.05 and last["size"] < 0.1 * unit
 # Medians over the seeds, with their ranges. A linear classifier never gets away from chance, one in three. A sphere
 # alone is no shelter either: *standard* learns to tell two of the three digits from the rest at best. With a frame
 # that is given, fixed or nearest, most networks do find all three classes within some hundred steps, perhaps since
-# each class is pulled its own way from the start, and half of the six have lost them again at the end: nothing in the
-# loss holds the scale. So what comes too early for a classifier that has still to be found may come in time for one
-# that is given, but is not safe. The sliding schedule leaves the time to find it.
+# each class is pulled its own way from the start, and half of the six end without: the features can still be made to
+# point in one common direction. So what comes too early for a classifier that has still to be found may come in time
+# for one that is given, but is not safe. The sliding schedule leaves the time to find it.
 #
-# This is one learning rate and one weight, with three digits.
-# [The sliding schedule](11_sliding_schedule.ipynb) asks the question with ten, on test images, and finds that what keeps
-# a fixed frame upright there is its centred bias.
+# This is one learning rate and one weight, with three digits. [The sliding schedule](11_sliding_schedule.ipynb) asks
+# the question with ten, on test images and at a smaller weight, where the centred bias keeps a fixed frame upright.
+# At weight 1 it does not always.
 #
 # ## 2. The same lab, by script
 #
@@ -283,7 +283,7 @@ assert lab.error is None and lab.trainer.steps == 0
 # - β = 0 with weight 1 from the first step shrinks the whole constellation, to means hundreds of times closer together
 #   than where sliding ends, and a linear classifier stays at chance for all of 500 steps (three seeds of three).
 # - A classifier on the sphere is not safe by that: with learned rows at most two of three digits are told apart after
-#   250 steps, with a given frame all three in most runs, and half of these six runs have fallen back after 500.
+#   250 steps, with a given frame all three in most runs, and half of these six runs are without them after 500.
 # - By script the lab is the trainer, bit for bit.
 #
 # ## References
