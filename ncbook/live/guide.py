@@ -224,9 +224,9 @@ RULES = (
     Rule("curves", lambda m: m.learned and m.spread > 0.12,
          "Nearly every dot is classified right. Just now the clouds widen; see the curve NC1 for the long run."),
     Rule("geometry", lambda m: m.learned and m.angle > 12,
-         "The clouds keep their size for now, and the means are not even yet: not all angles are near {ideal}°."),
+         "The clouds change slowly now (see NC1), and the means are not even yet: not all angles are near {ideal}°."),
     Rule("geometry", lambda m: m.learned,
-         "The clouds keep their size for now; the angles between their means are near {ideal}°."),
+         "The clouds change slowly now (see NC1); the angles between their means are near {ideal}°."),
     Rule("curves", lambda m: True, "Most dots are classified right."),
 )
 

@@ -32,9 +32,9 @@ def _but(**changes: Any) -> Recipe:
 
 FIRST = "Collapse"
 SCENARIOS: dict[str, Scenario] = {
-    FIRST: Scenario("Plain training: the clouds come apart, then each shrinks towards one point. Nobody asked for "
+    FIRST: Scenario("Neural collapse: the clouds come apart, shrink to points, end evenly spread. Nobody asked for "
                     "that.", COLLAPSE),
-    "Too early": Scenario("β = 0 and weight 1 from the first step: the classes never come apart. Try: pull the weight "
+    "Too early": Scenario("β = 0 and weight 1 from the first step: the classes stay in one spot. Try: pull the weight "
                           "to 0.", _but(schedule=ConstantSchedule(0.0, 1.0))),
     "Sliding": Scenario("The plan lowers β to 0 while the weight grows: first apart, then small. Watch the bars.",
                         _but(schedule=SlidingSchedule(1.1, 0.1, _EPOCHS))),
