@@ -1,4 +1,4 @@
-"""What every chapter needs beside its subject: profile, tables, medians with ranges, text, code, small data sets."""
+"""What every chapter needs beside its subject: profile, tables, text, code, small data sets, runs in parallel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -21,23 +21,26 @@ from ncbook.training.data import Dataset, load_dataset
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def profile(about: Mapping[str, str] | None = None, /, *, quick: Mapping[str, Any], book: Mapping[str, Any],
+def profile(about: Mapping[str, str], /, *, quick: Mapping[str, Any], book: Mapping[str, Any],
             paper: Mapping[str, Any]) -> tuple:
     """The name of the profile in the environment's NCBOOK_PROFILE, by default "book", then its values in their order.
 
-    Shows a table of what each profile changes; about: key -> what it is, in words, in place of the key. Raises
-    ValueError for another name, profiles whose keys differ, and words for other keys.
+    Shows a table of what each profile changes; about: key -> what it is, in words. Raises ValueError for another name,
+    profiles whose keys differ, and words for other keys.
     """
     profiles = {"quick": quick, "book": book, "paper": paper}
-    name = check_choice("NCBOOK_PROFILE", os.environ.get("NCBOOK_PROFILE", "book"), profiles)
+    name = check_choice("NCBOOK_PROFILE", _profile_name(), profiles)
     if not list(quick) == list(book) == list(paper):
         raise ValueError(f"profiles must have the same keys in the same order, got {[*map(list, profiles.values())]}")
-    if set(about or book) != set(book):
-        raise ValueError(f"about must have the keys of the profiles, {[*book]}, got {[*(about or ())]}")
+    if set(about) != set(book):
+        raise ValueError(f"about must have the keys of the profiles, {[*book]}, got {[*about]}")
     table(["profile", *(f"**{key}**" if key == name else key for key in profiles)],
-          [[f"`{key}`" if about is None else about[key], *(_sizes(sizes[key]) for sizes in profiles.values())]
-           for key in book])
+          [[about[key], *(_sizes(sizes[key]) for sizes in profiles.values())] for key in book])
     return name, *profiles[name].values()
+
+
+def _profile_name() -> str:
+    return os.environ.get("NCBOOK_PROFILE", "book")
 
 
 def _sizes(value: Any) -> str:
@@ -143,3 +146,16 @@ def few_images(name: str, train_size: int, split: int) -> Dataset:
     some, rest = train_test_split(range(len(targets)), train_size=train_size, random_state=split, stratify=targets)
     return replace(full, train_inputs=inputs[some], train_targets=targets[some], test_inputs=inputs[rest],
                    test_targets=targets[rest])
+
+
+def in_parallel(function: Callable[..., Any], calls: Iterable[tuple]) -> list:
+    """[function(*call) for call in calls], in one process for each core, of one thread each, and of at most eight.
+
+    In this process where CUDA is there, and in the profile "quick", where processes cost more than they save. function,
+    calls and results must be picklable by cloudpickle, which a function of a notebook is if it is not cached.
+    """
+    from joblib import Parallel, cpu_count, delayed, parallel_config
+
+    here = torch.cuda.is_available() or _profile_name() == "quick"
+    with parallel_config(backend="loky", n_jobs=1 if here else min(cpu_count(), 8), inner_max_num_threads=1):
+        return Parallel()(delayed(function)(*call) for call in calls)

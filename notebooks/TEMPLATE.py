@@ -45,6 +45,7 @@ from ncbook.book import median_range, profile, show_code, table
 from ncbook.heads import HEADS
 
 PROFILE, EPOCHS, SEEDS = profile(
+    {"EPOCHS": "epochs", "SEEDS": "networks per classifier"},
     quick=dict(EPOCHS=6, SEEDS=2),
     book=dict(EPOCHS=40, SEEDS=3),
     paper=dict(EPOCHS=200, SEEDS=10),

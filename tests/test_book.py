@@ -1,5 +1,6 @@
 """What chapters stand on: the profile in the environment, tables, ranges, and listings that name their source."""
 
+import os
 import pkgutil
 import textwrap
 
@@ -9,6 +10,7 @@ import torch
 import ncbook
 from ncbook import book
 
+ABOUT = dict(EPOCHS="epochs", NAMES="data sets")
 SIZES = dict(quick=dict(EPOCHS=1, NAMES=("a",)), book=dict(EPOCHS=2, NAMES=("b",)), paper=dict(EPOCHS=3, NAMES=None))
 
 
@@ -25,9 +27,9 @@ def test_the_environment_chooses_the_profile(monkeypatch, shown, name, values):
     monkeypatch.delenv("NCBOOK_PROFILE")
     if name:
         monkeypatch.setenv("NCBOOK_PROFILE", name)
-    assert book.profile(**SIZES) == (name or "book", *values)
+    assert book.profile(ABOUT, **SIZES) == (name or "book", *values)
     text = shown[0][0].data
-    assert f"**{name or 'book'}**" in text and text.count("**") == 2 and "| `EPOCHS` | 1 | 2 | 3 |" in text
+    assert f"**{name or 'book'}**" in text and text.count("**") == 2 and "| epochs | 1 | 2 | 3 |" in text
 
 
 def test_what_a_profile_changes_can_be_said_in_words(shown):
@@ -39,12 +41,12 @@ def test_what_a_profile_changes_can_be_said_in_words(shown):
 
 def test_profiles_that_do_not_exist_or_do_not_match_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="same keys"):
-        book.profile(**SIZES | dict(paper=dict(EPOCHS=3)))
+        book.profile(ABOUT, **SIZES | dict(paper=dict(EPOCHS=3)))
     with pytest.raises(ValueError, match="about"):
         book.profile(dict(SEED="networks"), **SIZES)
     monkeypatch.setenv("NCBOOK_PROFILE", "bok")
     with pytest.raises(ValueError, match="NCBOOK_PROFILE must be one of 'quick', 'book', 'paper', got 'bok'"):
-        book.profile(**SIZES)
+        book.profile(ABOUT, **SIZES)
 
 
 def test_a_table_is_markdown_with_numbers_to_the_right(shown):
@@ -94,3 +96,20 @@ def test_few_images_leaves_all_others_to_test_on():
     assert len(few.train_targets) == 100 and few.train_targets.bincount().min() >= 9
     assert torch.equal(images.unique(dim=0), everything.unique(dim=0)) and len(images) == len(everything)
     assert not torch.equal(few.train_inputs, book.few_images("digits", 100, 4).train_inputs)
+
+
+def test_what_runs_in_parallel_is_what_would_run_here(monkeypatch):
+    def trained(seed):
+        torch.set_num_threads(1)
+        trainer = ncbook.Trainer(ncbook.Recipe(dataset="gaussians", backbone="mlp", device="cpu", seed=seed))
+        trainer.step()
+        return os.getpid(), next(trainer.backbone.parameters()).detach().numpy()
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("NCBOOK_PROFILE", "book")
+    apart = book.in_parallel(lambda seed: trained(seed), [(0,), (1,)])
+    monkeypatch.setenv("NCBOOK_PROFILE", "quick")
+    here = book.in_parallel(trained, [(0,), (1,)])
+    assert all(pid == os.getpid() for pid, _ in here) and all(pid != os.getpid() for pid, _ in apart)
+    assert all((ours == theirs).all() for (_, ours), (_, theirs) in zip(here, apart, strict=True))
+    assert not (here[0][1] == here[1][1]).all()
