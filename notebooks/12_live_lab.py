@@ -61,7 +61,7 @@ import torch
 from plotly.subplots import make_subplots
 
 from ncbook import Trainer, plots
-from ncbook.book import median_range, profile, table
+from ncbook.book import in_parallel, median_range, profile, table
 from ncbook.live import SCENARIOS
 
 torch.set_num_threads(1)  # as the lab does: faster for a network this small
@@ -111,7 +111,7 @@ def run(recipe, moments):
 
 # %% jupyter={"source_hidden": true}
 MOMENTS = [0, STEPS // 20, STEPS // 5, STEPS // 2, STEPS]
-stills = {name: list(run(recipe, MOMENTS)) for name, recipe in RECIPES.items()}
+stills = dict(zip(RECIPES, in_parallel(lambda recipe: list(run(recipe, MOMENTS)), zip(RECIPES.values()))))
 unit = stills["Sliding"][-1][1]["size"]
 fig = make_subplots(2, len(MOMENTS), horizontal_spacing=0.02, vertical_spacing=0.12, subplot_titles=[
     f"step {step}" for step in MOMENTS] + [f"magnified ×{unit / each['size']:,.3g}" for _, each in stills["Too early"]])
@@ -149,10 +149,9 @@ last = stills["Too early"][-1][1]
 
 # %%
 ARMS = (STEPS // 5, STEPS // 2, STEPS)
-arms = {"linear": [[found for _, found in stills["Too early"][2:]]]}
-for name, options in HEADS.items():
-    recipes = [replace(RECIPES["Too early"], seed=seed, **options) for seed in range(name == "linear", SEEDS)]
-    arms.setdefault(name, []).extend([found for _, found in run(recipe, ARMS)] for recipe in recipes)
+recipes = [replace(RECIPES["Too early"], seed=seed, **head) for head in HEADS.values() for seed in range(SEEDS)]
+done = in_parallel(lambda recipe: [found for _, found in run(recipe, ARMS)], zip(recipes))
+arms = {name: done[k * SEEDS:(k + 1) * SEEDS] for k, name in enumerate(HEADS)}
 
 # %% jupyter={"source_hidden": true}
 table(["classifier", *(f"accuracy, step {step}" for step in ARMS), "size of the means"],
