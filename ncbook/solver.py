@@ -32,7 +32,6 @@ def riemannian_nearest_etf(class_means: Tensor, *, previous: Tensor | None = Non
     Source: Markou, Ajanthan, Gould 2024, arXiv 2411.01248: their solver and, in V, their problem.
     """
     import numpy as np
-    import pymanopt
     from pymanopt.manifolds import Stiefel
     from pymanopt.optimizers import TrustRegions
 
@@ -52,6 +51,28 @@ def riemannian_nearest_etf(class_means: Tensor, *, previous: Tensor | None = Non
 
     manifold = Stiefel(dim, rank)
     visited: list[np.ndarray] = []
+    problem = _problem(manifold, target, pull, pulled_to, visited)
+    optimizer = TrustRegions(max_iterations=max_iterations, min_gradient_norm=1e-10, verbosity=0)
+    initial_point = frame_of(start)
+    if dim == rank and np.linalg.det(initial_point) * np.linalg.det(target + pull * pulled_to) < 0:
+        # Square orthogonal matrices form two components, and the solver cannot leave the one that it starts in.
+        initial_point[:, -1] *= -1
+    if manifold.dim == 0:  # C = 2 in one dimension: two points, and the component is already the right one
+        visited.append(initial_point)
+    else:
+        optimizer.run(problem, initial_point=initial_point, maxinner=manifold.dim)
+    points = list(visited)
+    costs = [float(problem.cost(v)) for v in points]
+    norms = [float(manifold.norm(v, problem.riemannian_gradient(v))) for v in points]
+    path = [scale * basis @ torch.from_numpy(v).T for v in points]
+    return EtfSolution(path[-1].to(class_means.dtype), costs, norms, path)
+
+
+def _problem(manifold, target, pull: float, pulled_to, visited: list):
+    """|v - target|_F^2 + pull |v - pulled_to|_F^2, over C-1, on the manifold; the points accepted go to `visited`."""
+    import pymanopt
+
+    rank = target.shape[1]
 
     @pymanopt.function.numpy(manifold)
     def cost(v):
@@ -68,19 +89,4 @@ def riemannian_nearest_etf(class_means: Tensor, *, previous: Tensor | None = Non
     def euclidean_hessian(v, direction):
         return 2 * (1 + pull) * direction / rank
 
-    problem = pymanopt.Problem(manifold, cost, euclidean_gradient=euclidean_gradient,
-                               euclidean_hessian=euclidean_hessian)
-    optimizer = TrustRegions(max_iterations=max_iterations, min_gradient_norm=1e-10, verbosity=0)
-    initial_point = frame_of(start)
-    if dim == rank and np.linalg.det(initial_point) * np.linalg.det(target + pull * pulled_to) < 0:
-        # Square orthogonal matrices form two components, and the solver cannot leave the one that it starts in.
-        initial_point[:, -1] *= -1
-    if manifold.dim == 0:  # C = 2 in one dimension: two points, and the component is already the right one
-        visited.append(initial_point)
-    else:
-        optimizer.run(problem, initial_point=initial_point, maxinner=manifold.dim)
-    points = list(visited)
-    costs = [float(cost(v)) for v in points]
-    norms = [float(manifold.norm(v, problem.riemannian_gradient(v))) for v in points]
-    path = [scale * basis @ torch.from_numpy(v).T for v in points]
-    return EtfSolution(path[-1].to(class_means.dtype), costs, norms, path)
+    return pymanopt.Problem(manifold, cost, euclidean_gradient=euclidean_gradient, euclidean_hessian=euclidean_hessian)

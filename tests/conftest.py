@@ -1,4 +1,4 @@
-"""What all tests share: the quick profile, no network, seeds, and the browser."""
+"""What all tests share: the quick profile, no network, seeds, the browser, and a lab with its page."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("ncbook", suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ncbook", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ncbook")
 
 CLOSED_PORT = "http://127.0.0.1:9"
@@ -42,3 +42,21 @@ def chromium():
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture
+def lab():
+    from live_hands import RECIPE
+
+    from ncbook.live import LiveLab
+
+    lab = LiveLab(RECIPE)
+    yield lab
+    lab.close()
+
+
+@pytest.fixture
+def page(lab, monkeypatch):
+    from live_hands import Page
+
+    return Page(lab, monkeypatch)

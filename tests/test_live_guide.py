@@ -105,6 +105,8 @@ def test_the_beginning_is_said_at_once_and_gives_way_at_once():
     (slide(3) + slide(8, bar=(0.5, 1.5)), (0.0, 0.3), (3.3, 0.3), "You raised β to 3.3: the clouds swell"),
     (slide(3, bar=3.0) + slide(8, bar=(3.0, 0.5)), (3.3, 0.3), (0.0, 0.3), "You lowered β to 0: the clouds shrink"),
     (slide(11), (0.0, 0.0), (2.0, 0.0), "no effect while the weight is 0"),
+    (slide(8), (1.0, 0.1), (1.0, 0.5), "the bars are pulled to β = 1 harder"),
+    (slide(8), (1.0, 0.5), (1.0, 0.1), "the bars are pulled to β = 1 less"),
     (slide(20, **SPOT), HARD, OFF, "nothing presses the dots together any more. Wait"),
     (slide(3, **SPOT) + slide(12, **SPOT | dict(size=(0.01, 0.1))), HARD, OFF, "any more. They spread out"),
     (slide(3, **SPOT) + slide(12), HARD, OFF, "Recovered"),

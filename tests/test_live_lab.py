@@ -15,18 +15,6 @@ from ncbook.training.snapshot import Diverged
 
 
 @pytest.fixture
-def lab():
-    lab = LiveLab(RECIPE)
-    yield lab
-    lab.close()
-
-
-@pytest.fixture
-def page(lab, monkeypatch):
-    return Page(lab, monkeypatch)
-
-
-@pytest.fixture
 def long_lab():
     lab = LiveLab(LONG, frames_per_second=1000)
     lab.set(speed="full")

@@ -17,18 +17,6 @@ from ncbook.training.recipe import Recipe
 from ncbook.training.trainer import Trainer
 
 
-@pytest.fixture
-def lab():
-    lab = LiveLab(RECIPE)
-    yield lab
-    lab.close()
-
-
-@pytest.fixture
-def page(lab, monkeypatch):
-    return Page(lab, monkeypatch)
-
-
 class Swinging:
     def beta(self, epoch):
         return 5 + np.sin(epoch)

@@ -1,21 +1,9 @@
 """The scenarios of the lab: what they set, how their runs are called, and what the controls say of themselves."""
 
 import pytest
-from live_hands import RECIPE, Page, wait_until
+from live_hands import Page, wait_until
 
 from ncbook.live import SCENARIOS, LiveLab
-
-
-@pytest.fixture
-def lab():
-    lab = LiveLab(RECIPE)
-    yield lab
-    lab.close()
-
-
-@pytest.fixture
-def page(lab, monkeypatch):
-    return Page(lab, monkeypatch)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -17,6 +17,7 @@ export function drawCurves(canvas, theme, runs, options) {
     canvas.stepAt = (px) => 10 ** (((px - left) / (width - left - right)) * across(most)) - 1;
     shadeManual(context, theme, runs[0].run, x, strips);
     for (const strip of strips) drawStrip(context, theme, runs, { ...strip, words }, x, left, width - right);
+    nameManual(context, theme, runs[0].run, x, strips[0]);
     const bottom = strips.at(-1).bottom;
     for (let step = 1; step <= most; step *= 10) {
         line(context, [[x(step), bottom], [x(step), bottom + 3]], theme.muted);
@@ -57,6 +58,16 @@ function shadeManual(context, theme, run, x, strips) {
             begun = null;
         }
     });
+}
+
+// What the shade means, in the first of its stretches or, where there is no room, before it.
+function nameManual(context, theme, run, x, { bottom }) {
+    const first = run.frames.findIndex((frame) => frame.manual[0]);
+    if (first < 0) return;
+    const next = run.frames.findIndex((frame, k) => k > first && !frame.manual[0]);
+    const left = x(run.frames[first].step[0]), right = x(run.frames[next < 0 ? run.last : next].step[0]);
+    const inside = right - left > 48 * theme.zoom;
+    text(context, theme, "by hand", inside ? left + 3 : left - 3, bottom - 7, { color: theme.muted, size: 11, align: inside ? "left" : "right" });
 }
 
 function rangeOf(runs, strip) {
@@ -180,7 +191,7 @@ export function drawBarcode(canvas, theme, run, index, options) {
     const longest = frame.deaths.at(-1), hint = { size: 11, align: "right", color: theme.muted };
     if (longest < 0.03 * most) text(context, theme, `all below ${number(longest, 1)}`, right, (top + bottom) / 2, hint);
     if (beta === null) return text(context, theme, "weight 0: β has no effect", left, 8 * zoom, { ...hint, align: "left" });
-    line(context, [[x(beta), top - 2], [x(beta), bottom]], theme.beta, 2, [5, 3]);
+    line(context, [[x(beta), top - 2], [x(beta), right - x(beta) < 104 * zoom ? bottom - 30 * zoom : bottom]], theme.beta, 2, [5, 3]);
     const side = x(beta) > width / 2 ? "right" : "left";
     text(context, theme, `β ${number(beta)}`, Math.max(left, x(beta) - 4 + (side === "right" ? 8 : 0)), 8 * zoom, { color: theme.beta, align: side, bold: true });
     text(context, theme, "■ longer than β", right, bottom - 21 * zoom, { ...hint, color: theme.ink });
@@ -206,8 +217,10 @@ export function drawMatrix(canvas, theme, run, index, { name, ideal }) {
             const value = values[i * count + j];
             if (!Number.isFinite(value)) continue;
             const off = Math.max(-1, Math.min(1, (value - ideal) / 0.5));
-            context.fillStyle = pale(off > 0 ? theme.together : theme.apart, 0.06 + 0.6 * Math.abs(off));
-            context.fillRect(left + j * side + 1, i * side + 1, side - 2, side - 2);
+            if (Math.abs(value - ideal) > 0.02) {
+                context.fillStyle = pale(off > 0 ? theme.together : theme.apart, 0.06 + 0.6 * Math.abs(off));
+                context.fillRect(left + j * side + 1, i * side + 1, side - 2, side - 2);
+            }
             context.strokeStyle = theme.faint;
             context.lineWidth = 1;
             context.strokeRect(left + j * side + 1, i * side + 1, side - 2, side - 2);

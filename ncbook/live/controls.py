@@ -29,7 +29,7 @@ _MEANINGS = {  # of a dial: in few words, and longer
              "β: how far apart neighbours in a cloud are wanted. The bars are the gaps in the clouds of the last step; "
              "longer ones are pulled together until they are β long, shorter ones pushed apart. 0: every class on one "
              "point."),
-    "densify_weight": ("how strongly, log scale",
+    "densify_weight": ("pull of the bars to β, log scale",
                        "weight: how strongly the bars are pulled to β, beside the wish to tell the classes apart. 0: "
                        "not at all. The slider is logarithmic: each quarter of it is a factor of ten."),
 }

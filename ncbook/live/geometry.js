@@ -52,7 +52,7 @@ function speck(context, theme, width, height) {
 
 // How much larger than that of a trained network the picture is, and beside it how small all this really is.
 function magnified(context, theme, run, { centre, means, unit, size, span, height }) {
-    const times = (unit * REACH[0] * run.head.scale) / (span * size), share = size / run.head.scale / unit, ten = 10 ** Math.floor(Math.log10(times)), side = Math.max(56, Math.min(96, 0.24 * height));
+    const times = (unit * REACH[0] * run.head.scale) / (span * size), share = size / run.head.scale / unit, ten = 10 ** Math.floor(Math.log10(times)), side = Math.max(64, Math.min(140, 0.3 * height));
     text(context, theme, `magnified ${Math.round(times / ten) * ten}×`, 8, 14, { size: 15, bold: true });
     const left = 8, top = height - side - 8, at = ([x, y]) => [left + side / 2 + (x * side) / (2 * REACH[0]), top + side / 2 - (y * side) / (2 * REACH[0])];
     context.strokeStyle = theme.faint;
@@ -62,7 +62,8 @@ function magnified(context, theme, run, { centre, means, unit, size, span, heigh
         const real = at([(x - centre[0]) * share, (centre[1] - y) * share]);
         dot(context, real[0], real[1], 2, theme.of(run.head.colors[c]));
     });
-    text(context, theme, "real size", left + side / 2, top - 8, { size: 11, align: "center", color: theme.muted });
+    const wide = (share * side) / (2 * REACH[0]) * Math.max(...means.map(([x, y]) => Math.hypot(x - centre[0], y - centre[1])));
+    text(context, theme, wide < 5 ? "real size: one spot" : "real size", left + side / 2, top - 8, { size: 11, align: "center", color: theme.muted });
 }
 
 function rows(flat, dims) {
@@ -179,7 +180,7 @@ export function keyOf(run) {
         ["●", `one ${one}`, `each dot is one training ${one} as the network sees it: its feature`],
         ["◯", "class mean", "each disc is the mean of the dots of a class; its trail shows where it was"],
         ["◇", "classifier", "each diamond is the row of the classifier for a class, turned and scaled to be comparable"],
-        ["△", "most even (simplex ETF)", "the corners lie as far apart as they can, all angles equal: where collapse ends"],
+        ["△", "most even (simplex ETF)", "simplex ETF, simplex equiangular tight frame: the corners lie as far apart as they can, all angles equal. Neural collapse ends there"],
     ];
     return h("div", { class: "nc-key" }, ...entries.map(([sign, words, title]) => h("span", { title }, h("i", {}, sign), ` ${words}`)));
 }

@@ -153,6 +153,11 @@ RULES = (
          "You raised β to {beta}: the clouds swell, until their bars reach the line.", urgent=True),
     Rule("bars", lambda m: m.active and m.just("beta") and m.moved("beta", False) and m.ratio > 1.25,
          "You lowered β to {beta}: the clouds shrink, as their bars are pulled to the line.", urgent=True),
+    # A hand has just moved the weight.
+    Rule("bars", lambda m: m.active and m.just("densify_weight") and m.moved("densify_weight", True),
+         "You raised the weight to {weight}: the bars are pulled to β = {beta} harder.", urgent=True),
+    Rule("bars", lambda m: m.active and m.just("densify_weight") and m.moved("densify_weight", False),
+         "You lowered the weight to {weight}: the bars are pulled to β = {beta} less.", urgent=True),
     # Accuracy that was there has gone.
     Rule("geometry", lambda m: m.lost and m.pressed,
          "Accuracy has fallen: the pull to β = {beta} has pressed all classes into one spot. Try: weight to 0.",

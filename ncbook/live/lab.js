@@ -47,6 +47,10 @@ class Page {
         return this.at === null && !this.recorded && (this.shown === null || this.state.live?.includes(this.shown));
     }
 
+    get ended() {
+        return this.state.doing === "finished" && this.at === null;
+    }
+
     build() {
         this.scenarios = h("div", { class: "nc-row nc-scenarios", role: "group", "aria-label": "scenarios" });
         this.scene = menu("scenario", (name) => name && this.ask("scenario", name));
@@ -178,9 +182,14 @@ class Page {
     }
 
     pressPlay() {
+        if (this.ended) {
+            this.ask("reset");
+            return this.goLive("start");
+        }
         const training = this.state.doing === "training";
         if (training && this.at === null) this.ask("pause");
         else this.goLive(training ? null : "start");
+        return undefined;
     }
 
     goLive(order) {
@@ -297,8 +306,8 @@ class Page {
 
     showFrame(run, frame, index) {
         const { state } = this, training = state.doing === "training";
-        this.play.textContent = training && this.at === null ? "❚❚ Pause" : "▶ Play";
-        this.play.disabled = state.doing === "finished" && this.at === null;
+        this.play.textContent = this.ended ? "↻ Again" : training && this.at === null ? "❚❚ Pause" : "▶ Play";
+        this.play.title = this.ended ? "the run has reached its last epoch: train anew, with what the controls show" : "";
         if (this.words.textContent !== frame.look[1]) this.words.textContent = frame.look[1];
         this.again.hidden = state.doing !== "finished" || this.timer;
         const stopped = state.doing?.startsWith("stopped") ? state.doing : state.note;

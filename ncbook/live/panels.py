@@ -90,9 +90,9 @@ PANELS: dict[str, Panel] = {
     "geometry": Panel("geometry", _geometry, "The network's view",
                       "features, class means and their nearest simplex ETF, which is held still"),
     "curves": Panel("curves", None, "The whole run: click to go to a moment",
-                    "NC1: spread within the classes in terms of the distance between them; ETF: how far the class "
-                    "means are from a simplex ETF; NC3: how far the classifier's rows are from the class means. Faint: "
-                    "each measurement; strong: smoothed"),
+                    "NC: neural collapse. NC1: spread within the classes in terms of the distance between them; ETF: "
+                    "how far the class means are from a simplex ETF; NC3: how far the classifier's rows are from the "
+                    "class means. Faint: each measurement; strong: smoothed"),
     "bars": Panel("barcode", None, "Bars: gaps within the clouds",
                   "one bar for each link that joins the dots of a cloud, as long as the link: the death times of H0, "
                   "of the last step's images. Long bars: a wide cloud; none: all dots on one point"),
@@ -147,7 +147,9 @@ def header(run: Run) -> dict[str, Any]:
     idle = {"cosines": count == 2, "bars": not run.recipe.clouds, "input": shown is None}
     dials = REGULARISERS[run.recipe.regulariser].dials
     place = {dial.name: k for k, dial in enumerate(dials)}
-    points = shown is not None and shown["kind"] == "points"
+    titles = {"input": "The data: drag points"} if shown is not None and shown["kind"] == "points" else {}
+    if run.recipe.backbone == "free_features":
+        titles["geometry"] = "The dots, free to move"
     return {
         "id": run.number, "label": run.label, "caption": run.caption, "names": run.class_names,
         "colors": plots.class_colors(count), "epochs": run.recipe.epochs,
@@ -157,7 +159,7 @@ def header(run: Run) -> dict[str, Any]:
         "dials": [dial.label for dial in dials], "logs": [on_log_scale(dial) for dial in dials],
         "facts": type(run.frames[0].facts)._fields, "ideal": -1 / (count - 1),
         "panels": [{"name": name, "kind": PANELS[name].kind, "tip": PANELS[name].tip,
-                    "title": "The data: drag points" if name == "input" and points else PANELS[name].title}
+                    "title": titles.get(name, PANELS[name].title)}
                    for name in run.panels if not idle.get(name)],
         "input": shown,
     }

@@ -40,8 +40,8 @@ SCENARIOS: dict[str, Scenario] = {
                         _but(schedule=SlidingSchedule(1.1, 0.1, _EPOCHS))),
     "By hand": Scenario("β = 1 holds the clouds open. Try, once they are apart: β up to 3, then down to 0.",
                         _but(schedule=None), dials={"beta": 1.0, "densify_weight": 0.1}),
-    "Standard and nearest": Scenario("Two classifiers on the same steps: one learns its directions, one computes them "
-                                     "from the means.",
+    "Standard and nearest": Scenario("Standard learns its directions, nearest takes them from the class means: who is "
+                                     "first?",
                                      _but(head="nearest", weight_decay=5e-4), beside={"head": "cosine"}),
     "Four classes in space": Scenario("Four class means end as the corners of a tetrahedron. Drag it to turn it.",
                                       _but(classes=4)),

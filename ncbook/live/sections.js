@@ -59,7 +59,7 @@ export function readyChoice(page, { panel, head }, panels) {
         page.front = name;
         page.later();
     }, { title: "which panel is shown here" });
-    choice.show(restOf(panels).map(({ name, title }) => [name, title]), panel.name);
+    choice.show(restOf(panels).map(({ name, title }) => [name, title.split(":")[0]]), panel.name);
     head.firstChild.replaceWith(choice.element);
 }
 
@@ -93,5 +93,6 @@ function readyInput(page, canvas, head) {
 // What the label of a run says that the label of another one does not.
 function difference(label, other = "") {
     const [number, ...parts] = label.split(/: |, /), known = other.split(/: |, /);
-    return [number, parts.filter((part) => !known.includes(part)).join(", ")].filter(Boolean).join(": ");
+    const own = parts.filter((part) => !known.includes(part)).join(", ");
+    return own && number === known[0] ? own : [number, own].filter(Boolean).join(": ");
 }

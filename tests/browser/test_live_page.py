@@ -10,24 +10,14 @@ import time
 
 import pytest
 from jupyter_page import NOTEBOOK
-from live_reader import begin, open_reader, pause, unfold
+from live_reader import begin, pause, unfold
 
 SIZES = {  # of the browser: whether the file browser is open, and how wide the lab is at least
     (390, 844): (False, 260), (700, 700): (False, 560), (1024, 700): (True, 560), (1280, 657): (True, 800),
     (1440, 900): (True, 900), (1920, 1080): (True, 1400),
 }
 
-
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory, chromium):
-    with open_reader(tmp_path_factory.mktemp("jupyter"), chromium) as lab:
-        yield lab
-
-
-@pytest.fixture(autouse=True)
-def no_error(reader):
-    yield
-    assert reader.kernel("repr(lab.error)") == "None" and reader.faults == []
+pytestmark = pytest.mark.usefixtures("no_error")
 
 
 def test_it_opens_moving_and_slowly_enough_to_be_seen(reader):

@@ -3,19 +3,9 @@
 import time
 
 import pytest
-from live_reader import begin, open_reader, pause
+from live_reader import begin, pause
 
-
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory, chromium):
-    with open_reader(tmp_path_factory.mktemp("jupyter"), chromium) as lab:
-        yield lab
-
-
-@pytest.fixture(autouse=True)
-def no_error(reader):
-    yield
-    assert reader.kernel("repr(lab.error)") == "None" and reader.faults == []
+pytestmark = pytest.mark.usefixtures("no_error")
 
 
 def boxes(reader, where):
@@ -66,7 +56,7 @@ def test_a_tiny_picture_says_how_much_it_is_magnified(reader):
     pause(reader)
     words = [word[0] for word in reader.words("geometry")]
     times = next(word for word in words if word.startswith("magnified"))
-    assert float(times.split()[1].rstrip("×")) >= 40 and "real size" in words
+    assert float(times.split()[1].rstrip("×")) >= 40 and "real size: one spot" in words
 
 
 def test_runs_beside_each_other_are_on_one_scale_with_a_way_back(reader):
@@ -95,3 +85,26 @@ def test_a_key_of_what_is_drawn_stays(reader):
         assert words in reader.page.locator(".nc-key").inner_text()
     reader.page.locator(".nc-key span").first.hover()
     assert "feature" in reader.page.locator(".nc-key span").first.get_attribute("title")
+
+
+def test_what_a_hand_did_is_named_where_it_is_shaded(reader):
+    begin(reader, 20, "Sliding")
+    assert not any(word[0] == "by hand" for word in reader.words("curves"))
+    reader.dial("beta")[0].press("ArrowRight")
+    reader.wait_for(lambda: any(word[0] == "by hand" for word in reader.words("curves")), "its name")
+
+
+def test_dots_without_a_network_are_not_called_its_view(reader):
+    begin(reader, 3, "Free features")
+    assert reader.page.locator("[data-panel=geometry] .nc-title span").first.inner_text() == "The dots, free to move"
+
+
+def test_a_run_that_has_ended_can_be_trained_again(reader):
+    short = "type(RECIPE)(**vars(RECIPE) | {'epochs': 1})"
+    reader.kernel(f"[lab.reset({short}), lab.set(speed='full'), lab.start()] and None")
+    again = reader.page.locator(".nc-play", has_text="Again")
+    again.wait_for()
+    runs = reader.kernel("lab._count")
+    again.click()
+    reader.wait_for(lambda: reader.kernel("(lab._count, lab.trainer.finished)") == [runs + 1, True], "the new run")
+    again.wait_for()
