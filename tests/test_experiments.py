@@ -346,6 +346,15 @@ def test_workers_know_what_was_added_from_outside(tmp_path, monkeypatch):
     assert all(float(row["train_spread"]) > 0 for row in rows)
 
 
+def test_workers_count_denormal_numbers_as_0(tmp_path, monkeypatch):
+    denormal = Metric("denormal", "denormal", lambda summary: torch.full((16,), 1e-38).mul(0.1).gt(0).float().mean())
+    monkeypatch.setitem(METRICS, "denormal", denormal)
+    units = [Unit("dead", dataclasses.replace(BASE, seed=seed)) for seed in range(2)]
+    rows = run_table(units, tmp_path / "table.csv", jobs=2, progress=False)
+    assert [float(row["train_denormal"]) for row in rows] == [0, 0]
+    assert float(run_unit(units[0])[0]["train_denormal"]) == 1
+
+
 def test_local_dask_cluster_gives_the_same_table(tmp_path):
     timeouts = {"distributed.comm.timeouts.connect": "300s", "distributed.comm.timeouts.tcp": "300s"}
     workers = dict(n_workers=2, threads_per_worker=1, dashboard_address=None, protocol="tcp")

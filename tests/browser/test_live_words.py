@@ -108,3 +108,11 @@ def test_a_run_that_has_ended_can_be_trained_again(reader):
     again.click()
     reader.wait_for(lambda: reader.kernel("(lab._count, lab.trainer.finished)") == [runs + 1, True], "the new run")
     again.wait_for()
+
+
+def test_two_classes_do_not_stretch_the_axis_to_rounding(reader):
+    reader.kernel("[lab.reset(type(RECIPE)(**vars(RECIPE) | {'classes': 2})), lab.run(30)] and None")
+    reader.wait_for(lambda: reader.step() == 30, "the last picture")
+    assert not any("etf" in key for key in reader.kernel("[*lab.runs[-1].frames[-1].metrics]"))  # 0 to rounding
+    ticks = [word[0] for word in reader.words("curves") if word[0].startswith("1e−")]
+    assert all(int(tick.removeprefix("1e−")) <= 12 for tick in ticks)
