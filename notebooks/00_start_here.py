@@ -225,9 +225,10 @@ assert PROFILE != "book" or min(after) > 9.5 and max(after) < 45
 # The first four lay the ground for all the others. After them, 04 to 08 tell one story (a classifier that guides the
 # features) and 09 to 11 another (a regulariser that shapes them).
 #
-# Every page can be read as it is: numbers and figures were saved with it, and animations play without a kernel. To run
-# a chapter yourself, choose *Run → Run All Cells*. Folded cells hold what is not needed to follow the text: imports,
-# drawing, checks. Two environment variables matter, both set before JupyterLab is started:
+# Every page can be read as it is: numbers and figures were saved with it, and animations play without a kernel. To
+# run a chapter yourself, choose *Run → Run All Cells*. Folded cells hold what is not needed to follow the text:
+# imports, drawing, checks. On a phone, wide figures, tables and formulas can be pushed sideways. Two environment
+# variables matter, both set before JupyterLab is started:
 #
 # - `NCBOOK_PROFILE` is the size of the experiments: `book`, the default, takes about a minute per chapter on a laptop
 #   without a GPU, `quick` seconds, `paper` uses the published sizes and may need a GPU. Each chapter has a table of
