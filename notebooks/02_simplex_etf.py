@@ -12,9 +12,10 @@
 # # The simplex ETF
 #
 # *How far apart can $C$ directions be?* Put some unit vectors on a sphere and let them repel each other, the closest
-# pair most. They come to rest as the corners of a regular simplex seen from its centre, and no arrangement is better:
-# all cosines are $-1/(C-1)$. This figure has a long name, the **simplex equiangular tight frame** (ETF). Here are four
-# vectors in space, on their way to a tetrahedron. Press *Play*.
+# pair most. If the space has $C-1$ dimensions or more, they come to rest as the corners of a regular simplex seen
+# from its centre, and no arrangement is better: all cosines are $-1/(C-1)$. This figure has a long name, the
+# **simplex equiangular tight frame** (ETF). Here are four vectors in space, on their way to a tetrahedron. Press
+# *Play*.
 
 # %% jupyter={"source_hidden": true}
 import math
@@ -52,9 +53,10 @@ plots.star_animation([path[k] for k in shown],
                      title="Four unit vectors that repel each other", subtitle="in space; turn it with the mouse")
 
 # %% [markdown]
-# It matters because trained networks end there: at the end of training the centred class means, and the rows of the
-# classifier, form this figure (Papyan, Han and Donoho 2020). Once we know it, we can prescribe it, measure how far a
-# network is from it, and say which part of that distance is an accident of having many dimensions.
+# It matters because classifiers that are trained on balanced classes well past their last mistake tend there: the
+# centred class means, and the rows of the classifier, approach this figure (Papyan, Han and Donoho 2020). Once we
+# know it, we can prescribe it, measure how far a network is from it, and say which part of that distance is an
+# accident of having many dimensions.
 #
 # *You will learn*
 #
@@ -328,9 +330,10 @@ fig.update_xaxes(title="n", type="log", range=[0, math.log10(TRIALS) + 1.2], exp
 fig.update_yaxes(type="log", exponentformat="power", dtick=2, **right)
 
 # %% [markdown]
-# No random ETF is nearer than the formula says. The histogram has two humps: an orientation may be a proper rotation or
-# a mirror image, and the nearest one is found among one kind only. The right panel shows why a formula is needed at
-# all: orientations form a space of dimension 1, 3 and 10 in these examples, and random search gets lost in it.
+# No random ETF is nearer than the formula says. The histogram has two humps: an orientation may be a proper rotation
+# or a mirror image, and the nearest one is found among one kind only. Here that is the kind whose hump is the
+# *farther* one: only its thin tail reaches down to the line. The right panel shows why a formula is needed at all:
+# orientations form a space of dimension 1, 3 and 10 in these examples, and random search gets lost in it.
 #
 # *And which kind is the nearest?* Below, a disturbance of fixed direction is added to an exact ETF of three classes;
 # the slider sets its size. Predict what happens when one mean is pushed across the line through the other two.

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from ncbook.metrics import METRICS
 from ncbook.plots.curves import Row, as_row, metric_curves
-from ncbook.plots.style import INK, MUTED, finish, method_style, metric_label
+from ncbook.plots.style import INK, finish, method_style, metric_label
 from ncbook.training.snapshot import Snapshot
 
 
@@ -60,8 +61,9 @@ def paired_ratios(ends: Mapping[str, Sequence[Row | Snapshot]], columns: Sequenc
                   title: str | None = None) -> go.Figure:
     """How many times as large as the baseline's each method's metric is, seed by seed, on a log axis.
 
-    ends: method -> a row or snapshot per seed, the same seeds for all. A line of the figure for each column, a point
-    for each seed and a bar at the median ratio. Traces per method but the baseline: "<method>", "<method> median".
+    ends: method -> a row or snapshot per seed, the same seeds for all. A panel with an axis of its own for each column,
+    a point for each seed and a bar at the median ratio. Traces per column and method but the baseline: "<method>",
+    "<method> median".
     Raises ValueError for an unknown baseline, unequal numbers of seeds, values that are not positive.
     """
     if baseline not in ends:
@@ -73,35 +75,36 @@ def paired_ratios(ends: Mapping[str, Sequence[Row | Snapshot]], columns: Sequenc
     if not all((of_method > 0).all() and np.isfinite(of_method).all() for of_method in values.values()):
         raise ValueError("ends must hold positive numbers: a ratio needs them")
     others = [method for method in ends if method != baseline]
-    lanes = np.linspace(-0.24, 0.24, len(others)) if len(others) > 1 else np.zeros(1)
-    fig = go.Figure()
-    for index, (method, lane) in enumerate(zip(others, lanes, strict=True)):
-        color, _, symbol = method_style(method, index)
-        ratios = values[method] / values[baseline]
-        lines = np.broadcast_to(np.arange(len(columns)) + lane, ratios.shape)
-        fig.add_scatter(x=ratios.ravel(), y=lines.ravel(), name=method, mode="markers", marker=dict(
-            color=color, symbol=symbol, size=9, opacity=0.7, line=dict(color="white", width=1)))
-        fig.add_scatter(x=np.median(ratios, axis=0), y=lines[0], name=f"{method} median", mode="markers",
-                        showlegend=False, marker=dict(symbol="line-ns", size=18, line=dict(color=color, width=3)))
-    fig.add_vline(x=1, line=dict(color=INK, width=1))
-    fig.add_annotation(text=f"{baseline} = 1", x=0, y=1, yref="paper", yanchor="bottom", showarrow=False,
-                       font=dict(size=12, color=MUTED))
-    split = {"train": "training set", "test": "test set"}
-    labels = [metric_label(c.partition("_")[2]) if c.partition("_")[0] in split else c for c in columns]
-    finish(fig, title or f"Against {baseline}, seed by seed", "a point for each seed, a bar at the median",
-           width=720, height=170 + 58 * len(columns), margin=dict(t=100, b=90),
+    fig = make_subplots(len(columns), 1, vertical_spacing=0.4 / len(columns))
+    for row, column in enumerate(columns, start=1):
+        found = {method: values[method][:, row - 1] / values[baseline][:, row - 1] for method in others}
+        for lane, (method, ratios) in enumerate(found.items()):
+            color, _, symbol = method_style(method, lane)
+            fig.add_scatter(x=ratios, y=[lane] * len(ratios), name=method, legendgroup=method, showlegend=row == 1,
+                            mode="markers", row=row, col=1, marker=dict(
+                                color=color, symbol=symbol, size=9, opacity=0.7, line=dict(color="white", width=1)))
+            fig.add_scatter(x=[np.median(ratios)], y=[lane], name=f"{method} median", mode="markers", row=row, col=1,
+                            showlegend=False, marker=dict(symbol="line-ns", size=14, line=dict(color=color, width=3)))
+        fig.add_vline(x=1, line=dict(color=INK, width=1), row=row, col=1)
+        _ratio_axis(fig, np.concatenate([np.ones(1), *found.values()]), row)
+        metric = metric_label(column.partition("_")[2]) if column.partition("_")[0] in ("train", "test") else column
+        fig.update_yaxes(tickvals=[(len(others) - 1) / 2], ticktext=[metric.replace(": ", ":<br>")], showgrid=False,
+                         range=[len(others) - 0.4, -0.6], row=row, col=1)
+    finish(fig, title or f"Against {baseline}, seed by seed",
+           f"a point for each seed, a bar at the median; {baseline} is 1 on each axis", width=720,
+           height=170 + (36 + 13 * len(others)) * len(columns), margin=dict(t=84, b=90),
            legend=dict(orientation="h", x=0, y=0, yref="container", yanchor="bottom"))
-    fig.update_xaxes(type="log", title="ratio; left of the line is better" if _all_fall(columns) else "ratio",
-                     tickformat="~g", dtick="D2" if _decades(fig) < 1.5 else 1)
-    return fig.update_yaxes(tickvals=list(range(len(columns))), ticktext=labels, range=[len(columns) - 0.5, -0.5],
-                            showgrid=False)
+    return fig.update_xaxes(title="ratio; left of the line is better" if _all_fall(columns) else "ratio",
+                            row=len(columns), col=1)
+
+
+def _ratio_axis(fig: go.Figure, ratios: np.ndarray, row: int) -> None:
+    decades = float(np.log10(ratios.max() / ratios.min()))
+    ticks = dict(dtick=1) if decades > 1.5 else dict(dtick="D2") if decades > 0.6 else dict(nticks=5)
+    fig.update_xaxes(type="log", tickformat="~g", **ticks, row=row, col=1)
 
 
 def _all_fall(columns: Sequence[str]) -> bool:
     keys = [column.partition("_")[2] for column in columns]
     return all(key not in METRICS or METRICS[key].direction == "down" for key in keys)
 
-
-def _decades(fig: go.Figure) -> float:
-    drawn = np.concatenate([trace.x for trace in fig.data])
-    return float(np.log10(drawn.max() / drawn.min()))
