@@ -63,6 +63,7 @@ OFF, HARD = (0.0, 0.0), (0.0, 1.0)
 
 @pytest.mark.parametrize(("frames", "dials", "panel", "words"), [
     (slide(**SPOT), OFF, "geometry", "can only guess"),
+    (slide(**SPOT | dict(accuracy=0.5)), OFF, "geometry", "begins to tell the dots apart"),
     (slide(**MIXED), OFF, "geometry", "clouds overlap"),
     (slide(**MIXED | dict(nearest=0.95)), OFF, "geometry", "apart already"),
     (slide(**MIXED | dict(accuracy=(0.4, 0.9))), OFF, "geometry", "accuracy climbs"),
@@ -73,7 +74,7 @@ OFF, HARD = (0.0, 0.0), (0.0, 1.0)
     (slide(angle=30.0), OFF, "geometry", "not all angles are near 120°"),
     (slide(), OFF, "geometry", "angles between their means are near 120°"),
     (slide(spread=0.05, far=0.1), OFF, "geometry", "Close to collapse"),
-    (slide(spread=0.01, far=0.02, angle=1.0), OFF, "geometry", "Collapse: the dots of each class are on one point"),
+    (slide(spread=0.01, far=0.02, angle=1.0), OFF, "geometry", "Collapse: the dots of each class are nearly on one"),
     (slide(5) + slide(6, accuracy=0.5), OFF, "curves", "the classifier has not followed"),
     (slide(5) + slide(6, **MIXED), OFF, "geometry", "dots of different classes mix"),
     (slide(5) + slide(6, **MIXED | dict(bar=1.0)), (3.0, 0.3), "geometry",
@@ -97,7 +98,7 @@ def test_it_says_what_holds(frames, dials, panel, words):
 
 def test_the_beginning_is_said_at_once_and_gives_way_at_once():
     said = lines([SPOT] * 2, OFF, start=0)
-    assert "Before the first step" in said[0][1] and "magnified" in said[0][1] and "only guess" in said[1][1]
+    assert "Before the first step" in said[0][1] and "lens" in said[0][1] and "only guess" in said[1][1]
     assert "no order" in lines([MIXED], OFF, start=0)[0][1]
 
 

@@ -95,11 +95,12 @@ function drawStrip(context, theme, runs, strip, x, left, right) {
     line(context, [[left, top], [left, bottom], [right, bottom]], theme.line, 1);
     const y = kind === "dials" ? dialLevels(runs, strip, top, bottom) : () => level;
     if (kind !== "dials") ticks(context, theme, kind, low, high, level, left, right);
-    const ends = [];
+    const ends = [], drawn = [];
     runs.forEach(({ run, index }, which) => strip.curves.forEach((curve, k) => {
         const color = kind === "dials" ? [theme.beta, theme.weight][k % 2] : theme.of(curve.color), to = y(k);
         const points = run.frames.map((f) => [x(f.step[0]), to(curve.of(f))]);
         const dash = which ? [4, 3] : [];
+        drawn.push(...points);
         if (kind === "dials") line(context, steps(points), color, 1.8, dash);
         else {
             if (!which && kind === "log") line(context, points, pale(color, theme.raw), 1);
@@ -113,9 +114,20 @@ function drawStrip(context, theme, runs, strip, x, left, right) {
             ends.push({ y: Number.isFinite(end) ? end : atY, words: `${name} ${number(value, kind === "linear" && strip.words !== "name" ? 3 : 2)}`, color });
         }
     }));
-    if (kind === "log" && strip.words !== "name") text(context, theme, "lower = more collapsed", left + 5, bottom - 7, { color: theme.muted, size: 11 });
+    if (kind === "log" && strip.words !== "name") hint(context, theme, drawn, { top, bottom, left, right });
     spread(ends, top + 5, bottom - 3, 13 * theme.zoom);
     for (const { y: at, words, color } of ends) text(context, theme, words, right + 6, at, { color, size: 11, halo: false });
+}
+
+// In the first corner in which there is no curve.
+function hint(context, theme, drawn, { top, bottom, left, right }) {
+    const wide = 136 * theme.zoom, tall = 15 * theme.zoom;
+    for (const [align, y] of [["left", bottom - 7], ["right", top + 7], ["right", bottom - 7]]) {
+        const from = align === "left" ? left : right - wide;
+        if (drawn.some(([px, py]) => px > from && px < from + wide && Math.abs(py - y) < tall / 2)) continue;
+        text(context, theme, "lower = more collapsed", align === "left" ? left + 5 : right - 5, y, { color: theme.muted, size: 11, align });
+        return;
+    }
 }
 
 function dialLevels(runs, strip, top, bottom) {
@@ -190,7 +202,7 @@ export function drawBarcode(canvas, theme, run, index, options) {
     }
     const longest = frame.deaths.at(-1), hint = { size: 11, align: "right", color: theme.muted };
     if (longest < 0.03 * most) text(context, theme, `all below ${number(longest, 1)}`, right, (top + bottom) / 2, hint);
-    if (beta === null) return text(context, theme, "weight 0: β has no effect", left, 8 * zoom, { ...hint, align: "left" });
+    if (beta === null) return text(context, theme, width < 170 * zoom ? "weight 0" : "weight 0: β has no effect", left, 8 * zoom, { ...hint, align: "left" });
     line(context, [[x(beta), top - 2], [x(beta), right - x(beta) < 104 * zoom ? bottom - 30 * zoom : bottom]], theme.beta, 2, [5, 3]);
     const side = x(beta) > width / 2 ? "right" : "left";
     text(context, theme, `β ${number(beta)}`, Math.max(left, x(beta) - 4 + (side === "right" ? 8 : 0)), 8 * zoom, { color: theme.beta, align: side, bold: true });

@@ -3,67 +3,86 @@ import { contextOf, dot, line, nice, number, pale, text } from "./draw.js";
 import { h } from "./parts.js";
 import { REACH } from "./run.js";
 
-const TRAIL = 60, SPECK = 22, MAGNIFIED = 2.5; // frames, pixels, times
+const TRAIL = 60, SPECK = 22, MAGNIFIED = 4; // frames, pixels, times
 export const VIEW = { yaw: 0.5, pitch: 0.35 };
 
+// On the scale of a trained network, or a smaller one where that has no room. What is tiny there is under a lens as well.
 export function drawGeometry(canvas, theme, run, index, options) {
     const got = contextOf(canvas), frame = run?.frames[index];
     if (!got || !frame) return;
-    const { context, width, height } = got, head = run.head, count = head.names.length, size = run.fact(frame, "size");
+    const { context, width, height } = got, head = run.head, few = head.names.length <= 4, size = run.fact(frame, "size") || 1e-30;
     const colors = head.colors.map(theme.of), space = run.dims === 3, span = Math.min(width, height * 0.97) / 2;
-    const unit = options.extent && size > 0 ? (span * size) / options.extent : span / frame.reach;
-    const project = projector(run, unit, width, height, options.view ?? VIEW);
-    const vertices = head.vertices.map((v) => project(v));
-    const means = rows(frame["geometry.class means"], run.dims).map((v) => project(v));
-    canvas.spots = rows(frame["geometry.features"], run.dims).map((v) => project(v));
-    if (options.regions && run.dims === 2 && count <= 3) shade(context, means, colors, width, height);
+    const unit = (span * size) / Math.max(REACH[0] * head.scale, frame.reach * size, options.extent ?? 0);
+    const place = (length, x, y) => projector(run, length, x, y, options.view ?? VIEW);
+    const low = run.dims === 2 && head.names.length === 3 ? 0.02 : 0;
+    const project = place(unit, width / 2, height * (0.5 + low)), parts = partsOf(run, frame);
+    const means = parts.means.map(project), vertices = head.vertices.map((v) => project(v)), times = span / frame.reach / unit;
+    canvas.spots = parts.features.map(project);
+    if (options.regions && run.dims === 2 && head.names.length <= 3) shade(context, means, colors, width, height);
+    if (size < 0.8 * head.scale) outline(context, head.vertices.map((v) => project(v.map((x) => (x * head.scale) / size))), few, theme, 1);
+    trails(context, run, index, project, colors, size);
     if (unit < SPECK) {
         canvas.spots.forEach(([x, y], k) => dot(context, x, y, 1.5, pale(colors[head.targets[k]], 0.8)));
-        speck(context, theme, width, height);
-        return scaleBar(context, theme, size, unit, width, height);
+        speck(context, theme, width / 2, height * (0.5 + low));
+    } else {
+        outline(context, vertices, space || few, theme);
+        means.forEach((at, c) => line(context, [at, vertices[c]], theme.muted, 1, [3, 3]));
+        vertices.forEach((at) => dot(context, at[0], at[1], 3, theme.faint));
+        drawParts(context, theme, run, { ...parts, place: project, colors, spots: canvas.spots });
+        names(context, theme, head, vertices, means, colors, width, height);
     }
-    outline(context, vertices, space || count <= 4, theme);
-    trails(context, run, index, project, colors, options.extent ? size : null);
-    means.forEach((at, c) => line(context, [at, vertices[c]], theme.muted, 1, [3, 3]));
-    vertices.forEach((at) => dot(context, at[0], at[1], 3, theme.faint));
-    rows(frame["geometry.weights"], run.dims).forEach((v, c) => diamond(context, project(v), colors[c]));
-    means.forEach((at, c) => dot(context, at[0], at[1], 9, pale(colors[c], 0.35), colors[c], 2));
-    const order = canvas.spots.map((_, k) => k);
-    if (space) order.sort((a, b) => canvas.spots[a][2] - canvas.spots[b][2]);
-    for (const k of order) {
-        const [x, y, depth = 0] = canvas.spots[k];
-        dot(context, x, y, space ? 2.2 + 0.5 * depth : 2.4, pale(colors[head.targets[k]], 0.8), theme.paper, 0.5);
-    }
-    names(context, theme, head, vertices, means, colors, width, height);
+    if (times >= MAGNIFIED) canvas.spots = lens(context, theme, run, { parts, place, times, reach: frame.reach, colors, width, height, from: project(Array(run.dims).fill(0)), few });
     if (options.marked >= 0 && canvas.spots[options.marked]) {
         const [x, y] = canvas.spots[options.marked];
         dot(context, x, y, 6, null, theme.ink, 2);
     }
     scaleBar(context, theme, size, unit, width, height);
-    if ((unit * REACH[0] * head.scale) / (span * size) >= MAGNIFIED)
-        magnified(context, theme, run, { centre: project(Array(run.dims).fill(0)), means, unit, size, span, height });
+}
+
+function partsOf(run, frame) {
+    const of = (name) => rows(frame[`geometry.${name}`], run.dims);
+    return { features: of("features"), means: of("class means"), weights: of("weights") };
+}
+
+function drawParts(context, theme, run, { means, weights, place, colors, spots, small = 1 }) {
+    weights.forEach((v, c) => diamond(context, place(v), colors[c], 8 * small));
+    means.forEach((v, c) => {
+        const [x, y] = place(v);
+        dot(context, x, y, 9 * small, pale(colors[c], 0.35), colors[c], 2);
+    });
+    const order = spots.map((_, k) => k), space = run.dims === 3;
+    if (space) order.sort((a, b) => spots[a][2] - spots[b][2]);
+    for (const k of order) {
+        const [x, y, depth = 0] = spots[k];
+        dot(context, x, y, small * (space ? 2.2 + 0.5 * depth : 2.4), pale(colors[run.head.targets[k]], 0.8), theme.paper, 0.5);
+    }
 }
 
 // All classes are too close together to be told apart on this scale.
-function speck(context, theme, width, height) {
-    dot(context, width / 2, height / 2, 16, null, theme.ink, 1.5);
-    text(context, theme, "all dots of all classes are in here", width / 2, height / 2 + 30, { align: "center", bold: true });
+function speck(context, theme, x, y) {
+    dot(context, x, y, 12, null, theme.ink, 1.5);
+    text(context, theme, "all dots of all classes", x, y + 22, { align: "center", bold: true });
 }
 
-// How much larger than that of a trained network the picture is, and beside it how small all this really is.
-function magnified(context, theme, run, { centre, means, unit, size, span, height }) {
-    const times = (unit * REACH[0] * run.head.scale) / (span * size), share = size / run.head.scale / unit, ten = 10 ** Math.floor(Math.log10(times)), side = Math.max(64, Math.min(140, 0.3 * height));
-    text(context, theme, `magnified ${Math.round(times / ten) * ten}×`, 8, 14, { size: 15, bold: true });
-    const left = 8, top = height - side - 8, at = ([x, y]) => [left + side / 2 + (x * side) / (2 * REACH[0]), top + side / 2 - (y * side) / (2 * REACH[0])];
-    context.strokeStyle = theme.faint;
+// A magnified picture in the corner, with rays from what is magnified; returns where it has the dots.
+function lens(context, theme, run, { parts, place, times, reach, colors, width, height, from, few }) {
+    const side = Math.max(90, Math.min(0.46 * height, 0.4 * width)), left = width - side - 4, top = 4, ten = 10 ** Math.floor(Math.log10(times));
+    const project = place(side / 2 / reach, left + side / 2, top + side / 2), spots = parts.features.map(project);
+    for (const corner of [[left, top], [left + side, top + side]]) line(context, [from, corner], theme.faint, 1);
+    context.fillStyle = theme.paper;
+    context.fillRect(left, top, side, side);
+    context.save();
+    context.beginPath();
+    context.rect(left, top, side, side);
+    context.clip();
+    outline(context, run.head.vertices.map((v) => project(v)), few, theme, 1);
+    drawParts(context, theme, run, { ...parts, place: project, colors, spots, small: 0.7 });
+    context.restore();
+    context.strokeStyle = theme.ink;
+    context.lineWidth = 1;
     context.strokeRect(left, top, side, side);
-    if (run.dims === 2) outline(context, run.head.vertices.map(at), run.head.names.length <= 4, theme, 1);
-    means.forEach(([x, y], c) => {
-        const real = at([(x - centre[0]) * share, (centre[1] - y) * share]);
-        dot(context, real[0], real[1], 2, theme.of(run.head.colors[c]));
-    });
-    const wide = (share * side) / (2 * REACH[0]) * Math.max(...means.map(([x, y]) => Math.hypot(x - centre[0], y - centre[1])));
-    text(context, theme, wide < 5 ? "real size: one spot" : "real size", left + side / 2, top - 8, { size: 11, align: "center", color: theme.muted });
+    text(context, theme, `the same, magnified ${Math.round(times / ten) * ten}×`, left + side, top + side + 10, { size: 12, align: "right", bold: true });
+    return spots;
 }
 
 function rows(flat, dims) {
@@ -72,13 +91,12 @@ function rows(flat, dims) {
     return found;
 }
 
-function projector(run, unit, width, height, view) {
-    const low = run.dims === 2 && run.head.names.length === 3 ? 0.02 : 0;
+function projector(run, unit, x0, y0, view) {
     const [cy, sy, cp, sp] = [Math.cos(view.yaw), Math.sin(view.yaw), Math.cos(view.pitch), Math.sin(view.pitch)];
     return ([x, y, z]) => {
-        if (z === undefined) return [width / 2 + unit * x, height * (0.5 + low) - unit * y];
+        if (z === undefined) return [x0 + unit * x, y0 - unit * y];
         const across = cy * x + sy * y, deep = cy * y - sy * x;
-        return [width / 2 + unit * across, height / 2 - unit * (cp * z - sp * deep), -(cp * deep + sp * z)];
+        return [x0 + unit * across, y0 - unit * (cp * z - sp * deep), -(cp * deep + sp * z)];
     };
 }
 
@@ -99,11 +117,11 @@ function outline(context, vertices, all, theme, thick = 2) {
     }));
 }
 
-// size: that of the frame that is shown, where the trail keeps its own one.
+// In the lengths of each frame; size: that of the frame that is shown.
 function trails(context, run, index, project, colors, size) {
     const from = Math.max(0, index - TRAIL);
     const paths = run.frames.slice(from, index + 1).map((f) => {
-        const times = size ? run.fact(f, "size") / size : 1;
+        const times = run.fact(f, "size") / size;
         return rows(f["geometry.class means"], run.dims).map((v) => project(v.map((x) => times * x)));
     });
     for (let k = 1; k < paths.length; k++)

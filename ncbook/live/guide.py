@@ -12,9 +12,9 @@ import torch
 
 from ncbook.training.snapshot import Snapshot
 
-_PATIENCE, _READING = 4, 15  # frames for which another rule must hold, and for which a line that is still true is left
-_WINDOW, _FRESH = 20, 60  # frames over which a trend is read, and for which a hand's last move is spoken of
-_SMALL, _PULL = 0.4, 0.1  # size below which the picture is much magnified; weight from which densification can lead
+_PATIENCE, _READING = 4, 25  # frames for which another rule must hold, and for which a line that is still true is left
+_WINDOW, _FRESH = 30, 60  # frames over which a trend is read, and for which a hand's last move is spoken of
+_SMALL, _PULL = 0.4, 0.1  # size below which all dots are in one spot; weight from which densification can lead
 
 
 class Facts(NamedTuple):
@@ -74,7 +74,8 @@ class Moment(NamedTuple):
 
     best: highest accuracy that lasted; spread, size, bar: by how much the logarithm of this fact has changed lately,
     accuracy: the accuracy itself, by a line fitted through the last frames, 0 where there are too few; angle: its mean
-    over them; sliding: whether a plan is lowering β.
+    over them; worst: the lowest accuracy in them; sliding: whether a plan is lowering β; chance: the accuracy of
+    guessing.
     """
 
     frame: Any
@@ -85,7 +86,9 @@ class Moment(NamedTuple):
     bar: float = 0.0
     accuracy: float = 0.0
     angle: float = 0.0
+    worst: float = 0.0
     sliding: bool = False
+    chance: float = 0.0
 
     @property
     def facts(self) -> Facts:
@@ -146,7 +149,7 @@ class Rule(NamedTuple):
 
 RULES = (
     Rule("geometry", lambda m: m.frame.step == 0 and m.facts.size < _SMALL,
-         "Before the first step: the network puts all dots into one small spot, so the picture is magnified."),
+         "Before the first step: the network puts all dots into one small spot. The lens shows what is in it."),
     Rule("geometry", lambda m: m.frame.step == 0, "Before the first step: the dots have no order that training gave."),
     # A hand has just moved β.
     Rule("bars", lambda m: m.active and m.just("beta") and m.moved("beta", True) and m.ratio < 0.8,
@@ -173,7 +176,7 @@ RULES = (
          "All dots start in one small spot, and β = {beta} with weight {weight} presses them together before the "
          "classes are apart."),
     Rule("geometry", lambda m: m.pressed and m.facts.accuracy < 0.9,
-         "Held in one small spot: short bars count more here than telling the classes apart, and accuracy stays low. "
+         "Held in one small spot: so close together, all dots get nearly the same answer, and accuracy stays low. "
          "Try: pull the weight to 0."),
     # A hand has just let go.
     Rule("geometry", lambda m: m.freed and m.begun.accuracy < 0.9 and m.facts.accuracy < 0.9 and m.size > 0.1,
@@ -187,8 +190,10 @@ RULES = (
     Rule("bars", lambda m: not m.active and (m.moved("beta", True) or m.moved("beta", False)),
          "You moved β, but it has no effect while the weight is 0. Move the weight up, too.", urgent=True),
     # Learning.
+    Rule("geometry", lambda m: m.facts.accuracy < m.chance + 0.1 and m.facts.size < _SMALL,
+         "The classifier can only guess yet: all dots lie in one small spot, and get nearly the same answer."),
     Rule("geometry", lambda m: m.facts.accuracy < 0.6 and m.facts.size < _SMALL,
-         "The classifier can only guess yet: all dots lie in one small spot, which is magnified here."),
+         "The classifier begins to tell the dots apart, in the small spot in which they all lie."),
     Rule("geometry", lambda m: m.facts.accuracy < 0.6 and m.facts.nearest >= 0.9,
          "The clouds are apart already, but the classifier does not tell them apart yet."),
     Rule("geometry", lambda m: m.facts.accuracy < 0.6,
@@ -203,23 +208,23 @@ RULES = (
     Rule("bars", lambda m: m.active and m.moved("beta", False) and m.ratio > 1.25 and m.bar < -0.1,
          "You lowered β to {beta}: the clouds shrink, as their bars are pulled to the line.", urgent=True),
     Rule("curves", lambda m: m.active and m.moved("densify_weight", True) and m.begun.accuracy >= 0.95
-         and m.facts.accuracy >= 0.95 and m.frame.beta < m.facts.bar < 0.8 * m.begun.bar,
+         and m.worst >= 0.95 and m.frame.beta < m.facts.bar < 0.8 * m.begun.bar,
          "This pull comes late, when the classes are apart: the clouds shrink, and accuracy stays.", urgent=True),
-    Rule("bars", lambda m: m.active and m.sliding and 0.75 < m.ratio < 1.3,
+    Rule("bars", lambda m: m.active and m.sliding and 0.85 < m.ratio < 1.2,
          "The bars stay near the line of β, which the plan lowers step by step."),
-    Rule("bars", lambda m: m.active and m.frame.beta > 0.02 and 0.75 < m.ratio < 1.3,
+    Rule("bars", lambda m: m.active and m.frame.beta > 0.02 and 0.85 < m.ratio < 1.2,
          "The bars have reached the line: neighbours in a cloud are about β = {beta} apart."),
-    Rule("bars", lambda m: m.active and m.ratio <= 0.75 and m.bar > 0.1,
+    Rule("bars", lambda m: m.active and m.ratio <= 0.85 and m.bar > 0.1,
          "Most bars are shorter than β: the clouds swell."),
-    Rule("bars", lambda m: m.active and m.ratio <= 0.75,
+    Rule("bars", lambda m: m.active and m.ratio <= 0.85,
          "Most bars are shorter than β, but at this weight they hardly grow."),
-    Rule("bars", lambda m: m.active and m.frame.beta > 0.02 and m.ratio >= 1.3 and m.bar < -0.1,
+    Rule("bars", lambda m: m.active and m.frame.beta > 0.02 and m.ratio >= 1.2 and m.bar < -0.1,
          "Most bars are longer than β: the clouds shrink."),
-    Rule("bars", lambda m: m.active and m.frame.beta > 0.02 and m.ratio >= 1.3,
+    Rule("bars", lambda m: m.active and m.frame.beta > 0.02 and m.ratio >= 1.2,
          "Most bars are longer than β, but at this weight they hardly shrink."),
     # Collapse.
-    Rule("geometry", lambda m: m.learned and m.facts.far < 0.06 and m.facts.angle < 4,
-         "Collapse: the dots of each class are on one point, and the points are evenly spread, {ideal}° apart."),
+    Rule("geometry", lambda m: m.learned and m.facts.far < 0.04 and m.facts.angle < 4,
+         "Collapse: the dots of each class are nearly on one point, and the points evenly spread, {ideal}° apart."),
     Rule("geometry", lambda m: m.learned and m.facts.spread < 0.1 and m.facts.angle < 10,
          "Close to collapse: the clouds are tight, and their means lie near the corners of the even arrangement."),
     Rule("curves", lambda m: m.learned and m.spread < -0.08 and not m.active,
@@ -250,7 +255,7 @@ class Guide:
 
     def __call__(self, run: Any, frame: Any) -> tuple[str, str]:
         """The panel to look at and the sentence. Raises nothing: NaN holds no rule but the last."""
-        moment = self._moment(frame)
+        moment = self._moment(frame, 1 / len(run.class_names))
         rule = next(rule for rule in RULES if rule.holds(moment))
         self._age += 1
         self._held = self._held + 1 if rule is self._next else 1
@@ -267,7 +272,7 @@ class Guide:
                                           ideal=f"{ideal_angle(len(run.class_names)):.0f}")
         return self._told.panel, self._text
 
-    def _moment(self, frame: Any) -> Moment:
+    def _moment(self, frame: Any, chance: float) -> Moment:
         self._follow_hand(frame)
         self._first = self._first if self._frames else frame.beta
         self._frames.append(frame)
@@ -278,7 +283,8 @@ class Guide:
         logs = {name: _change([math.log(max(getattr(f.facts, name), 1e-30)) for f in lately])
                 for name in ("spread", "size", "bar")}
         sliding = self._hand is None and self._first > 1.001 * frame.beta
-        return Moment(frame, self._best, self._hand, accuracy=_change([f.facts.accuracy for f in lately]),
+        accuracies = [f.facts.accuracy for f in lately]
+        return Moment(frame, self._best, self._hand, accuracy=_change(accuracies), worst=min(accuracies), chance=chance,
                       angle=sum(f.facts.angle for f in lately) / len(lately), sliding=sliding, **logs)
 
     def _follow_hand(self, frame: Any) -> None:

@@ -12,7 +12,7 @@ const SLIM = 770, WIDE = 1300, REST = 250, PLAY = 60; // pixels, pixels, millise
 class Page {
     constructor(el, send, recorded) {
         Object.assign(this, { send, recorded, runs: new Map(), state: {}, shown: null, beside: null, at: null });
-        Object.assign(this, { view: { ...VIEW }, regions: false, shared: true, marked: -1, mode: "drag", moving: [], number: 0, told: 0 });
+        Object.assign(this, { view: { ...VIEW }, regions: false, marked: -1, mode: "drag", moving: [], number: 0, told: 0 });
         this.root = el.appendChild(h("div", { class: "ncbook-lab" }));
         this.build();
         this.watch();
@@ -267,9 +267,9 @@ class Page {
         this.arrange(pair);
         this.showFrame(run, frame, index);
         const theme = themeOf(this.root);
-        const shown = (one) => one.frames[this.index(one)], shared = this.shared && pair.length > 1;
-        const most = shared ? Math.max(...pair.map((one) => (one.head.clouds ? barcodeReach(one, shown(one)) : 0))) : undefined;
-        const extent = shared ? Math.max(...pair.map((one) => one.extent(shown(one)))) : undefined;
+        const shown = (one) => one.frames[this.index(one)], two = pair.length > 1; // on one scale, so that what is tiny looks tiny
+        const most = two ? Math.max(...pair.map((one) => (one.head.clouds ? barcodeReach(one, shown(one)) : 0))) : undefined;
+        const extent = two ? Math.max(...pair.map((one) => one.extent(shown(one)))) : undefined;
         for (const section of this.sections.values()) {
             const one = pair[section.slot] ?? run, at = this.index(one), { panel, canvas } = section;
             section.element.classList.toggle("nc-marked", frame.look[0] === panel.name && section.slot === 0);

@@ -93,11 +93,11 @@ PANELS: dict[str, Panel] = {
                     "NC: neural collapse. NC1: spread within the classes in terms of the distance between them; ETF: "
                     "how far the class means are from a simplex ETF; NC3: how far the classifier's rows are from the "
                     "class means. Faint: each measurement; strong: smoothed"),
-    "bars": Panel("barcode", None, "Bars: gaps within the clouds",
+    "bars": Panel("barcode", None, "Bars: gaps in the clouds",
                   "one bar for each link that joins the dots of a cloud, as long as the link: the death times of H0, "
                   "of the last step's images. Long bars: a wide cloud; none: all dots on one point"),
     "input": Panel("input", _input, "The images", "point at a dot to see its image"),
-    "cosines": Panel("matrix", _cosines, "Cosines between class means",
+    "cosines": Panel("matrix", _cosines, "Cosines of class means",
                      "1: the same direction; all as low as they can be: evenly spread"),
 }
 

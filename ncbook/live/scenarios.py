@@ -32,21 +32,21 @@ def _but(**changes: Any) -> Recipe:
 
 FIRST = "Collapse"
 SCENARIOS: dict[str, Scenario] = {
-    FIRST: Scenario("Neural collapse: the clouds come apart, shrink to points, end evenly spread. Nobody asked for "
-                    "that.", COLLAPSE),
+    FIRST: Scenario("Neural collapse: the clouds come apart, shrink towards points, end evenly spread. Nobody asked "
+                    "for that.", COLLAPSE),
     "Too early": Scenario("β = 0 and weight 1 from the first step: the classes stay in one spot. Try: pull the weight "
                           "to 0.", _but(schedule=ConstantSchedule(0.0, 1.0))),
     "Sliding": Scenario("The plan lowers β to 0 while the weight grows: first apart, then small. Watch the bars.",
                         _but(schedule=SlidingSchedule(1.1, 0.1, _EPOCHS))),
     "By hand": Scenario("β = 1 holds the clouds open. Try, once they are apart: β up to 3, then down to 0.",
                         _but(schedule=None), dials={"beta": 1.0, "densify_weight": 0.1}),
-    "Standard and nearest": Scenario("Standard learns its directions, nearest takes them from the class means: who is "
-                                     "first?",
+    "Standard and nearest": Scenario("Nearest takes its directions ◇ from the means, standard learns them. Watch ◇, "
+                                     "and NC3.",
                                      _but(head="nearest", weight_decay=5e-4), beside={"head": "cosine"}),
     "Four classes in space": Scenario("Four class means end as the corners of a tetrahedron. Drag it to turn it.",
                                       _but(classes=4)),
-    "Free features": Scenario("No network, no images: each dot may move freely, and the clouds still collapse, to the "
-                              "last digit.",
+    "Free features": Scenario("No network, no images: each dot may move freely. The clouds still collapse, and more "
+                              "tightly.",
                               _but(dataset="unconstrained", backbone="free_features", head="cosine", train_size=150,
                                    clouds=(30, 2), lr=0.5, epochs=200, weight_decay=5e-4)),
 }

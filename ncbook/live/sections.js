@@ -34,7 +34,6 @@ export function sectionOf(page, panel, slot, area, pair) {
     const head = h("div", { class: "nc-title" }, h("span", { title: [title, panel.tip].filter(Boolean).join(": ") }, title));
     const element = h("section", { class: `nc-${area}`, "data-panel": panel.name, "data-slot": String(slot) }, head, canvas);
     if (panel.kind === "geometry") {
-        if (slot === 0 && pair.length > 1) head.append(sharing(page));
         touchGeometry(canvas, head, page, slot === 0);
         canvas.before(keyOf(pair[slot]));
     }
@@ -43,23 +42,13 @@ export function sectionOf(page, panel, slot, area, pair) {
     return { panel, slot, canvas, element, head };
 }
 
-// Two runs are drawn on one scale, so that what is tiny looks tiny.
-function sharing(page) {
-    const box = h("input", { type: "checkbox", checked: page.shared });
-    box.addEventListener("change", () => {
-        page.shared = box.checked;
-        page.later();
-    });
-    return h("label", { title: "both pictures in the same scale; else each in its own" }, box, " one scale");
-}
-
 // In the place of the first small panel's title, where there is no room for all.
 export function readyChoice(page, { panel, head }, panels) {
     const choice = menu("panel", (name) => {
         page.front = name;
         page.later();
     }, { title: "which panel is shown here" });
-    choice.show(restOf(panels).map(({ name, title }) => [name, title.split(":")[0]]), panel.name);
+    choice.show(restOf(panels).map(({ name, title }) => [name, title]), panel.name);
     head.firstChild.replaceWith(choice.element);
 }
 

@@ -36,7 +36,8 @@ def slope_chart(values: Mapping[str, Sequence[float]], what: str, *, title: str,
                         marker=dict(symbol="line-ew-open", size=14, color=MUTED), hovertemplate="%{y:.2f}")
     subtitle = "a grey line per split, large marks at the means" + "; bars: published mean ± std" * bool(beside)
     finish(fig, title, subtitle, width=660, height=420, showlegend=False)
-    fig.update_xaxes(tickvals=at, ticktext=[name.replace(", ", ",<br>") for name in values], range=[-0.65, len(table) - 0.6], showgrid=False)
+    names = [name.replace(", ", ",<br>") for name in values]
+    fig.update_xaxes(tickvals=at, ticktext=names, range=[-0.65, len(table) - 0.6], showgrid=False)
     return fig.update_yaxes(title=what)
 
 
