@@ -145,6 +145,12 @@ def test_it_keeps_its_word_while_two_rules_take_turns():
     assert len({text for _, text in said[4:]}) == 1
 
 
+def test_lines_on_slow_changes_do_not_take_turns():
+    waves = [slide(30, spread=(high, high - 0.1)) + slide(30, spread=high - 0.1) for high in (0.6, 0.5, 0.4, 0.3)]
+    texts = [text for _, text in lines(sum(waves, []), OFF)[10:]]
+    assert sum(a != b for a, b in zip(texts, texts[1:])) <= 3
+
+
 def test_every_sentence_is_said_somewhere():
     known = test_it_says_what_holds.pytestmark[0].args[1], test_it_reacts_to_hands.pytestmark[0].args[1]
     wanted = [words for case in known for *_, words in case] + ["Before the first step: the network", "no order"]

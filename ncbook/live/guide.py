@@ -13,6 +13,7 @@ import torch
 from ncbook.training.snapshot import Snapshot
 
 _PATIENCE, _READING = 4, 25  # frames for which another rule must hold, and for which a line that is still true is left
+_CALM = 120  # frames for which one line on slow changes is not taken back by another one
 _WINDOW, _FRESH = 30, 60  # frames over which a trend is read, and for which a hand's last move is spoken of
 _SMALL, _PULL = 0.4, 0.1  # size below which all dots are in one spot; weight from which densification can lead
 
@@ -139,12 +140,14 @@ class Moment(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """`text` holds of a frame where `holds(moment)` does. An urgent one does not wait until the one before is read."""
+    """`text` holds of a frame where `holds(moment)` does. An urgent one does not wait until the one before is read; of
+    calm ones, which speak of slow changes, one does not soon follow the other."""
 
     panel: str
     holds: Callable[[Moment], bool]
     text: str
     urgent: bool = False
+    calm: bool = False
 
 
 RULES = (
@@ -226,17 +229,20 @@ RULES = (
     Rule("geometry", lambda m: m.learned and m.facts.far < 0.04 and m.facts.angle < 4,
          "Collapse: the dots of each class are nearly on one point, and the points evenly spread, {ideal}° apart."),
     Rule("geometry", lambda m: m.learned and m.facts.spread < 0.1 and m.facts.angle < 10,
-         "Close to collapse: the clouds are tight, and their means lie near the corners of the even arrangement."),
+         "Close to collapse: the clouds are tight, and their means lie near the corners of the even arrangement.",
+         calm=True),
     Rule("curves", lambda m: m.learned and m.spread < -0.08 and not m.active,
-         "Nearly every dot is classified right: training could stop. It goes on, and the clouds shrink by themselves."),
+         "Nearly every dot is classified right: training could stop. It goes on, and the clouds shrink by themselves.",
+         calm=True),
     Rule("geometry", lambda m: m.learned and m.spread < -0.08,
-         "Nearly every dot is classified right, and the clouds still shrink."),
+         "Nearly every dot is classified right, and the clouds still shrink.", calm=True),
     Rule("curves", lambda m: m.learned and m.spread > 0.12,
          "Nearly every dot is classified right. Just now the clouds widen; see the curve NC1 for the long run."),
     Rule("geometry", lambda m: m.learned and m.angle > 12,
-         "The clouds change slowly now (see NC1), and the means are not even yet: not all angles are near {ideal}°."),
+         "The clouds change slowly now (see NC1), and the means are not even yet: not all angles are near {ideal}°.",
+         calm=True),
     Rule("geometry", lambda m: m.learned,
-         "The clouds change slowly now (see NC1); the angles between their means are near {ideal}°."),
+         "The clouds change slowly now (see NC1); the angles between their means are near {ideal}°.", calm=True),
     Rule("curves", lambda m: True, "Most dots are classified right."),
 )
 
@@ -250,6 +256,7 @@ class Guide:
         self._next: Rule | None = None
         self._frames: deque[Any] = deque(maxlen=_WINDOW)
         self._text, self._held, self._age, self._false, self._best = "", 0, 0, 0, 0.0
+        self._sure = False  # whether there were frames enough to read a trend
         self._hand: Hand | None = None
         self._first = math.nan  # β of the first frame
 
@@ -262,11 +269,13 @@ class Guide:
         self._next = rule
         if self._told is not None:
             self._false = 0 if self._told.holds(moment) else self._false + 1
-        ready = self._held >= _PATIENCE and (rule.urgent or self._age >= _READING or self._false >= _PATIENCE)
+        soon = self._sure and self._told is not None and self._told.calm and rule.calm and self._age < _CALM
+        due = rule.urgent or self._age >= _READING or self._false >= _PATIENCE
+        ready = self._held >= _PATIENCE and due and not soon
         touched = moment.hand is not None and moment.hand.age < _PATIENCE and rule.urgent
         if self._told is None or self._told in RULES[:2] or ready or touched:
             self._age, self._false = self._age if rule is self._told else 0, 0
-            self._told = rule
+            self._told, self._sure = rule, len(self._frames) == _WINDOW
         if rule is self._told:
             self._text = rule.text.format(beta=f"{frame.beta:.2g}", weight=f"{frame.densify_weight:.2g}",
                                           ideal=f"{ideal_angle(len(run.class_names)):.0f}")
