@@ -193,8 +193,9 @@ assert PROFILE != "book" or min(after) > 9.5 and max(after) < 45
 #
 # In code, classes are **rows**: class means have shape `(C, d)`, as the weights of `torch.nn.Linear` do. Some letters
 # have a second meaning where no confusion is possible: $\lambda$ is the weight decay where there is no densification,
-# $n$ is the size of a class in the unconstrained-features model, $W$ is a simplex ETF where the classifier is one, and
-# $R$ is the triangular factor in a QR decomposition.
+# $n$ is the size of a class in the unconstrained-features model, $W$ is a simplex ETF where the classifier is one,
+# and $R$ is the triangular factor in a QR decomposition and in 04 the imbalance ratio. In 07 $m_t$ is the class mean
+# of batch $t$ and $a_t$ its moving average; in 08 $m_c$ is the moving average of class $c$.
 #
 # ## 5. The chapters
 #

@@ -17,7 +17,8 @@
 # Further? Yes: the class means end nearer to a simplex ETF than with learned rows, by a factor that depends on the
 # network. For the distance to an ETF it matters little which one; the nearest one ends with rows that point where the
 # means are, and with a loss and a scatter a tenth lower. Better? Hardly: what shows on one network does not show on
-# another. Each point of the picture compares two runs that differ in nothing but the head.
+# another. Each point of the picture compares two runs that differ in nothing but the head. (CDNV: scatter within
+# classes over the squared distance between their means.)
 
 # %% jupyter={"source_hidden": true}
 import itertools
@@ -271,10 +272,10 @@ table(["training accuracy, %", *first],
 # ## 4. The verdict, in pairs
 #
 # *Is a difference real, or is it the seed?* Runs of one seed are compared with each other: a ratio below 1 means
-# further collapsed (CDNV, the class-distance normalised variance, is explained in [Measuring
-# collapse](03_measuring_collapse.ipynb)). Three questions: what does an ETF buy over learned rows (first two columns;
-# all with rows of norm 1 after each step), what does the bias buy for a fixed frame (third), and what does the
-# *nearest* frame add when both have it (last)? In brackets: the number of seeds in which the first-named is better.
+# further collapsed (for the metrics see [Measuring collapse](03_measuring_collapse.ipynb)). Three questions: what
+# does an ETF buy over learned rows (first two columns; all with rows of norm 1 after each step), what does the bias
+# buy for a fixed frame (third), and what does the *nearest* frame add when both have it (last)? In brackets: the
+# number of seeds in which the first-named is better.
 
 # %% jupyter={"source_hidden": true}
 CONTESTS = [("nearest", "standard, projected"), ("fixed, centred", "standard, projected"), ("fixed, centred", "fixed"),

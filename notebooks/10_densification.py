@@ -395,11 +395,11 @@ table(["difference to vanilla, mean and 95% t-interval; seeds below vanilla",
 
 # %% [markdown]
 # The distances within the classes shrink, and so do those between them, for β sets the scale of all features. What
-# counts is the ratio. The typical test image gains: with the smaller β the median ratio is about a third lower, in every
-# seed. The hard ones do not: the 90% quantile hardly moves, and with the smaller β the share nearer to another class and
-# the errors of the linear head are some 0.6 points higher, and lower in no seed; three seeds cannot decide whether that
-# is more than chance. Errors are made in the tail, by images that land far from their class, and a loss on training images
-# does not see them.
+# counts is the ratio. For half of the test images it gets smaller: with the smaller β the median ratio is about a
+# third lower, in every seed. In the tail it does not: the 90% quantile hardly moves, and with the smaller β the share
+# nearer to another class and the errors of the linear head are some 0.6 points higher, and lower in no seed; three
+# seeds cannot decide whether that is more than chance. Errors are made in the tail, by images that land far from
+# their class, and a loss on training images does not see them.
 #
 # Whether β and the weight should move during training is the question of the next chapter.
 

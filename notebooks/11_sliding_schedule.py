@@ -87,8 +87,8 @@ def fit(base, schedule, seed=0, watched=False):
 pressed, slid = (run.rows for run in in_parallel(fit, [
     (DIGITS, schedule, 0, True) for schedule in (ConstantSchedule(0.0, 0.03), SlidingSchedule(BETA0, 0.03, DIGITS.epochs))]))
 EPOCH = [row["epoch"] for row in pressed]
-STYLES = {"linear head, train": ("#222222", "solid"), "nearest mean, train": ("#56B4E9", "solid"),
-          "nearest mean, test": ("#56B4E9", "dot"), "spread, too early": plots.method_style("too early")[:2],
+STYLES = {"linear head, train": ("#56B4E9", "solid"), "nearest mean, train": ("#222222", "solid"),
+          "nearest mean, test": ("#222222", "dot"), "spread, too early": plots.method_style("too early")[:2],
           "spread, sliding": plots.method_style("sliding")[:2]}
 keys = dict(zip(STYLES, ("train_accuracy", "nearest mean, train", "nearest mean, test")))
 fig = plots.curve_panels(
@@ -166,10 +166,10 @@ say(f"With {SIZE} images an epoch is {steps} steps of {math.prod(CLOUDS)} images
 # %% [markdown]
 # ## 2. Too early: what happens
 #
-# The left panel of the first picture can be misread. The linear head (black) is at chance from beginning to end, so one
-# might say that all classes have become the same point. *Predict what the nearest class mean, which knows no scale,
-# makes of the same features.* It is the blue lines. And a new linear head, trained on the very same features after they
-# have been divided by their spread?
+# The left panel of the first picture can be misread. The linear head (blue) is at chance from beginning to end, so
+# one might say that all classes have become the same point. *Predict what the nearest class mean, which knows no
+# scale, makes of the same features.* It is the black lines. And a new linear head, trained on the very same features
+# after they have been divided by their spread?
 
 # %%
 def new_head(trainer):
@@ -275,7 +275,8 @@ free, asked = ([fit_free(schedule, seed) for seed in range(SEEDS)] for schedule 
 calls = [(replace(BASE, **head), TOO_EARLY, seed) for head in HEADS.values() for seed in range(SEEDS)]
 calls += [(replace(BASE, head="nearest"), None, seed) for seed in range(SEEDS)]
 *done, harder = in_parallel(lambda *call: fit(*call).last, [*calls, (replace(BASE, head="nearest"), HARDER, 0)])
-guided = {name: done[k * SEEDS:(k + 1) * SEEDS] for k, name in enumerate(HEADS)}
+*guided, guided_plain = (done[k:k + SEEDS] for k in range(0, len(done), SEEDS))
+guided = dict(zip(HEADS, guided))
 ROWS = [("free features, linear head, vanilla", 0.0, free), ("free features, linear head", LARGE, asked),
         ("network, linear head", LARGE, COLUMNS["too early"]),
         *((f"network, {name}", LARGE, rows) for name, rows in guided.items()),
@@ -346,7 +347,7 @@ plots.metric_curves({name: [run.rows for run in of_seed] for name, of_seed in ru
 # %% jupyter={"source_hidden": true}
 SHOWN = ["train_nc1_quotient", "train_nc1", "train_etf_distance", "train_nc3"]
 ENDS = {name: [run.last for run in of_seed] for name, of_seed in runs.items()} | {
-    "nearest, vanilla": done[-SEEDS:], f"nearest, too early, λ = {LARGE:g}": guided["nearest"]}
+    "nearest, vanilla": guided_plain, f"nearest, too early, λ = {LARGE:g}": guided["nearest"]}
 table(["at the end, median (range)", *(plots.metric_label(key.removeprefix("train_")) for key in SHOWN)],
       [[name, *(median_range((row[key] for row in rows), ".2g") for key in SHOWN)] for name, rows in ENDS.items()])
 
@@ -365,7 +366,7 @@ table(["at the end, median (range)", *(plots.metric_label(key.removeprefix("trai
 #
 # A slower recipe with the sliding schedule: learning rate 0.03, 40 epochs. Start the run; while it goes, set β to 0
 # and the weight to 1, wait until the accuracy falls, and take the weight back: does it recover? And after the classes
-# have separated?
+# have separated? (The lab needs a kernel; [The live lab](12_live_lab.ipynb) has pictures of one.)
 
 # %% jupyter={"source_hidden": true}
 from ncbook.live import LiveLab
