@@ -18,6 +18,7 @@
 # collapse**. Here it is for three classes in the plane, where nothing is left to the imagination. Press *Play*.
 
 # %% jupyter={"source_hidden": true}
+# Train on three classes and animate their collapse
 from ncbook import Recipe, plots, train
 
 recipe = Recipe(dataset="gaussians", backbone="mlp", feature_dim=2, weight_decay=3e-2, lr=0.005, batch_size=100,
@@ -43,6 +44,7 @@ plots.geometry_animation([shot for shot in shots if shot.epoch <= 10 or shot.epo
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
+# Imports and settings
 import os
 import platform
 from dataclasses import replace
@@ -69,6 +71,7 @@ PROFILE, SEEDS = profile({"SEEDS": "runs, each from its own random start"}, quic
 # class lies behind the inner blob of the next one. *Can one linear classifier tell the classes apart?*
 
 # %% jupyter={"source_hidden": true}
+# Draw the inputs and fit a linear classifier to them
 data = ncbook.load_dataset("gaussians")
 fig = go.Figure()
 for c, colour in enumerate(plots.class_colors(data.num_classes)):
@@ -101,6 +104,7 @@ for shot in shots[::50]:
 # *When does the accuracy reach 100%, and what changes after that?* Guess before you look.
 
 # %% jupyter={"source_hidden": true}
+# Draw accuracy and five measures of collapse by epoch
 KEYS = ["accuracy", "nc1_quotient", "nc2_equinorm", "nc2_equiangular", "etf_distance", "nc3"]
 
 
@@ -140,6 +144,7 @@ fig.update_layout(showlegend=False, width=720, margin_b=56, height=540,
 # One run proves nothing. Here are three snapshots of several runs, each from its own random start.
 
 # %% jupyter={"source_hidden": true}
+# Train more runs; table of three snapshots
 def angles(shot):
     return plots.centred_cosines(shot.class_means)[[0, 1, 2], [1, 2, 0]].acos().rad2deg().tolist()
 
@@ -157,6 +162,7 @@ say(f"From the epoch after the last mistake to the end, the NC1 quotient falls b
     f"{median_range(after, '.0f')}.")
 
 # %% jupyter={"source_hidden": true}
+# Checks of what the text says
 assert faultless(shots) < 20 and shots[-1].train["nc4"] == 0 and linear < 0.7 and median(after) > 5
 for key in KEYS[1:]:
     start, turn, end = (median(shot.train[key] for shot in stage) for stage in stages)
@@ -241,6 +247,7 @@ assert PROFILE != "book" or min(after) > 9.5 and max(after) < 45
 # right. The machine that ran this page had:
 
 # %% jupyter={"source_hidden": true}
+# Table: the machine and the data sets at hand
 FILES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST", "svhn": "train_32x32.mat",
          "cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python", "stl10": "stl10_binary"}
 present = [name for name, file in FILES.items() if (data_folder() / file).exists()]

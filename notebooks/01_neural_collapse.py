@@ -18,6 +18,7 @@
 # is simple enough to predict where its own training ends, to five digits.
 
 # %% jupyter={"source_hidden": true}
+# Train in the plane; draw features at three stages
 from ncbook import Recipe, plots, train
 
 plane = list(train(Recipe(dataset="gaussians", backbone="mlp", feature_dim=2, weight_decay=3e-2, lr=0.005,
@@ -41,6 +42,7 @@ plots.scatter_ellipses(stages, title="Three classes of features, before, during 
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
+# Imports and settings; helpers to compare and to draw
 import math
 
 import torch
@@ -99,6 +101,7 @@ for trainer, shots in zip(trainers, runs):
             shots.append(trainer.snapshot())
 
 # %% jupyter={"source_hidden": true}
+# Find the terminal phase; draw accuracy and loss
 clean = [max([0, *(k for k, shot in enumerate(shots) if shot.train["accuracy"] < 1)]) + 1 for shots in runs]
 assert PROFILE == "paper" or all(k < len(shots) for k, shots in zip(clean, runs))
 terminal = max(shots[min(k, len(shots) - 1)].epoch for k, shots in zip(clean, runs))
@@ -112,6 +115,7 @@ fig.update_yaxes(range=[90, 100.5], col=1)
 # what is together.
 
 # %% jupyter={"source_hidden": true}
+# Animate ten classes in the terminal phase
 names = list(trainers[0].data.class_names)
 plots.geometry_animation(runs[0][::4], class_names=names, title="Ten classes in the terminal phase")
 
@@ -140,6 +144,7 @@ plots.geometry_animation(runs[0][::4], class_names=names, title="Ten classes in 
 # hand, for the network after training:
 
 # %% jupyter={"source_hidden": true}
+# Features, labels and classifier of the trained network
 trainer = trainers[0]
 trainer.backbone.eval()
 with torch.no_grad():
@@ -162,6 +167,7 @@ compare(nc1=torch.trace(Sigma_W @ torch.linalg.pinv(Sigma_B, hermitian=True)) / 
 # *When does it fall, and does it fall on images that the network was not trained on?*
 
 # %% jupyter={"source_hidden": true}
+# Draw NC1 and the NC1 quotient by epoch
 both_sets(["nc1", "nc1_quotient"], "NC1 and the NC1 quotient")
 
 # %% [markdown]
@@ -180,6 +186,7 @@ both_sets(["nc1", "nc1_quotient"], "NC1 and the NC1 quotient")
 # colours of the right panel before you look: white is $-1/9$.
 
 # %% jupyter={"source_hidden": true}
+# Draw cosines of the class means before and after training
 plots.cosine_heatmaps({"before training": runs[0][0].class_means, f"epoch {EPOCHS}": runs[0][-1].class_means},
                       class_names=names, title="Cosines between centred class means", width=640, height=390)
 
@@ -199,6 +206,7 @@ compare(nc2_equinorm=lengths.std(correction=0) / lengths.mean(),
         etf_distance=2 - 2 * torch.linalg.matrix_norm(H_bar @ Q, "nuc") / math.sqrt(C - 1))
 
 # %% jupyter={"source_hidden": true}
+# Draw both parts of NC2 and the ETF distance by epoch
 both_sets(["nc2_equinorm", "nc2_equiangular", "etf_distance"], "NC2: from class means to a simplex ETF")
 
 # %% [markdown]
@@ -233,6 +241,7 @@ compare(nc3=2 - 2 * (W.T * H).sum() / (W.norm() * H.norm()))
 # this is **simplification to the nearest class mean**: the classifier's cells become those of the class means.
 
 # %% jupyter={"source_hidden": true}
+# Draw the cells of the classifier and of the nearest mean
 plots.decision_cells(stages, title="The plane, shared out by classifier and by nearest class mean")
 
 # %% [markdown]
@@ -244,6 +253,7 @@ by_classifier, by_mean = (h @ W.T + b).argmax(1), torch.cdist(h, mu).argmin(1)
 compare(nc4=(by_classifier != by_mean).double().mean(), accuracy=(by_classifier == y).double().mean())
 
 # %% jupyter={"source_hidden": true}
+# Draw NC3 and NC4 by epoch
 both_sets(["nc3", "nc4"], "NC3 and NC4: the classifier follows the class means")
 
 # %% [markdown]
@@ -252,6 +262,7 @@ both_sets(["nc3", "nc4"], "NC3 and NC4: the classifier follows the class means")
 # Most new images are classified correctly, so their features must lie near the right means. But near is not *at*:
 
 # %% jupyter={"source_hidden": true}
+# Table: every metric at three moments and on the test set
 KEYS = ["accuracy", "nc1", "nc1_quotient", "nc2_equinorm", "nc2_equiangular", "etf_distance", "nc3", "nc4"]
 turns = [shots[k] if k < len(shots) else shots[-1] for k, shots in zip(clean, runs)]
 columns = [[shots[0].train for shots in runs], [shot.train for shot in turns], [shots[-1].train for shots in runs],
@@ -329,6 +340,7 @@ free = {decay: list(train(Recipe(dataset="unconstrained", backbone="free_feature
 found = {decay: float(shots[-1].features.norm(dim=1).mean()) for decay, shots in free.items()}
 
 # %% jupyter={"source_hidden": true}
+# Slider: loss and feature norm as the weight decay grows
 decays = [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 7e-3, 9e-3, 1e-2, 1.2e-2, 1.5e-2]
 s = torch.linspace(0, 1, 51, dtype=torch.float64)
 cross_entropy = torch.log1p((FREE_C - 1) * torch.exp(-kappa * s))
@@ -369,6 +381,7 @@ plots.animate(fig, [f"λ = {decay:g}, norm {predicted_norm(decay):.3f}" for deca
 # than being right. Below it, prediction and descent agree in every digit that is shown:
 
 # %% jupyter={"source_hidden": true}
+# Table: what is predicted and what descent finds
 rows = []
 for decay, shots in free.items():
     p, last = decay * FREE_N / kappa, shots[-1].train
@@ -390,6 +403,7 @@ table(["$\\lambda$", "norm predicted", "found", "cross-entropy predicted", "foun
 # them between samples, and has not arrived. What it shares with the model is the direction of travel.
 
 # %% jupyter={"source_hidden": true}
+# Checks of what the text says
 for shots, turn in zip(runs, turns):
     start, end = shots[0].train, shots[-1].train
     assert all(end[key] < turn.train[key] < start[key] for key in ("nc1", "etf_distance", "nc3")) or PROFILE != "book"

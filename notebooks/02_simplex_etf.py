@@ -18,6 +18,7 @@
 # *Play*.
 
 # %% jupyter={"source_hidden": true}
+# Imports and helpers; animate four repelling vectors
 import math
 
 import torch
@@ -70,6 +71,7 @@ plots.star_animation([path[k] for k in shown],
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
+# More imports, and settings
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -164,6 +166,7 @@ live.simplex_scrubber()
 # rows of `simplex_etf(C, C - 1)`. The angle shrinks from 180° towards, but never to, a right angle.
 
 # %% jupyter={"source_hidden": true}
+# Draw the simplex ETFs of two, three and four classes
 panels = {}
 for count in (2, 3, 4):
     w = ncbook.simplex_etf(count, count - 1, dtype=torch.float64)
@@ -177,6 +180,7 @@ plots.stars(panels, title="Simplex ETFs of two, three and four classes",
 # same object more honestly?*
 
 # %% jupyter={"source_hidden": true}
+# Draw two shadows of one simplex ETF of ten classes
 w = ncbook.simplex_etf(10, 10, dtype=torch.float64)
 shadows = {"canonical coordinates 1 and 2": w[:, :2], "the projection used in this book": plots.simplex_vertices(10)}
 at_centre = [c for c in range(10) if w[c, :2].norm() < 1e-12]
@@ -206,6 +210,7 @@ frames = {"signs left as they are": V, "signs fixed": V * R.diagonal(dim1=-2, di
 first = {name: frame @ ncbook.helmert_basis(3, dtype=torch.float64)[0] for name, frame in frames.items()}
 
 # %% jupyter={"source_hidden": true}
+# Draw where the first vertex points, signs fixed or not
 degrees = {name: torch.atan2(vertex[:, 1], vertex[:, 0]).rad2deg() for name, vertex in first.items()}
 fig = plots.direction_histograms(degrees, title="Where the first vertex of a random simplex ETF points",
                                  subtitle=f"C = 3, d = 2, {SAMPLES:,} orientations; 1 is uniform")
@@ -218,6 +223,7 @@ fig
 # rotations among square $V$, which should be one half:
 
 # %% jupyter={"source_hidden": true}
+# Table: share of proper rotations in more dimensions
 rows = []
 for size in (2, 3, 4, 5):
     V, R = torch.linalg.qr(gaussian(SAMPLES // 2, size, size, seed=size))
@@ -235,6 +241,7 @@ table(["$V$", "signs left as they are", "signs fixed"], rows)
 # which vectors does the answer not depend on $x$?*
 
 # %% jupyter={"source_hidden": true}
+# Draw how strongly the vectors see each direction
 degrees = torch.linspace(0, 360, 121, dtype=torch.float64)
 directions = torch.stack([degrees.deg2rad().cos(), degrees.deg2rad().sin()])
 etf = ncbook.simplex_etf(3, 2, dtype=torch.float64)
@@ -302,6 +309,7 @@ def distances_of_random_etfs(class_means, trials):
 
 
 # %% jupyter={"source_hidden": true}
+# Draw the formula against brute force
 fig = make_subplots(1, 2, subplot_titles=["random ETFs, C = 4, d = 3", "best of n tried, less formula (5)"],
                     horizontal_spacing=0.15)
 left, right = dict(row=1, col=1), dict(row=1, col=2)
@@ -339,6 +347,7 @@ fig.update_yaxes(type="log", exponentformat="power", dtick=2, **right)
 # the slider sets its size. Predict what happens when one mean is pushed across the line through the other two.
 
 # %% jupyter={"source_hidden": true}
+# Slider: three class means with noise, their nearest ETF
 base, noise = etf, gaussian(3, 2, seed=13)
 noise = noise / noise.norm() * base.norm()
 levels = [round(0.1 * k, 1) for k in range(26)]
@@ -350,6 +359,7 @@ plots.etf_beside_means(sets, [f"noise {level:.1f}" for level in levels], active=
                        title="Three class means, their nearest ETF", subtitle="in the plane, centred and normalised")
 
 # %% jupyter={"source_hidden": true}
+# Find the noise at which the distance is largest
 peak = max(range(len(levels)), key=values.__getitem__)
 handed = [bool(torch.linalg.det(ncbook.nearest_simplex_etf(means)[:2]) > 0) for means in sets]
 assert values[0] < 1e-20 and handed[:peak] == [handed[0]] * peak and handed[-1] != handed[0]
@@ -378,6 +388,7 @@ for name, variant in variants.items():
 # random class means therefore far from a simplex ETF?*
 
 # %% jupyter={"source_hidden": true}
+# Draw cosines and ETF distances of random class means
 C = 10
 fig = make_subplots(1, 2, subplot_titles=["cosines of random unit vectors", "their ETF distance"],
                     horizontal_spacing=0.14)
@@ -421,6 +432,7 @@ plots.finish(fig, "Ten random directions as the dimension grows", f"right: media
 # networks.
 
 # %% jupyter={"source_hidden": true}
+# Checks of what the text says
 orthogonal = torch.eye(C, 64, dtype=torch.float64)
 assert float(ncbook.simplex_etf_distance(orthogonal)) < 1e-20
 assert abs(float(pairwise_cosines(orthogonal - orthogonal.mean(0)).mean()) + 1 / 9) < 1e-12

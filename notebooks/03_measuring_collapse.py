@@ -18,6 +18,7 @@
 # **one number is not enough.**
 
 # %% jupyter={"source_hidden": true}
+# Imports; damage a collapse and draw what each metric sees
 import math
 
 import plotly.graph_objects as go
@@ -98,6 +99,7 @@ fig.update_yaxes(autorange="reversed", showgrid=False, ticks="", tickfont_size=1
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
+# More imports, settings; helper: by hand against package
 import time
 
 from ncbook import Recipe, Trainer, build_backbone
@@ -194,6 +196,7 @@ compare(cdnv=cdnv, vci=vci, numerical_rank=sum(ranks) / C, cosine_margin=(own - 
 # class is preferred there. All of them, with their limits, for one network:
 
 # %% jupyter={"source_hidden": true}
+# Table: all metrics, their limits, before and after
 test = ncbook.neural_collapse(features(data.test_inputs), data.test_targets, W, b)
 fresh = Trainer(trainer.recipe)
 untrained = (part.detach().double().cpu() for part in (fresh.head.weight, fresh.head.bias))
@@ -235,6 +238,7 @@ table(["ETF distance at width $d$", "random class means", "untrained network"],
 # their numerical rank is low with no collapse at all:
 
 # %% jupyter={"source_hidden": true}
+# Table: numerical rank of an untrained small CNN
 cnn = []
 for seed in range(SEEDS):
     torch.manual_seed(seed)
@@ -269,6 +273,7 @@ compare(nc1=(torch.linalg.pinv(A) @ deviations.T).square().sum() / N)
 # them for signal, and inverts them. Here is one untrained network with a wide last layer:
 
 # %% jupyter={"source_hidden": true}
+# Table: NC1 of a wide untrained network in three ways
 torch.manual_seed(0)
 wide = features(data.train_inputs, build_backbone("mlp", data.input_shape, feature_dim=WIDE))
 
@@ -323,6 +328,7 @@ def tempting_distance(class_means):
 
 
 # %% jupyter={"source_hidden": true}
+# Draw the rounding errors as a network collapses
 sizes = [10 ** (-k / 2) for k in range(1, 17)]
 noise = gaussian(500, 16) / 4
 centre = normalize(gaussian(1, 16, seed=1))
@@ -419,6 +425,7 @@ table(["batch size $B$", "samples per class", "of NC1 quotient: mean", "median (
 # float64.
 
 # %% jupyter={"source_hidden": true}
+# Checks of what the text says
 assert max(abs(by_stream[key] - package[key]) / max(abs(package[key]), 1e-12) for key in package) < 1e-6
 assert all(abs(row[2] - row[4]) < 0.05 for row in rows) and rows[0][2] < rows[1][2] < rows[2][2]
 assert max(errors["variance"]["tempting, float32"]) > 1 and max(errors["distance"]["tempting, float32"]) > 1

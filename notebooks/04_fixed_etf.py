@@ -18,6 +18,7 @@
 # feature norm 5 it ends *opposite* to its vertex; with norm 1 it arrives.
 
 # %% jupyter={"source_hidden": true}
+# Sliders: the loss of one feature around the circle
 from ncbook import plots
 
 plots.loss_ring([1, 2, 3, 5, 8], range(-165, 181, 15), active=(3, 22),
@@ -40,6 +41,7 @@ plots.loss_ring([1, 2, 3, 5, 8], range(-165, 181, 15), active=(3, 22),
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
+# Imports, settings and the digits; helper for angles
 import math
 from dataclasses import replace
 from statistics import median
@@ -97,6 +99,7 @@ def loss_floor(num_classes, scale):
 
 
 # %% jupyter={"source_hidden": true}
+# Table: lowest cross-entropy by number of classes and τ
 table(["classes", *(f"τ = {scale}" for scale in (1, 5, 10, 20))],
       [[c, *(f"{loss_floor(c, scale):.3g} ({100 * math.exp(-loss_floor(c, scale)):.3g}%)" for scale in (1, 5, 10, 20))]
        for c in (10, 100, 1000)], text=0)
@@ -118,6 +121,7 @@ for _ in range(300):
     optimiser.step()
 
 # %% jupyter={"source_hidden": true}
+# Table: loss reached, its floor, angle to the vertex
 farthest = float(angles_between(head.embed(h.detach()) / 5, head.weight[y]).max())
 table(["loss reached", "floor", "largest angle to the vertex"],
       [[f"{reached.item():.6f}", f"{loss_floor(C, 5):.6f}", f"{farthest:.2f}°"]], text=0)
@@ -140,6 +144,7 @@ table(["loss reached", "floor", "largest angle to the vertex"],
 # The left panel shows how much of 150° is left when the feature follows the force, the right the force itself.
 
 # %% jupyter={"source_hidden": true}
+# Draw how three losses pull a feature to its vertex
 CORNERS = torch.tensor([0.0, 120.0, 240.0], dtype=torch.float64).deg2rad()
 
 
@@ -169,6 +174,7 @@ fig.update_yaxes(type="log", dtick=1, exponentformat="power", range=[-3, 2.4], c
 fig.update_xaxes(title="angle to the vertex, degrees", dtick=60, col=2)
 
 # %% jupyter={"source_hidden": true}
+# Table: how the force grows near the vertex
 small = torch.tensor([0.01, 0.02], dtype=torch.float64)
 near = {name: force(small, *LOSSES[name]) for name in LOSSES}
 power = {name: float((pull[1] / pull[0]).log2()) for name, pull in near.items()}
@@ -208,6 +214,7 @@ def moving_rows(seed, lr):
 
 
 # %% jupyter={"source_hidden": true}
+# Table: rows that move under dot regression
 def judged(backbone, learned):
     with torch.no_grad():
         logits, cosines = learned(backbone(DATA.test_inputs)), learned.weight @ learned.weight.T
@@ -245,6 +252,7 @@ print(tuple(model(DATA.test_inputs[:5]).shape), "parameters of the head:", len([
 # momentum), a fixed one once. And an ETF needs no more than $d = C-1$:
 
 # %% jupyter={"source_hidden": true}
+# Table: memory of learned and fixed classifiers
 NETWORKS = {"digits, this chapter": (10, 64), "ResNet-18, 100 classes": (100, 512),
             "ResNet-50, 1,000 classes": (1000, 2048)}
 table(["float32, MiB", "learned", "fixed", "fixed, $d = C-1$"],
@@ -275,6 +283,7 @@ def run_seeds(**options):
 runs = {name: run_seeds(**options) for name, options in HEADS_COMPARED.items()}
 
 # %% jupyter={"source_hidden": true}
+# Draw ETF distance, test error and NC1 of three heads
 rows = {name: [[shot.row() | {"train_test error, %": 100 - shot.row()["test_accuracy"]} for shot in run]
                for run in seeds] for name, seeds in runs.items()}
 plots.metric_curves(
@@ -282,6 +291,7 @@ plots.metric_curves(
     width=720, title_subtitle_text=f"median of {SEEDS} seeds, band: range; geometry on the training set")
 
 # %% jupyter={"source_hidden": true}
+# Table: accuracy and geometry of the three heads at the end
 def at_end(method, column):
     return [run[-1].row()[column] for run in runs[method]]
 
@@ -327,6 +337,7 @@ narrow = {(d, tau): [narrow_run(d, tau, seed) for seed in range(NARROW_SEEDS)]
           for d, tau in ((2, 5.0), (3, 5.0), (2, 1.0))}
 
 # %% jupyter={"source_hidden": true}
+# Tables: digits in as few dimensions as an ETF needs
 results_table("fixed", "fixed, d = 9")
 solved = {key: sum(accuracy > 0.95 for accuracy in values) for key, values in narrow.items()}
 table(["three classes: $d$", "τ", f"seeds of {NARROW_SEEDS} with training accuracy above 95%"],
@@ -337,6 +348,7 @@ table(["three classes: $d$", "τ", f"seeds of {NARROW_SEEDS} with training accur
 # solution exists; one more dimension cures it, and so does a smaller $\tau$. Here is a run that failed:
 
 # %% jupyter={"source_hidden": true}
+# Draw a failed run of three digits in the plane
 stuck_seed = min(range(NARROW_SEEDS), key=narrow[2, 5.0].__getitem__)
 flat = ncbook.Trainer(replace(NARROW, feature_dim=2, scale=5.0, seed=stuck_seed), data=THREE)
 stills = {}
@@ -380,6 +392,7 @@ def curvature(num_classes, scale, inside):
 
 
 # %% jupyter={"source_hidden": true}
+# Table: curvature opposite to the vertex
 SETTINGS = ((3, 1.0), (3, 5.0), (5, 5.0), (10, 5.0))
 bends = {at: (curvature(*at, True), curvature(*at, False)) for at in SETTINGS}
 table(["C", "τ", "curvature inside", "outside", "if $d = C-1$"],
@@ -416,6 +429,7 @@ early = {name: [early_run(seed, name) for seed in range(SEEDS)]
          for name in ("opposite", "canonical", "best renaming", "nearest")}
 
 # %% jupyter={"source_hidden": true}
+# Table and curves: two epochs towards four ETFs
 losses = {name: torch.tensor([each[2] for each in results]) for name, results in early.items()}
 half = losses["nearest"].shape[1] // 2
 means_of = {name: (values[:, :half].mean(1).tolist(), values[:, -10:].mean(1).tolist())
@@ -470,6 +484,7 @@ def layer_peeled(ratio, energy, num_classes=6):
 
 
 # %% jupyter={"source_hidden": true}
+# Draw the minority collapse of a learned classifier
 RATIOS, RARE = [1, 2, 3, 5, 10, 20, 50, 100, 300, 1000], ~torch.eye(3, dtype=torch.bool)
 rare = {}
 for energy in (5, 10, 25):

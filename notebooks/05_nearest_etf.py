@@ -18,6 +18,7 @@
 # other two.
 
 # %% jupyter={"source_hidden": true}
+# Animate class 0 as it crosses the line
 import torch
 
 from ncbook import plots
@@ -48,6 +49,7 @@ plots.frame_landscape([triangle + far * across for far in moved], [f"{far:.1f}" 
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
+# Imports and settings; helper: Gaussian matrices
 import math
 import timeit
 
@@ -105,6 +107,7 @@ means = gaussian(C, d, seed=1)
 W = nearest_by_hand(means)
 
 # %% jupyter={"source_hidden": true}
+# Table: the formula against other simplex ETFs
 def some_etf(seed):
     return ncbook.simplex_etf(C, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -122,6 +125,7 @@ table(["simplex ETF", "squared distance to the class means"], [[name, f"{x:.6f}"
 # through the other two. The *pull* holds the frame back at where it was (section 4); leave it near zero at first.
 
 # %% jupyter={"source_hidden": true}
+# Move class means by hand, and watch the nearest ETF
 live.nearest_etf_explorer()
 
 # %% [markdown]
@@ -165,6 +169,7 @@ delta, X_previous = 1e-3, random_frame(99)
 X_star = ncbook.polar_factor(2 / math.sqrt(C - 1) * H_bar @ M + delta * X_previous)
 
 # %% jupyter={"source_hidden": true}
+# Table: the published objective at many frames
 frames = [random_frame(seed) for seed in range(100, 300)]
 quadratic = torch.stack([(X @ M).square().sum() / (C - 1) for X in frames])
 close = [ncbook.polar_factor(X_star + 1e-2 * X) for X in frames]
@@ -198,6 +203,7 @@ singular_values = {"$\\bar H M$": torch.linalg.svdvals(H_bar @ M), "$\\bar H Q$"
 formula = 2 - 2 * singular_values["$\\bar H Q$"].sum() / math.sqrt(C - 1)
 
 # %% jupyter={"source_hidden": true}
+# Tables: singular values, and the distance in three ways
 table(["singular values", *range(1, C + 1)],
       [[name, *(f"{s:.4f}" for s in values.tolist()), *[""] * (C - len(values))]
        for name, values in singular_values.items()])
@@ -219,6 +225,7 @@ table(["distance", "formula (4)", "definition", "package"],
 # $\delta$ of a thousandth matter?*
 
 # %% jupyter={"source_hidden": true}
+# Table: relative pull of δ = 0.001 by number of classes
 pulls = {c: 1e-3 * (c - 1) / 2 for c in (2, 10, 100, 1000)}
 table(["classes", "relative pull of δ = 0.001", "share of a small turn followed", "lag in a steady turn, steps"],
       [[c, f"{100 * rho:.3g}%", f"{100 / (1 + rho):.3g}%", f"{rho:.3g}"] for c, rho in pulls.items()], text=0)
@@ -245,6 +252,7 @@ def spread(**options):
 
 
 # %% jupyter={"source_hidden": true}
+# Table: how far apart the twenty frames are
 spreads = {"none": spread(), f"ρ = {etf.PROXIMAL:g}": spread(previous=W_previous)}
 table(["pull", "largest distance of two frames, relative to their size"],
       [[name, f"{x:.2g}"] for name, x in spreads.items()])
@@ -268,6 +276,7 @@ start = plots.frame_at(torch.tensor([plots.frame_angle(nearest_by_hand(triangle)
 solution = ncbook.riemannian_nearest_etf(triangle, initial=start)
 
 # %% jupyter={"source_hidden": true}
+# Draw the solver's path
 grid = torch.linspace(-180, 180, 121, dtype=torch.float64)
 curves = {name: (grid, plots.frame_distances(triangle, grid, name == "mirrored"))
           for name in ("not mirrored", "mirrored")}
@@ -299,6 +308,7 @@ wrong = plots.frame_at(torch.tensor([0.0]), mirrored=False)[0]
 stuck = ncbook.riemannian_nearest_etf(in_space(triangle), initial=in_space(wrong))
 
 # %% jupyter={"source_hidden": true}
+# Table: where the solver stops on the wrong curve
 bottoms = {name: float(curve[1].min()) for name, curve in curves.items()}
 table(["iterations", "gradient norm", "distance reached", "bottom of “not mirrored”", "bottom of “mirrored”"],
       [[len(stuck.cost) - 1, f"{stuck.gradient_norm[-1]:.0e}",
@@ -311,6 +321,7 @@ table(["iterations", "gradient norm", "distance reached", "bottom of “not mirr
 # On a larger problem a second-order method converges slowly while it is far away, and then all at once:
 
 # %% jupyter={"source_hidden": true}
+# Draw the solver's convergence on a larger problem
 num_classes, dim = PROBLEM
 problem = gaussian(num_classes, dim, seed=2) * torch.linspace(0.2, 2, num_classes, dtype=torch.float64)[:, None]
 solved, optimum = ncbook.riemannian_nearest_etf(problem), float(ncbook.simplex_etf_distance(problem))
@@ -320,6 +331,7 @@ plots.solver_trace(dict(cost=solved.cost, gradient_norm=solved.gradient_norm), o
     line_color=plots.TONES[0], marker_color=plots.TONES[0], selector=dict(name="cost gap"))
 
 # %% jupyter={"source_hidden": true}
+# Compare solver and closed form on twelve problems
 worst = 0.0
 for seed, (c, size) in enumerate([(2, 1), (3, 2), (4, 3), (4, 9), (7, 6), (10, 20)]):
     some_means = gaussian(c, size, seed=seed)
@@ -337,6 +349,7 @@ say(f"On twelve problems, two to ten classes, with and without a pull, no entry 
 # were 1% different.
 
 # %% jupyter={"source_hidden": true}
+# Table: time of the solver and of the closed form
 def best_time(function, class_means, repeats=1, **options):
     return min(timeit.repeat(lambda: function(class_means, **options), number=1, repeat=repeats))
 

@@ -18,6 +18,7 @@
 # (vertical line); features that may move freely do.
 
 # %% jupyter={"source_hidden": true}
+# Imports, helpers; draw gradient errors near an exact ETF
 from statistics import median
 
 import torch
@@ -83,6 +84,7 @@ fig.update_yaxes(title="relative error", type="log", exponentformat="power", dti
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
+# More imports, and settings
 import math
 from dataclasses import replace
 from functools import partial
@@ -172,6 +174,7 @@ a, upstream = gaussian(7, 4, seed=3), gaussian(7, 4, seed=4)
 dense, ours = declarative_gradient(a, upstream), polar_gradient(a, upstream)
 
 # %% jupyter={"source_hidden": true}
+# Compare the implicit gradient with formula (1)
 say(f"Largest difference of an entry: {float((dense - ours).abs().max()):.0e}.")
 
 # %% [markdown]
@@ -180,6 +183,7 @@ say(f"Largest difference of an entry: {float((dense - ours).abs().max()):.0e}.")
 # $\operatorname{vec} X^\top$, for $C \times C$ matrices. In float32, for $d = 2048$:
 
 # %% jupyter={"source_hidden": true}
+# Table: memory for the general formula and for (1)
 def size(entries):
     power = int(math.log10(4 * entries) / 3)
     return f"{4 * entries / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
@@ -212,6 +216,7 @@ passed = {name: torch.autograd.gradcheck(function, point.clone().requires_grad_(
           for name, (function, point) in checks.items()}
 
 # %% jupyter={"source_hidden": true}
+# Tables: gradcheck, and a common shift and scale
 point = gaussian(6, 9, seed=5)
 gradient = polar_gradient(point, gaussian(6, 9, seed=6), ncbook.nearest_simplex_etf)
 along = {"a common shift": gradient.sum(0).abs().max(),
@@ -237,6 +242,7 @@ gradients = {"autograd through the SVD": polar_gradient(at_etf, upstream, polar_
              "formula (1)": polar_gradient(at_etf, upstream)}
 
 # %% jupyter={"source_hidden": true}
+# Table: finite entries of the gradient at an exact ETF
 table(["gradient at an exact ETF", "finite entries", "of"],
       [[name, int(gradient.isfinite().sum()), gradient.numel()] for name, gradient in gradients.items()])
 worst = {name: max(values) for name, values in errors.items()}
@@ -263,6 +269,7 @@ def free_features(seed, polar):
 
 
 # %% jupyter={"source_hidden": true}
+# Table: ETF distance that free features reach
 nearby = min(range(len(distance_at)), key=lambda k: abs(math.log(distance_at[k] / reached)))
 freely = {name: [free_features(seed, polar) for seed in range(SEEDS)]
         for name, polar in zip(errors, (polar_by_svd, ncbook.polar_factor))}
@@ -294,6 +301,7 @@ for rho in (0, etf.PROXIMAL, 0.5):
         norms[f"ρ = {rho:g}"].append(float(polar_gradient(near, upstream, pulled).norm()))
 
 # %% jupyter={"source_hidden": true}
+# Draw the gradient as two class means run together
 fig = plots.curve_panels({"": {name: (gaps, values) for name, values in norms.items()}},
                          title="Two class means run together", x="distance of two class means, relative",
                          subtitle="norm of the gradient at the class means, without and with a pull ρ")
@@ -339,6 +347,7 @@ logits = head(model(images), labels)
 torch.nn.functional.cross_entropy(logits, labels).backward()  # through the SVD that made the classifier
 
 # %% jupyter={"source_hidden": true}
+# Compare the head's logits with those by hand
 gap = float((logits - expected).detach().abs().max())
 say(f"Largest difference between the head's logits and those by hand: {gap:.0e}.")
 
@@ -346,12 +355,14 @@ say(f"Largest difference between the head's logits and those by hand: {gap:.0e}.
 # A short run on the digits. *Its classifier is an exact simplex ETF from the first step on. What is left to learn?*
 
 # %% jupyter={"source_hidden": true}
+# Train the nearest-ETF head on digits and draw its curves
 runs = [[*ncbook.train(replace(recipe, epochs=EPOCHS, seed=seed), data=digits)] for seed in range(SEEDS)]
 rows = [[shot.row() | {"test_error, %": 100 - shot.row()["test_accuracy"]} for shot in run] for run in runs]
 plots.metric_curves({"nearest": rows}, ["etf_distance", "nc3", "error, %"], split="test",
                     title="Digits with the nearest-ETF head").update_layout(showlegend=False, width=720)
 
 # %% jupyter={"source_hidden": true}
+# Table: the test set, untrained and after training
 exact = max(shot.train["weight_equiangular"] for run in runs for shot in run)
 ends = {moment: [run[at].test for run in runs] for moment, at in (("untrained", 0), (f"after {EPOCHS} epochs", -1))}
 table(["test set", "accuracy, %", "ETF distance", "NC3"],

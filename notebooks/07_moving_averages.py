@@ -20,6 +20,7 @@
 # average.
 
 # %% jupyter={"source_hidden": true}
+# Sliders: three averages follow a moving mean
 from ncbook import plots
 
 plots.tracking_explorer(noises=(0.1, 0.3, 0.6), settling=(10, 30, 100), alphas=(0.02, 0.05, 0.1, 0.2, 0.5, 1.0))
@@ -40,6 +41,7 @@ plots.tracking_explorer(noises=(0.1, 0.3, 0.6), settling=(10, 30, 100), alphas=(
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
+# Imports, settings, and the averages to compare
 import copy
 from collections import defaultdict
 from functools import partial
@@ -123,6 +125,7 @@ for unit in torch.eye(T):
 weights = {name: average.mean[0] for name, average in weights.items()}
 
 # %% jupyter={"source_hidden": true}
+# Draw what each average remembers of 100 batches
 steps = torch.arange(1, T + 1)
 plots.curve_panels({"": {name: (steps, weights[name]) for name in [*AVERAGES][1:]}}, x="batch",
                    styles=plots.AVERAGE_STYLES, title=f"What an average remembers after {T} batches",
@@ -154,6 +157,7 @@ show_code(ncbook.ClassMeanAverage.forward, part=("t = count.clamp", "mean = torc
 # | constant $\alpha$, for $t \to \infty$ | $\frac{\alpha}{2-\alpha}$ | $\frac{1-\alpha}{\alpha}$ |
 
 # %% jupyter={"source_hidden": true}
+# Table: variance and lag, module against formula
 formulas = {"cumulative": (1 / T, (T - 1) / 2), "ramp": (2 * (2 * T + 1) / (3 * T * (T + 1)), (T - 1) / 3),
             CONSTANT: (ALPHA / (2 - ALPHA), (1 - ALPHA) / ALPHA)}
 measured = {name: (float(weights[name].double().square().sum()), float((weights[name].double() * (T - steps)).sum()))
@@ -177,6 +181,7 @@ table([f"after {T} batches", "$\\sum \\omega^2$ of the module", "formula", "lag 
 # size is it better not to average at all?*
 
 # %% jupyter={"source_hidden": true}
+# Follow real runs with all four averages
 def centred(x):
     return x - x.mean(0)
 
@@ -223,6 +228,7 @@ def late(size, name, part, share=0.75):
 
 
 # %% jupyter={"source_hidden": true}
+# Draw how far the averages are from the true class means
 fig = plots.curve_panels(
     {f"batch size {size}": {name: (runs[0][name][0], [median(at) for at in zip(*(run[name][1] for run in runs))])
                             for name in AVERAGES} for size, runs in followed.items()},
@@ -231,6 +237,7 @@ fig = plots.curve_panels(
 fig.update_yaxes(type="log", tickvals=[0.02, 0.05, 0.1, 0.2, 0.5, 1, 2], matches="y")
 
 # %% jupyter={"source_hidden": true}
+# Table: the same distances in the last quarter of a run
 table(["batch size", *AVERAGES],
       [[size, *(median_range(late(size, name, 1), ".3f") for name in AVERAGES)] for size in BATCHES], text=0)
 say(f"*Mean over the last quarter of a run; median (range) of {SEEDS} seeds.*")
@@ -262,6 +269,7 @@ def trained(average, seed, data):
 
 
 # %% jupyter={"source_hidden": true}
+# Table: how steady and how right the classifier is
 results = {}
 for name, average in AVERAGES.items():
     shots = [trained(average, seed, DIGITS).snapshot() for seed in range(SEEDS)]
@@ -286,6 +294,7 @@ say(f"*First two columns: mean over the second half of a run. {SEEDS} seeds, {EP
 # probability about $(1 - 1/C)^B$, and $C$ times that are absent on average:
 
 # %% jupyter={"source_hidden": true}
+# Table: expected number of classes absent from a batch
 absent = {(c, b): c * (1 - 1 / c) ** b for c, b in ((10, 16), (10, 64), (10, 256), (100, 256), (1000, 256))}
 table(["classes", "batch size", "classes absent from a batch, expected"],
       [[c, b, number if number > 1e-6 else "practically none"] for (c, b), number in absent.items()], text=0)
@@ -310,6 +319,7 @@ table(["classes", "batch size", "classes absent from a batch, expected"],
 # samples of each class, except for number 100, from which class 9 is missing. *What does a single absence do?*
 
 # %% jupyter={"source_hidden": true}
+# Three rules, and frozen features of a trained network
 RULES = {"keep": ncbook.ClassMeanAverage, "fill": Average, "fill, with memory": partial(Average, memory=True)}
 network, targets = trained(ncbook.ClassMeanAverage, SEED, DIGITS), DIGITS.train_targets
 with torch.no_grad():
@@ -328,6 +338,7 @@ for step in range(1, 301):
         distance[name].append(float((average.mean[9] - true_means[9]).norm() / centred(true_means)[9].norm()))
 
 # %% jupyter={"source_hidden": true}
+# Draw the average of class 9 under the three rules
 plots.curve_panels({"": {rule: (range(1, 301), y) for rule, y in distance.items()}}, x="batch",
                    title="Class 9, absent from batch 100 alone",
                    subtitle="relative distance of its average to its mean; one run, features of one network",
@@ -342,6 +353,7 @@ plots.curve_panels({"": {rule: (range(1, 301), y) for rule, y in distance.items(
 # samples of class 9 are taken out of the training set, and a network is trained with each rule.
 
 # %% jupyter={"source_hidden": true}
+# Train with a rare class; table of the three rules
 RARE, is_nine = 14, targets == 9
 rare = DIGITS.subset(torch.cat([torch.nonzero(~is_nine)[:, 0], torch.nonzero(is_nine)[:RARE, 0]]))
 outcome = defaultdict(list)

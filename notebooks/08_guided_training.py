@@ -21,6 +21,7 @@
 # classes over the squared distance between their means.)
 
 # %% jupyter={"source_hidden": true}
+# Imports, settings, the five heads, and small helpers
 import itertools
 import math
 from dataclasses import replace
@@ -76,6 +77,7 @@ def row(trainer):
 
 
 # %% jupyter={"source_hidden": true}
+# Train all heads; draw their ratios to the standard one
 def step(trainer, arm):
     trainer.step()
     if arm == "standard, projected":
@@ -121,6 +123,7 @@ plots.paired_ratios(last, COMPARED[:-1], "standard", title=f"Against the standar
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
+# Sizes of the profiles
 sizes = profile(ABOUT, **SIZES)
 
 # %% [markdown]
@@ -169,6 +172,7 @@ logits = {"standard": f @ trainer.head.weight.T, "fixed": f @ E.T, "fixed, centr
 # rest.
 
 # %% jupyter={"source_hidden": true}
+# Table: logits and gradients of the heads in one step
 def first_step(arm):
     """The package's logits for the same batch, and the gradient through W and b relative to that through f."""
     head = Trainer(replace(CNN, **ARMS[arm]), data=DATA).head.to(h.device).train()
@@ -225,6 +229,7 @@ optimiser = torch.optim.LBFGS([rows, points], max_iter=500, tolerance_grad=1e-12
                               line_search_fn="strong_wolfe")
 
 # %% jupyter={"source_hidden": true}
+# Run the optimiser, and compare with the floor
 def closure():
     optimiser.zero_grad()
     loss = sphere_loss(rows, points, labels)
@@ -256,10 +261,12 @@ say(f"Floor for 10 classes and τ = 5: {loss_floor(10):.6f}. Found by the optimi
 # other metrics; each thin line is a seed.
 
 # %% jupyter={"source_hidden": true}
+# Draw the five heads' curves, with a menu of metrics
 plots.metric_picker(runs, ["loss above the floor", "accuracy", "etf_distance", "nc1", "cdnv", "nc3"],
                     title=f"Five heads on the same images ({CNN.backbone})")
 
 # %% jupyter={"source_hidden": true}
+# Table: training accuracy after the first epoch
 first = {arm: [rows[0]["train_accuracy"] for rows in of_arm] for arm, of_arm in runs.items()}
 table(["training accuracy, %", *first],
       [["after epoch 1, median (range)", *(median_range(v, ".0f") for v in first.values())]])
@@ -278,6 +285,7 @@ table(["training accuracy, %", *first],
 # number of seeds in which the first-named is better.
 
 # %% jupyter={"source_hidden": true}
+# Tables: ratios of four pairs of heads, on two networks
 CONTESTS = [("nearest", "standard, projected"), ("fixed, centred", "standard, projected"), ("fixed, centred", "fixed"),
             ("nearest", "fixed, centred")]
 
@@ -323,6 +331,7 @@ say(f"If a comparison were the toss of a coin, one side would win all {SEEDS} se
 # projected*, the fair baseline of the last section.
 
 # %% jupyter={"source_hidden": true}
+# Train on few images and draw the test accuracies
 FEW_ARMS = {"linear": dict(head="learned")} | ARMS
 SIZE = 100 if DATASET == "digits" else 4000
 
@@ -342,6 +351,7 @@ for arm, _, recipe in itertools.product(FEW_ARMS, range(SPLITS), (CNN, MLP)):
 plots.slope_chart(few[CNN.backbone], "test accuracy, %", title=f"{SIZE} training images ({CNN.backbone})")
 
 # %% jupyter={"source_hidden": true}
+# Table: test accuracy against the fair baseline
 def against(ends, arm):
     """Mean difference to the baseline in points with its 95% t-interval, and how often it is positive."""
     gaps = torch.tensor(ends[arm]) - torch.tensor(ends["standard, projected"])
@@ -399,6 +409,7 @@ def free_run(arm, seed, reset, lr):
     return gaps, trainer.backbone.weight.norm(dim=1).mean().item()
 
 # %% jupyter={"source_hidden": true}
+# Draw free features with and without growing norms
 FREE = Recipe(dataset="unconstrained", classes=10, train_size=1000, backbone="free_features", feature_dim=64,
               batch_size=100, weight_decay=0.0, epochs=FREE_EPOCHS, scale=SCALE)
 FREE_ARMS = ("standard", "fixed", "fixed, centred", "nearest")
@@ -416,6 +427,7 @@ fig = plots.curve_panels(
 fig.update_yaxes(type="log", dtick=1, exponentformat="power", tickfont_size=11, matches="y")
 
 # %% jupyter={"source_hidden": true}
+# Table: loss above its floor, and norms, of free features
 table([f"at the end, median of {min(SEEDS, 2)} seeds", *FREE_ARMS],
       [[f"loss above its floor, {name}", *(f"{median(gaps[-1] for gaps, _ in ends[arm]):.1e}" for arm in FREE_ARMS)]
        for name, ends in free.items()]
@@ -454,6 +466,7 @@ say(f"The seeds of an arm differ by a factor of at most {max(ratios_of_two):.1f}
 # kernel; [The live lab](12_live_lab.ipynb) has pictures of one.)
 
 # %% jupyter={"source_hidden": true}
+# The lab, small: choose the head
 from ncbook.live import LiveLab
 
 LiveLab(Recipe(head="nearest", lr=0.01, epochs=40), only=("method",))

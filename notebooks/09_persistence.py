@@ -18,6 +18,7 @@
 # edge appears, one bar ends, and its length is a death time.
 
 # %% jupyter={"source_hidden": true}
+# Imports; balls that grow around ten points
 import importlib.util
 import itertools
 import math
@@ -55,6 +56,7 @@ plots.filtration(POINTS, SCALES, active=15, title="Ten points, all scales")
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
+# Sizes of the profiles
 PROFILE, GAUSSIANS, WALK = profile(
     {"GAUSSIANS": "random clouds (section 4)", "WALK": "positions of the walker (section 3)"},
     quick=dict(GAUSSIANS=50, WALK=151), book=dict(GAUSSIANS=200, WALK=301), paper=dict(GAUSSIANS=2000, WALK=3001))
@@ -130,6 +132,7 @@ def kruskal(distances):
 # finds them by persistent homology, without any tree. That makes three ways to check the package:
 
 # %% jupyter={"source_hidden": true}
+# Table: death times against other computations
 def with_gudhi(distances):
     import gudhi
 
@@ -183,6 +186,7 @@ times = h0_death_times(moving)
 (slope,) = torch.autograd.grad(times.sum(), walk)
 
 # %% jupyter={"source_hidden": true}
+# Draw the death times as one point walks past six
 times, walk = times.detach(), walk.detach()
 trees = [frozenset(frozenset(edge) for edge in tree) for tree in spanning_tree(moving.detach()).tolist()]
 changed = np.array([tree != before for before, tree in zip(trees, trees[1:])])
@@ -202,6 +206,7 @@ fig.update_yaxes(title="death time", **above)
 plots.finish(fig, "One point walks past six others", "dotted lines: the tree changes", width=720, height=500)
 
 # %% jupyter={"source_hidden": true}
+# Largest move of a death time, and jumps of the slope
 step, largest_move = float(walk[1] - walk[0]), float(times.diff(dim=0).abs().max())
 say(f"The walker moves by {step:.3f} per step, no death time by more than {largest_move:.3f}. The tree changes "
     f"{changed.sum()} times; there the slope jumps by at least {jumps[changed].min():.2f}, and elsewhere by at most "
@@ -221,6 +226,7 @@ say(f"The walker moves by {step:.3f} per step, no death time by more than {large
 # points under three norms, each at its own median death time. Which points are joined differently?
 
 # %% jupyter={"source_hidden": true}
+# Draw the trees of nine points under three norms
 NINE = 4 * torch.rand(9, 2, generator=torch.Generator().manual_seed(150), dtype=torch.float64)
 NORMS = {"L1": 1, "L2": 2, "maximum": math.inf}
 RADII = {name: float(h0_death_times(NINE, p).median()) for name, p in NORMS.items()}
@@ -235,6 +241,7 @@ plots.finish(fig, "Three norms, three trees", "each at its own median death time
              legend=dict(orientation="h", x=0, y=-0.02, yanchor="top"))
 
 # %% jupyter={"source_hidden": true}
+# Count the edges that the three trees share
 edges = {name: {frozenset(edge) for edge in spanning_tree(NINE, p).tolist()} for name, p in NORMS.items()}
 say("Shared edges, of 8: " + ", ".join(f"{len(edges[a] & edges[b])} ({a} and {b})"
                                        for a, b in itertools.combinations(NORMS, 2)) + ".")
@@ -246,6 +253,7 @@ say("Shared edges, of 8: " + ", ".join(f"{len(edges[a] & edges[b])} ({a} and {b}
 # Gaussian coordinates the L1 norm is about $\sqrt{2d/\pi}$ times the L2 norm.
 
 # %% jupyter={"source_hidden": true}
+# Table: ratios of death times between the norms
 generator, ratios = torch.Generator().manual_seed(0), {}
 for d in (2, 16, 128, 512):
     cloud = torch.randn(GAUSSIANS, 16, d, generator=generator)
@@ -287,6 +295,7 @@ def cdist_error(cloud):
     return float(((given - truth).abs() / truth).median()), float((given == 0).double().mean())
 
 # %% jupyter={"source_hidden": true}
+# Draw the errors of distances in a collapsing cloud
 SPACINGS = np.logspace(-4, 0, 9)
 
 
@@ -311,6 +320,7 @@ plots.finish(fig, "One point more, and the distances are gone", "float32, 64 dim
              height=400, margin=dict(b=96), legend=dict(orientation="h", x=0, y=0, yref="container", yanchor="bottom"))
 
 # %% jupyter={"source_hidden": true}
+# Table: the same errors at distances of about 1e-3
 (error, vanished), (fine, _) = cdist_error(cloud_at(1e-3, 26)), cdist_error(cloud_at(1e-3, 25))
 ours = deaths_error(cloud_at(1e-3, 26))
 table(["float32, norm 10, distances about 1e-3", "relative error", "pairs at distance 0"],

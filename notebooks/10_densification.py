@@ -20,6 +20,7 @@
 # to it, relative to the other classes, is another question: here the typical ones do, and the errors do not become fewer.
 
 # %% jupyter={"source_hidden": true}
+# Imports; draw 24 points that follow the loss alone
 import math
 from statistics import mean, stdev
 
@@ -69,6 +70,7 @@ plots.descents(PATHS, SHOWN, title="24 points that follow the densification loss
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
+# Sizes of the profiles, and the settings they share
 PROFILE, DATASET, BACKBONE, EPOCHS, P, BETAS, SEEDS = profile(
     {"DATASET": "data set", "BACKBONE": "backbone", "EPOCHS": "epochs", "P": "norm of the death times (1: L1, 2: L2)",
      "BETAS": "values of β in section 3", "SEEDS": "networks for each of them"},
@@ -99,6 +101,7 @@ show_code(densification_loss, part=("with torch.no_grad", "return (_edge"))
 # $10\,\beta$, then move the slider.
 
 # %% jupyter={"source_hidden": true}
+# Slider: where the loss pulls for each β
 CLOUD = torch.randn(18, 2, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
 SCALES = [round(0.1 * k, 1) for k in range(1, 16)]
 stills = [plots.spanning_tree_figure(CLOUD, beta=beta, arrows=True) for beta in SCALES]
@@ -137,6 +140,7 @@ cloud = CLOUD.clone().requires_grad_()
 (gradient,) = torch.autograd.grad(densification_loss(cloud[None], 0.6), cloud)
 
 # %% jupyter={"source_hidden": true}
+# Table: the gradient against the forces by hand
 (tree_pull,) = torch.autograd.grad(length := densification_loss(cloud[None], 0.0), cloud)
 along = float((tree_pull * cloud).sum().detach())
 table(["at this cloud", "value"], [
@@ -171,6 +175,7 @@ live.radius_explorer()
 # force does not fade near the goal, the step size has to.
 
 # %% jupyter={"source_hidden": true}
+# Table: distances in the three clouds at rest
 table(["β", "shortest edge", "longest edge", "smallest distance of all pairs", "largest distance", "at most (n − 1) β"],
       [[beta, *(float(x) for x in (h0_death_times(path[-1])[0], h0_death_times(path[-1])[-1], torch.pdist(path[-1]).min(),
                                    torch.pdist(path[-1]).max())), f"{(len(START) - 1) * beta:.1f}"]
@@ -190,6 +195,7 @@ table(["β", "shortest edge", "longest edge", "smallest distance of all pairs", 
 # many are zero? Guess.
 
 # %% jupyter={"source_hidden": true}
+# Count the death times that are zero
 few = few_images("digits", SIZE, 0)
 generator, n = torch.Generator().manual_seed(0), CLOUDS[1]
 anchors = torch.randint(SIZE, (4000,), generator=generator)
@@ -231,6 +237,7 @@ def run(beta, seed):
     return trainer
 
 # %% jupyter={"source_hidden": true}
+# Train three kinds of runs; draw barcodes of the digit 3
 RUNS = {"vanilla": None} | {f"β = {beta}": beta for beta in BETAS}
 trainers = {name: [run(beta, seed) for seed in range(SEEDS)] for name, beta in RUNS.items()}
 
@@ -264,6 +271,7 @@ plots.finish(fig, "Barcodes of sixteen images of the digit 3", "the same images 
              "orange: longer", width=720, height=380, barmode="overlay", bargap=0.35, showlegend=False)
 
 # %% jupyter={"source_hidden": true}
+# Table: death times of all classes
 table([f"all classes, median (range) over {SEEDS} seeds", "median death time", "spread (std / mean)"],
       [[name, median_range((float(d.median()) for d in of_name), ".2f"),
         median_range((float(d.std() / d.mean()) for d in of_name), ".2f")] for name, of_name in DEATHS.items()])
@@ -306,6 +314,7 @@ def smallest_mass(a, kappa, n, j):
     return high
 
 # %% jupyter={"source_hidden": true}
+# Tables: smallest g, and a test on a normal distribution
 normal = torch.distributions.Normal(0.0, 1.0)
 half = float(normal.icdf(torch.tensor(0.75)))
 samples = torch.randn(20_000, 16, 1, generator=torch.Generator().manual_seed(0))
@@ -330,6 +339,7 @@ table([f"a normal distribution on the line, β = 0.8: κ = {connected:.2f} of 20
 # would nine in ten be?
 
 # %% jupyter={"source_hidden": true}
+# Table: how many clouds are β-connected
 def largest_deaths(name, seed, part):
     """The largest death time of each of 50 clouds per class of sixteen different images, of training or test images."""
     generator, data = torch.Generator().manual_seed(0), trainers[name][seed].data.to("cpu")
@@ -356,6 +366,7 @@ table([f"clouds of {n} different images, median (range) over {SEEDS} seeds", "β
 # correctly. Predict what a small β does to the distances, and to the ratio.
 
 # %% jupyter={"source_hidden": true}
+# Tables: distances of test images to own and other classes
 def distances(name, seed):
     """Of each test image the distance to the nearest training image of its own class and of another one."""
     (train, test), data = FEATURES[name][seed], trainers[name][seed].data.to("cpu")

@@ -21,6 +21,7 @@
 # the two apart.
 
 # %% jupyter={"source_hidden": true}
+# Imports, helpers; draw a demand made at once and slowly
 import copy
 import math
 from dataclasses import replace
@@ -114,6 +115,7 @@ fig.update_yaxes(type="log", dtick=1, exponentformat="power", tickfont_size=11, 
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
+# Sizes of the profiles, and the recipe
 PROFILE, DATASET, BACKBONE, EPOCHS, SEEDS, WEIGHT, LARGE = profile(
     {"DATASET": "data set", "BACKBONE": "backbone", "EPOCHS": "epochs", "SEEDS": "networks per method",
      "WEIGHT": "weight λ₀ in section 4", "LARGE": "weight λ in sections 2 and 3"},
@@ -135,6 +137,7 @@ BASE = replace(DIGITS, dataset=DATASET, backbone=BACKBONE, epochs=EPOCHS)
 # $$ \lambda(e) = \lambda_0\,\frac eE , \qquad \beta(e) = \beta_0 \sqrt{\frac{E-e}{E}} . $$
 
 # %% jupyter={"source_hidden": true}
+# Draw β and the weight under each schedule
 TOO_EARLY, HALF = ConstantSchedule(0.0, LARGE), EPOCHS // 2 + 1
 SCHEDULES = {"vanilla": None, "constant, β = 4": ConstantSchedule(4.0, WEIGHT), "constant": ConstantSchedule(BETA0, WEIGHT),
              "constant, β = 0": ConstantSchedule(0.0, WEIGHT),
@@ -157,6 +160,7 @@ fig
 # is seen 16 times on average.
 
 # %% jupyter={"source_hidden": true}
+# Train too early; count steps and passes over the data
 early = in_parallel(fit, [(BASE, TOO_EARLY, seed, seed == 0) for seed in range(SEEDS)])
 steps = early[0].trainer.steps_per_epoch
 say(f"With {SIZE} images an epoch is {steps} steps of {math.prod(CLOUDS)} images, {steps * math.prod(CLOUDS) / SIZE:.0f} passes "
@@ -180,6 +184,7 @@ def new_head(trainer):
     return 100 * head.score(((test - centre) / spread).cpu(), trainer.data.test_targets.cpu())
 
 # %% jupyter={"source_hidden": true}
+# Table: what a demand too early does to features and head
 untrained = [Trainer(replace(BASE, seed=seed), data=small_set(DATASET, seed)) for seed in range(SEEDS)]
 plain = in_parallel(fit, [(BASE, None, seed) for seed in range(SEEDS)])
 before = [nearest_mean(trainer) for trainer in untrained]
@@ -239,6 +244,7 @@ tree_length = densification_loss(h.unflatten(0, CLOUDS), 0.0, P)
 (ce_pull,) = torch.autograd.grad(F.cross_entropy(trainer.head(h), targets[batch]), h)
 
 # %% jupyter={"source_hidden": true}
+# Table: derivatives with respect to a common scale
 ce_scale, tree_scale = ((pull * h).sum().item() for pull in (ce_pull, tree_pull))
 on_means = tree_pull.unflatten(0, CLOUDS).sum(1).abs().max().item()
 table(["derivative with respect to a common scale of all features, at an untrained network", "value"],
@@ -257,6 +263,7 @@ say(f"Sum of the forces of L₀ on a cloud: 0 to rounding; largest entry of a si
 # mean feature; *nearest*, the [nearest simplex ETF](05_nearest_etf.ipynb), which has such a bias too.
 
 # %% jupyter={"source_hidden": true}
+# Table: free features and other heads, asked too early
 FREE = dict(dataset="unconstrained", backbone="free_features", feature_dim=64, classes=10, train_size=SIZE, epochs=12)
 
 
@@ -305,6 +312,7 @@ table([f"β = 0 from the first step, {SEEDS} seeds", "λ", "training accuracy, %
 # the constant that does best in [Reproduction](13_reproduction.ipynb). Predict the order.
 
 # %% jupyter={"source_hidden": true}
+# Train with each schedule and draw the test accuracies
 TRIED = SCHEDULES | {f"delayed, λ = {LARGE:g}": DelayedSchedule(0.0, LARGE, start=HALF),
                      f"sliding, λ = {LARGE:g}": SlidingSchedule(BETA0, LARGE, EPOCHS)}
 done = iter(in_parallel(fit, [(BASE, schedule, seed) for schedule in [*TRIED.values()][1:] for seed in range(SEEDS)]))
@@ -314,6 +322,7 @@ accuracy = {name: [run.last["test_accuracy"] for run in of_seed] for name, of_se
 plots.slope_chart({name: accuracy[name] for name in runs}, "test accuracy, %", title=f"{SIZE} training images, six schedules")
 
 # %% jupyter={"source_hidden": true}
+# Table: differences in test accuracy within a seed
 def gap(one, other):
     """The mean difference within a seed with its 95% t-interval, and how often it is positive."""
     gaps = [a - b for a, b in zip(accuracy[one], accuracy[other])]
@@ -340,11 +349,13 @@ say(f"The binomial standard error of one accuracy on {tests:,} images is {100 * 
 # The geometry differs more:
 
 # %% jupyter={"source_hidden": true}
+# Draw the geometry under six schedules
 plots.metric_curves({name: [run.rows for run in of_seed] for name, of_seed in runs.items()},
                     ["nc1_quotient", "nc1", "etf_distance"], title="The geometry under six schedules").update_layout(width=720)
 
 
 # %% jupyter={"source_hidden": true}
+# Table: the geometry at the end of training
 SHOWN = ["train_nc1_quotient", "train_nc1", "train_etf_distance", "train_nc3"]
 ENDS = {name: [run.last for run in of_seed] for name, of_seed in runs.items()} | {
     "nearest, vanilla": guided_plain, f"nearest, too early, λ = {LARGE:g}": guided["nearest"]}
@@ -369,6 +380,7 @@ table(["at the end, median (range)", *(plots.metric_label(key.removeprefix("trai
 # have separated? (The lab needs a kernel; [The live lab](12_live_lab.ipynb) has pictures of one.)
 
 # %% jupyter={"source_hidden": true}
+# The lab, small: dials for β and the weight
 from ncbook.live import LiveLab
 
 LiveLab(Recipe(clouds=CLOUDS, train_size=SIZE, p=P, epochs=40, lr=0.03, schedule=SlidingSchedule(BETA0, LARGE, 40)),

@@ -53,6 +53,7 @@ lab
 # demand.
 
 # %% jupyter={"source_hidden": true}
+# Imports, settings, and helpers that run a recipe
 import copy
 import tempfile
 from dataclasses import replace
@@ -113,6 +114,7 @@ def run(recipe, moments):
 # look: above a run that slides to the same demand, below the run that is asked at once.
 
 # %% jupyter={"source_hidden": true}
+# Draw five moments of sliding and of too early
 MOMENTS = [0, STEPS // 20, STEPS // 5, STEPS // 2, STEPS]
 stills = dict(zip(RECIPES, in_parallel(lambda recipe: list(run(recipe, MOMENTS)), zip(RECIPES.values()))))
 unit = stills["Sliding"][-1][1]["size"]
@@ -132,6 +134,7 @@ plots.finish(fig, "The same demand in the end: slid to (above), at once (below)"
              width=720, height=400, margin=dict(l=16, r=16, b=16)).show()
 
 # %% jupyter={"source_hidden": true}
+# Table: the run too early, step by step
 table(["too early, step", "median bar", "size of the means", "training accuracy", "nearest to the mean of its class"],
       [[str(trainer.steps), "none" if trainer.steps == 0 else f"{found['bar']:.2g}", f"{found['size']:.2g}",
         f"{found['accuracy']:.2f}", f"{found['nearest']:.2f}"] for trainer, found in stills["Too early"]])
@@ -157,6 +160,7 @@ done = in_parallel(lambda recipe: [found for _, found in run(recipe, ARMS)], zip
 arms = {name: done[k * SEEDS:(k + 1) * SEEDS] for k, name in enumerate(HEADS)}
 
 # %% jupyter={"source_hidden": true}
+# Table: accuracy of four classifiers, asked too early
 table(["classifier", *(f"accuracy, step {step}" for step in ARMS), "spread over norm of the features"],
       [[name, *(median_range([seed[k]["accuracy"] for seed in seeds], ".2f") for k in range(3)),
         median_range([seed[-1]["spread"] for seed in seeds], ".1g")] for name, seeds in arms.items()])
@@ -218,6 +222,7 @@ with tempfile.TemporaryDirectory() as folder:
 print(lab.code())
 
 # %% jupyter={"source_hidden": true}
+# Reset the lab, and check its state
 lab.reset(SCENARIOS["Collapse"].recipe)
 lab.run(0)
 assert lab.error is None and lab.trainer.steps == 0

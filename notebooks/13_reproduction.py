@@ -20,6 +20,7 @@
 # two).
 
 # %% jupyter={"source_hidden": true}
+# Imports; read the kept rows; table of every claim
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +84,7 @@ table(["claim", "published", "ours", "verdict"], claims, text=4)
 assert nearer.sum() + farther.sum() == len(farther)
 
 # %% jupyter={"source_hidden": true}
+# Draw test accuracies of three methods, split by split
 methods = ["vanilla", "constant", "sliding"]
 plots.slope_chart({name: ACCURACY[name] for name in methods}, "test accuracy, %", title="MNIST with 250 images",
                   beside=PUBLISHED).show()
@@ -110,6 +112,7 @@ plots.slope_chart({name: ACCURACY[name] for name in methods}, "test accuracy, %"
 # section 5 follows the runs that it makes again.
 
 # %% jupyter={"source_hidden": true}
+# Sizes of the profiles
 PROFILE, ITERATIONS = profile(
     {"ITERATIONS": "iterations that section 5 makes again"},
     quick=dict(ITERATIONS=54), book=dict(ITERATIONS=205), paper=dict(ITERATIONS=2000),
@@ -128,6 +131,7 @@ PROFILE, ITERATIONS = profile(
 # brings sliding nearer to the published mean?*
 
 # %% jupyter={"source_hidden": true}
+# Table: our means against the published ones
 lines = []
 for name in [method + decay for decay in ("", "_wd0.001") for method in methods]:
     values, (mean, std) = ACCURACY[name].dropna(), PUBLISHED[name.split("_")[0]]
@@ -153,6 +157,7 @@ assert ACCURACY.sliding.mean() < PUBLISHED["sliding"][0] < ACCURACY["sliding_wd0
 # setting was not repeated.
 
 # %% jupyter={"source_hidden": true}
+# Table: settings tried for constant densification
 tried = CHOICES.assign(**CHOICES.recipe.str.extract("constant_beta(?P<beta>.+)_weight(?P<weight>.+)").astype(float))
 grid = tried.pivot_table(index="beta", columns="weight", values="test_accuracy")
 table(["constant, mean accuracy of 6 splits, %", *(f"weight {weight:g}" for weight in grid)],
@@ -178,6 +183,7 @@ assert grid.stack().idxmax() == (4.0, 0.01) and (grid[0.1] < ones.min() - 1).all
 # over their number, so that all intervals hold together with 95%.
 
 # %% jupyter={"source_hidden": true}
+# Draw paired differences with their intervals
 short = {" − ".join(pair).replace("_wd", ", decay "): found for pair, found in intervals.items()}
 plots.interval_chart(short, "difference in test accuracy, points", title="Differences on the same ten splits",
                      subtitle=f"mean and simultaneous 95% intervals of {len(PAIRS)} comparisons").show()
@@ -194,6 +200,7 @@ assert intervals["sliding", "constant"].low < 0 < intervals["sliding", "constant
 # choose settings there are runs of both lengths.
 
 # %% jupyter={"source_hidden": true}
+# Table: vanilla and sliding, 50 and 310 epochs
 lengths = CHOICES.pivot(index="split", columns="recipe", values="test_accuracy")
 gap = {"vanilla, 50 − vanilla, 310": lengths.vanilla_50_epochs - lengths.vanilla_x1,
        "sliding, 50 − sliding, 310": lengths.sliding_50_epochs - lengths.sliding_x1,
@@ -215,6 +222,7 @@ assert first.count() == 3 and first.min() > 0 and second.max() < 0 and abs(third
 # the training of vanilla and sliding, 310 epochs and weight decay 0.01.
 
 # %% jupyter={"source_hidden": true}
+# Table: ETF heads and averaged networks on splits 0 to 4
 OTHERS = {("vanilla_nearest", "vanilla"): "nearest ETF", ("vanilla_fixed", "vanilla"): "fixed ETF",
           ("sliding_nearest", "sliding"): "nearest ETF, sliding", ("sliding_fixed", "sliding"): "fixed ETF, sliding",
           ("vanilla_x5", "sliding"): "five of vanilla, 62 epochs"}
@@ -237,6 +245,7 @@ assert all(len(d) == 5 and paired_interval(d).high < 0 and (d < 0).all() for d i
 # to the left of vanilla or to the right?*
 
 # %% jupyter={"source_hidden": true}
+# Draw every run at the end of training
 lost = {text: 2 - 2 * np.sqrt((9 - k) / 9) for k, text in ((1, "one direction<br>lost"), (2, "two"))}
 shown = {name: RUNS[RUNS.recipe == name] for name in methods}
 plots.seed_scatter({name: (rows.train_etf_distance, rows.train_nc1) for name, rows in shown.items()},
@@ -245,6 +254,7 @@ plots.seed_scatter({name: (rows.train_etf_distance, rows.train_nc1) for name, ro
                    lines=lost).show()
 
 # %% jupyter={"source_hidden": true}
+# Table: what sliding does to scatter and geometry
 MEASURED = {"train_nc1_quotient": "NC1 quotient, train", "test_nc1_quotient": "NC1 quotient, test",
             "train_nc1": "NC1, train", "train_etf_distance": "ETF distance, train", "train_nc3": "NC3 (duality), train"}
 
@@ -290,6 +300,7 @@ assert sorted(sliding[nearer.values].index) == [0, 4, 7, 9]
 # one constant rate for all three heads, in place of automatic gradient descent.
 
 # %% jupyter={"source_hidden": true}
+# Draw the curves of three heads on free features
 CHECKED = ["train_loss", "train_nc1", "train_etf_distance", "train_nc3"]
 
 
@@ -305,6 +316,7 @@ fig.for_each_xaxis(lambda axis: axis.update(type="log", dtick=1, title_text=axis
 fig.update_layout(width=720, height=360).show()
 
 # %% jupyter={"source_hidden": true}
+# Table: how soon each head collapses, and where it ends
 lines = []
 for where, rows in [(f"free features, {count} classes", FREE[count]) for count in FREE] + [
         (f"network on {name}", rows) for name, rows in parted("speed").groupby("where")]:
@@ -320,6 +332,7 @@ for name, rows in parted("speed").groupby("where"):
 table(["median (range) of five seeds", *GUIDED], lines)
 
 # %% jupyter={"source_hidden": true}
+# Checks of which head is first
 for count, rows in FREE.items():
     seen = {bound: first_epoch(rows, "train_nc1", bound) for bound in (1e-1, 1e-5)}
     assert seen[0.1].nearest.max() < seen[0.1][["standard", "fixed"]].min(axis=None), "nearest first at NC1 < 0.1"
@@ -351,6 +364,7 @@ for _, rows in parted("speed").groupby("where"):
 # was working on.
 
 # %% jupyter={"source_hidden": true}
+# Table: the commands, and how many units were run
 MADE = {name: make for name, make in TABLES.items() if not name.startswith("comparison")}
 DONE = {name: KEPT[name].drop_duplicates(["recipe", "split", "seed"], keep="last") for name in MADE}
 table(["what it is", "command", "units run", "of"],
@@ -378,6 +392,7 @@ with tempfile.TemporaryDirectory() as folder:
     again = pd.read_csv(file)
 
 # %% jupyter={"source_hidden": true}
+# Table: rows made again against kept ones
 both = again.merge(KEPT["unconstrained"], on=["recipe", "split", "seed", "epoch"], suffixes=("", " kept"))
 off = pd.DataFrame({key: (both[key] / both[f"{key} kept"] - 1).abs() for key in CHECKED})
 worst = off.groupby(both.recipe).max()

@@ -45,6 +45,7 @@
 # a ResNet on a laptop.
 
 # %% jupyter={"source_hidden": true}
+# Imports, settings, the heads and the enlarged digits
 import tempfile
 import time
 from functools import partial
@@ -152,6 +153,7 @@ models = {name: [fit(resnet(HEADS[name], seed), images, labels, EPOCHS, lr=0.02,
                  for seed in range(SEEDS)] for name in ("linear", "standard", "nearest")}
 
 # %% jupyter={"source_hidden": true}
+# Measure every stage and draw the CDNV
 rows = {name: [measure(model) for model in each] for name, each in models.items()}
 cdnv = {name: [[row[layer]["cdnv"] for layer in LAYERS] for row in each]
         for name, each in [*rows.items(), ("untrained", untrained)]}
@@ -159,6 +161,7 @@ fig = plots.seed_curves(LAYERS, cdnv, "CDNV, training set", title="The classes p
 fig.update_yaxes(type="log", tickvals=[0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2]).show()
 
 # %% jupyter={"source_hidden": true}
+# Table: CDNV, ETF distance and accuracy of the ResNets
 tested = {name: [ncbook.measure_layers(model, test_loader)["fc"] for model in each] for name, each in models.items()}
 distance = {name: [row["layer4"]["etf_distance"] for row in each] for name, each in rows.items()}
 table([f"classifier, median (range) of {SEEDS} networks", "CDNV after layer1", "after layer4",
@@ -195,6 +198,7 @@ row = ncbook.measure_layers(stock, test_loader)["fc"]
 print({key: round(row[key], 3) for key in ("accuracy", "cdnv", "nc2_equiangular", "nc3", "etf_distance")})
 
 # %% jupyter={"source_hidden": true}
+# Checks that saved models measure the same
 assert row == tested["linear"][0]
 torch.save(models["nearest"][0].state_dict(), file)
 again = ncbook.replace_classifier(ResNet(BasicBlock, [BLOCKS] * 4, num_classes=10))
@@ -238,6 +242,7 @@ def noise(seed):
 
 
 # %% jupyter={"source_hidden": true}
+# Table: accuracy on noise, with and without targets
 runs = [noise(seed) for seed in range(5)]
 steps = {"1": slice(1), "2": slice(1, 2), "91 to 100": slice(90, 100)}
 mean = {step: [[sum(hits[part]) / len(hits[part]) for hits in run] for run in runs] for step, part in steps.items()}
@@ -329,6 +334,7 @@ def imbalanced(head, epochs, seed):
 
 
 # %% jupyter={"source_hidden": true}
+# Train with rare digits and draw how many are found
 outcomes = {name: [[imbalanced(head, epochs, seed) for epochs in LENGTHS] for seed in range(SEEDS)]
             for name, head in HEADS.items()}
 found, _, common = ({name: [[each[k] for each in run] for run in runs] for name, runs in outcomes.items()}
@@ -339,6 +345,7 @@ fig.update_xaxes(type="log", tickvals=LENGTHS, ticktext=[str(x) for x in LENGTHS
 fig.update_yaxes(rangemode="tozero").show()
 
 # %% jupyter={"source_hidden": true}
+# Table: rare and common digits found, cosines of rows
 cosines = {name: [run[-1][1] for run in runs] for name, runs in outcomes.items()}
 table([f"classifier, median (range) of {SEEDS} networks", *(f"found after {n} epochs, %" for n in LENGTHS),
        f"common digits after {LENGTHS[0]}, %", f"after {LENGTHS[-1]}, %", "cosine of rare rows at the end"],
@@ -370,6 +377,7 @@ if PROFILE == "book":
 # hundreds of classes, and what does it cost in accuracy on ten?
 
 # %% jupyter={"source_hidden": true}
+# Table: cost and accuracy with k = 1 and k = 10
 def seconds(head, features, targets, repeats=20):
     for _ in range(12):
         head(features, targets)             # past the first k steps

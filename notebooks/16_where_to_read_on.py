@@ -17,6 +17,7 @@
 # weight vectors of the small classes turn towards each other until, suddenly, they coincide.
 
 # %% jupyter={"source_hidden": true}
+# Imports; draw the angles between unequal classes
 import plotly.graph_objects as go
 import torch
 from torch.nn.functional import cosine_similarity
@@ -61,6 +62,7 @@ plots.finish(fig, "Minority collapse", "four classes of free features; angles be
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
+# More imports, settings; helper: look at some epochs
 from dataclasses import replace
 
 from sklearn.cluster import KMeans
@@ -153,6 +155,7 @@ def recovered(trainer):
 
 
 # %% jupyter={"source_hidden": true}
+# Table: digits told apart after training on merged classes
 hidden = [visit(Trainer(Recipe(**DIGITS | dict(device="cpu"), seed=seed), data=merged), recovered)
           for seed in range(SEEDS)]
 def better_way_round(halves, upper):
@@ -205,6 +208,7 @@ def detection(trainer):
 
 
 # %% jupyter={"source_hidden": true}
+# Table: known inputs against unknown ones
 foreign = [visit(Trainer(Recipe(**DIGITS | dict(device="cpu"), seed=seed), data=known), detection)
            for seed in range(SEEDS)]
 table([f"epoch; median (range) of {SEEDS} networks", "training accuracy", "NC1 quotient", "known above unknown"],
@@ -243,6 +247,7 @@ def through_layers(trainer):
 
 
 # %% jupyter={"source_hidden": true}
+# Draw NC1 through the layers
 layers = torch.tensor([visit(Trainer(Recipe(**DIGITS | dict(device="cpu"), seed=seed), data=known), through_layers)
                        for seed in range(SEEDS)])
 names = ["input", *(f"hidden {k}" for k in range(1, layers.shape[2] - 1)), "features"]
@@ -319,6 +324,7 @@ print(f"training accuracy {crowd.train['accuracy']}, NC1 {crowd.train['nc1']:.0e
 #   zero?
 
 # %% jupyter={"source_hidden": true}
+# Checks of what the text says
 assert unequal[0].std() < 0.5 and unequal[-1, 2] < 5 < 60 < unequal[2, 2] and unequal[-1, 0] > 140
 for run in hidden:
     assert run[-1][0] < 0.1 * run[0][0] and run[-1][1] > 85 and run[-1][2] < run[0][2] - 10

@@ -15,6 +15,7 @@
 # not keep the answer back: yes, within twenty epochs, as the picture shows. Press *Play*.
 
 # %% jupyter={"source_hidden": true}
+# Train with a nearest-ETF head and animate the features
 from ncbook import Recipe, plots, train
 
 plots.geometry_animation(train(Recipe(dataset="gaussians", backbone="mlp", head="nearest", epochs=20)),
@@ -36,6 +37,7 @@ plots.geometry_animation(train(Recipe(dataset="gaussians", backbone="mlp", head=
 # `jupyter={"source_hidden": true}` at its head, as this one; a cell in sight shows one idea, in some ten lines.
 
 # %% jupyter={"source_hidden": true}
+# Imports and settings
 import math
 
 import torch
@@ -63,6 +65,7 @@ runs = {HEADS[head].method: [list(train(Recipe(head=head, seed=seed, **COMMON)))
         for head in ("cosine", "nearest")}
 
 # %% jupyter={"source_hidden": true}
+# Draw accuracy, NC1 and ETF distance by epoch
 plots.metric_curves(runs, ["accuracy", "nc1", "etf_distance"], title="Digits with two classifiers")
 
 # %% [markdown]
@@ -91,6 +94,7 @@ print(f"by hand {by_hand:.6f}, package {ncbook.simplex_etf_distance(mu):.6f}")
 # Every number in the text is computed next to it, over seeds, with its range:
 
 # %% jupyter={"source_hidden": true}
+# Table: test accuracy and ETF distance at the end
 last = {method: [seed[-1].row() for seed in seeds] for method, seeds in runs.items()}
 table([f"head, median (range) of {SEEDS} seeds", "test accuracy, %", "distance to the nearest ETF"],
       [[method, median_range((row["test_accuracy"] for row in rows), ".1f"),
@@ -101,6 +105,7 @@ table([f"head, median (range) of {SEEDS} seeds", "test accuracy, %", "distance t
 # the end:
 
 # %% jupyter={"source_hidden": true}
+# Checks of what the text says
 standard, nearest = ([row["train_etf_distance"] for row in rows] for rows in last.values())
 assert max(nearest) < min(standard)
 assert abs(by_hand - ncbook.simplex_etf_distance(mu)) < 1e-9
