@@ -95,7 +95,7 @@ def size(path):
             words += len(cell.source.split("## References")[0].split())
         else:
             folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
-            lines[folded] += sum(bool(line.strip()) for line in cell.source.splitlines())
+            lines[folded] += sum(not re.match(r"\s*(#|$)", line) for line in cell.source.splitlines())
     return words, lines[False], lines[True]
 
 
@@ -139,6 +139,14 @@ def test_listings_are_the_present_source(path):
 def test_a_chapter_keeps_to_its_length(path):
     words, in_sight, folded = size(path)
     assert 1000 < words <= 3000 and in_sight <= 150 and folded <= 190
+
+
+@pytest.mark.parametrize("path", [*TEXTS, ROOT / "notebooks" / "TEMPLATE.py"], ids=lambda path: path.stem)
+def test_a_folded_cell_says_in_its_first_line_what_it_holds(path):
+    folded = [cell.source for cell in build_book.read_chapter(path).cells
+              if cell.metadata.get("jupyter", {}).get("source_hidden")]
+    first = [source.partition("\n")[0] for source in folded]
+    assert all(re.fullmatch(r"# [A-Z].{3,150}", line) for line in first) and len(set(first)) == len(first)
 
 
 def test_a_source_is_cited_in_one_way():
