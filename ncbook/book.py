@@ -96,6 +96,17 @@ def median_range(values: Iterable[float], form: str = ".3g") -> str:
     return f"{median(values):{form}}" + (f" ({low:{form}} to {high:{form}})" if low < high else "")
 
 
+def mean_gap(differences: Iterable[float], form: str = ".2f") -> str:
+    """The mean of paired differences with its 95% t-interval as text, "+0.35 ± 0.66"; form: a format of numbers.
+
+    Raises ValueError for fewer than two differences.
+    """
+    from ncbook.experiments.intervals import paired_interval
+
+    mean, _, high = paired_interval(list(differences))
+    return f"{mean:+{form}} ± {high - mean:{form}}"
+
+
 def source(*objects: Any, part: tuple[str, str] | None = None) -> str:
     """The source of functions and classes that stand in files, without docstrings, one after the other.
 

@@ -30,10 +30,9 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 from IPython.utils.capture import capture_output
-from scipy import stats
 
 from ncbook import Recipe, Trainer, load_dataset, nearest_simplex_etf, plots, simplex_etf
-from ncbook.book import few_images, in_parallel, median_range, profile, say, table
+from ncbook.book import few_images, in_parallel, mean_gap, median_range, profile, say, table
 
 ABOUT = {"DATASET": "data set", "NETWORKS": "backbones", "BATCH": "images per batch", "EPOCHS": "epochs",
          "FREE_EPOCHS": "epochs of free features (section 6)", "SEEDS": "networks per head",
@@ -355,8 +354,7 @@ plots.slope_chart(few[CNN.backbone], "test accuracy, %", title=f"{SIZE} training
 def against(ends, arm):
     """Mean difference to the baseline in points with its 95% t-interval, and how often it is positive."""
     gaps = torch.tensor(ends[arm]) - torch.tensor(ends["standard, projected"])
-    half = stats.t.ppf(0.975, len(gaps) - 1) * float(gaps.std()) / len(gaps)**0.5
-    return f"{gaps.mean():+.2f} ± {half:.2f} ({int((gaps > 0).sum())} of {len(gaps)})"
+    return f"{mean_gap(gaps.tolist())} ({int((gaps > 0).sum())} of {len(gaps)})"
 
 
 on_all = {recipe.backbone: {arm: [row["test_accuracy"] for row in ends[arm]] for arm in ARMS}

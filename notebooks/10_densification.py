@@ -22,14 +22,13 @@
 # %% jupyter={"source_hidden": true}
 # Imports; draw 24 points that follow the loss alone
 import math
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 from plotly.subplots import make_subplots
-from scipy import stats
 
 from ncbook import Recipe, SameClassSampler, Trainer, densification_loss, h0_death_times, plots
-from ncbook.book import few_images, median_range, profile, say, show_code, table
+from ncbook.book import few_images, mean_gap, median_range, profile, say, show_code, table
 from ncbook.persistence import spanning_tree
 from ncbook.plots.style import OUTLINE
 from ncbook.schedules import ConstantSchedule
@@ -394,8 +393,7 @@ measured["wrong by the linear head, %"] = {
 def against(what, name):
     """The mean difference to vanilla within a seed, its 95% t-interval, and the seeds with a smaller value."""
     gaps = [a - b for a, b in zip(measured[what][name], measured[what]["vanilla"])]
-    half = stats.t.ppf(0.975, len(gaps) - 1) * stdev(gaps) / math.sqrt(len(gaps))
-    return [f"{mean(gaps):+.2g} ± {half:.2g}", f"{sum(gap < 0 for gap in gaps)} of {len(gaps)}"]
+    return [mean_gap(gaps, ".2g"), f"{sum(gap < 0 for gap in gaps)} of {len(gaps)}"]
 
 
 table([f"test images, median (range) over {SEEDS} seeds", *RUNS],

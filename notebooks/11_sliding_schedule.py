@@ -25,16 +25,15 @@
 import copy
 import math
 from dataclasses import replace
-from statistics import mean, median, stdev
+from statistics import mean, median
 from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
 from ncbook import Recipe, SameClassSampler, Trainer, densification_loss, load_dataset, plots
-from ncbook.book import few_images, in_parallel, median_range, profile, say, table
+from ncbook.book import few_images, in_parallel, mean_gap, median_range, profile, say, table
 from ncbook.schedules import ConstantSchedule, DelayedSchedule, SlidingSchedule
 
 torch.set_num_threads(1)  # small networks train faster so
@@ -326,8 +325,7 @@ plots.slope_chart({name: accuracy[name] for name in runs}, "test accuracy, %", t
 def gap(one, other):
     """The mean difference within a seed with its 95% t-interval, and how often it is positive."""
     gaps = [a - b for a, b in zip(accuracy[one], accuracy[other])]
-    half = stats.t.ppf(0.975, len(gaps) - 1) * stdev(gaps) / math.sqrt(len(gaps))
-    return [f"{mean(gaps):+.2f} ± {half:.2f}", f"{sum(g > 0 for g in gaps)} of {len(gaps)}"]
+    return [mean_gap(gaps), f"{sum(g > 0 for g in gaps)} of {len(gaps)}"]
 
 
 rows = [*((name, "vanilla") for name in TRIED if name != "vanilla"), ("sliding", "delayed"), ("sliding", "constant"),

@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 import torch
+from scipy import stats
 
 import ncbook
 from ncbook import book
@@ -20,6 +21,15 @@ def shown(monkeypatch):
     outputs = []
     monkeypatch.setattr(book, "display", lambda each, metadata=None: outputs.append((each, metadata)))
     return outputs
+
+
+def test_a_mean_gap_has_a_t_interval():
+    gaps = [0.1, -0.2, 0.6, 0.3]
+    low, high = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
+    assert book.mean_gap(gaps) == f"+0.20 ± {(high - low) / 2:.2f}"
+    assert book.mean_gap([-1, -3], ".1g").startswith("-2 ± ")
+    with pytest.raises(ValueError, match="differences"):
+        book.mean_gap([1.0])
 
 
 @pytest.mark.parametrize("name, values", [("quick", (1, ("a",))), ("paper", (3, None)), (None, (2, ("b",)))])

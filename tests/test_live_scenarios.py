@@ -30,8 +30,8 @@ def test_runs_of_scenarios_have_their_names_and_any_other_beginning_has_none(lab
     page.do("reset")
     lab.run(2)
     assert [run.label for run in lab.runs] == [
-        "Too early", "Too early (2)", "Standard and nearest: standard", "Standard and nearest: nearest",
-        "Standard and nearest (2): standard", "Standard and nearest (2): nearest"]
+        "Too early", "Too early (2)", "standard: Standard and nearest", "nearest: Standard and nearest",
+        "standard: Standard and nearest (2)", "nearest: Standard and nearest (2)"]
     assert page.state["scene"] == "Standard and nearest"
     page.set(method="fixed")
     lab.run(1)

@@ -9,8 +9,8 @@ const across = (step) => Math.log10(1 + step);
 export function drawCurves(canvas, theme, runs, options) {
     const got = contextOf(canvas);
     if (!got || !runs.length || !runs[0].run.frames.length) return;
-    const { context, width, height } = got, words = width >= 560 ? "long" : width >= 330 ? "short" : "name";
-    const right = { long: 218, short: 146, name: 88 }[words] * theme.zoom, left = 34 * theme.zoom;
+    const { context, width, height } = got, two = runs.length > 1, words = two || width < 330 ? "name" : width < 560 ? "short" : "long";
+    const right = { long: 218, short: 146, name: two && width >= 220 ? 124 : 88 }[words] * theme.zoom, left = 34 * theme.zoom;
     const most = Math.max(100, ...runs.map(({ run }) => run.frames[run.last].step[0]));
     const x = (step) => left + ((width - left - right) * across(step)) / across(most);
     const strips = layOut(runs[0].run, height - 20, options.small);
@@ -111,7 +111,8 @@ function drawStrip(context, theme, runs, strip, x, left, right) {
         if (!which && Number.isFinite(atY)) {
             const end = points.at(-1)[1];
             const name = strip.words === "name" || !curve.short ? curve.name : `${curve.name} ${curve[strip.words]}`;
-            ends.push({ y: Number.isFinite(end) ? end : atY, words: `${name} ${number(value, kind === "linear" && strip.words !== "name" ? 3 : 2)}`, color });
+            const other = runs[1] ? ` ╍ ${number(curve.of(runs[1].run.frames[runs[1].index]), 2)}` : "";
+            ends.push({ y: Number.isFinite(end) ? end : atY, words: `${name} ${number(value, kind === "linear" && strip.words !== "name" ? 3 : 2)}${other}`, color });
         }
     }));
     if (kind === "log" && strip.words !== "name") hint(context, theme, drawn, { top, bottom, left, right });
@@ -124,7 +125,11 @@ function hint(context, theme, drawn, { top, bottom, left, right }) {
     const wide = 136 * theme.zoom, tall = 15 * theme.zoom;
     for (const [align, y] of [["left", bottom - 7], ["right", top + 7], ["right", bottom - 7]]) {
         const from = align === "left" ? left : right - wide;
-        if (drawn.some(([px, py]) => px > from && px < from + wide && Math.abs(py - y) < tall / 2)) continue;
+        const crossed = drawn.some(([px, py], k) => {
+            const [qx, qy] = drawn[k - 1] && drawn[k - 1][0] < px ? drawn[k - 1] : [px, py];
+            return px > from && qx < from + wide && Math.max(py, qy) > y - tall / 2 && Math.min(py, qy) < y + tall / 2;
+        });
+        if (crossed) continue;
         text(context, theme, "lower = more collapsed", align === "left" ? left + 5 : right - 5, y, { color: theme.muted, size: 11, align });
         return;
     }

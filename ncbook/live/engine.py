@@ -291,7 +291,7 @@ class Engine:
         """What the next runs of a scenario are called."""
         again = self._begun[name] + 1
         title = name and name + f" ({again})" * (again > 1)
-        return [title + f": {HEADS[recipe.head].method}" * bool(title and recipes[1:]) for recipe in recipes]
+        return [f"{HEADS[recipe.head].method}: " * bool(title and recipes[1:]) + title for recipe in recipes]
 
     def _draw(self, anew: bool = False) -> None:
         """Record the live runs as they stand; `anew`: and what was recorded has changed."""

@@ -19,7 +19,10 @@ export function drawGeometry(canvas, theme, run, index, options) {
     const means = parts.means.map(project), vertices = head.vertices.map((v) => project(v)), times = span / frame.reach / unit;
     canvas.spots = parts.features.map(project);
     if (options.regions && run.dims === 2 && head.names.length <= 3) shade(context, means, colors, width, height);
-    if (size < 0.8 * head.scale) outline(context, head.vertices.map((v) => project(v.map((x) => (x * head.scale) / size))), few, theme, 1);
+    if (size < 0.8 * head.scale) {
+        outline(context, head.vertices.map((v) => project(v.map((x) => (x * head.scale) / size))), few, theme, 1);
+        text(context, theme, "thin: usual size after training", 8, height - 9, { size: 11, color: theme.muted });
+    }
     trails(context, run, index, project, colors, size);
     if (unit < SPECK) {
         canvas.spots.forEach(([x, y], k) => dot(context, x, y, 1.5, pale(colors[head.targets[k]], 0.8)));

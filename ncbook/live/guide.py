@@ -179,8 +179,8 @@ RULES = (
          "All dots start in one small spot, and β = {beta} with weight {weight} presses them together before the "
          "classes are apart."),
     Rule("geometry", lambda m: m.pressed and m.facts.accuracy < 0.9,
-         "Held in one small spot: so close together, all dots get nearly the same answer, and accuracy stays low. "
-         "Try: pull the weight to 0."),
+         "Held in one small spot: even where the lens shows clouds apart, dots this close get nearly the same answer "
+         "from the classifier. Try: pull the weight to 0."),
     # A hand has just let go.
     Rule("geometry", lambda m: m.freed and m.begun.accuracy < 0.9 and m.facts.accuracy < 0.9 and m.size > 0.1,
          "The weight is 0: nothing presses the dots together any more. They spread out.", urgent=True),
@@ -232,8 +232,8 @@ RULES = (
          "Close to collapse: the clouds are tight, and their means lie near the corners of the even arrangement.",
          calm=True),
     Rule("curves", lambda m: m.learned and m.spread < -0.08 and not m.active,
-         "Nearly every dot is classified right: training could stop. It goes on, and the clouds shrink by themselves.",
-         calm=True),
+         "Nearly every dot is classified right: training could stop. It goes on, and the clouds shrink by themselves, "
+         "against the distances between them.", calm=True),
     Rule("geometry", lambda m: m.learned and m.spread < -0.08,
          "Nearly every dot is classified right, and the clouds still shrink.", calm=True),
     Rule("curves", lambda m: m.learned and m.spread > 0.12,

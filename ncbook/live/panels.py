@@ -148,8 +148,11 @@ def header(run: Run) -> dict[str, Any]:
     dials = REGULARISERS[run.recipe.regulariser].dials
     place = {dial.name: k for k, dial in enumerate(dials)}
     titles = {"input": "The data: drag points"} if shown is not None and shown["kind"] == "points" else {}
-    if run.recipe.backbone == "free_features":
-        titles["geometry"] = "The dots, free to move"
+    dim = run.first.features.shape[1]
+    seen = "flat" if vertices.shape[1] == 2 else "in 3"
+    flat = f", {dim} dimensions seen {seen}" * (dim > vertices.shape[1])
+    free = run.recipe.backbone == "free_features"
+    titles["geometry"] = ("The dots, free to move" if free else PANELS["geometry"].title) + flat
     return {
         "id": run.number, "label": run.label, "caption": run.caption, "names": run.class_names,
         "colors": plots.class_colors(count), "epochs": run.recipe.epochs,

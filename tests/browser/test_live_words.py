@@ -97,7 +97,8 @@ def test_what_a_hand_did_is_named_where_it_is_shaded(reader):
 
 def test_dots_without_a_network_are_not_called_its_view(reader):
     begin(reader, 3, "Free features")
-    assert reader.page.locator("[data-panel=geometry] .nc-title span").first.inner_text() == "The dots, free to move"
+    title = reader.page.locator("[data-panel=geometry] .nc-title span").first.inner_text()
+    assert title == "The dots, free to move, 512 dimensions seen flat"
 
 
 def test_a_run_that_has_ended_can_be_trained_again(reader):
