@@ -88,7 +88,7 @@ def extent(inputs: torch.Tensor) -> tuple[float, float, float, float]:
 
 PANELS: dict[str, Panel] = {
     "geometry": Panel("geometry", _geometry, "The network's view",
-                      "features, class means and their nearest simplex ETF, which is held still"),
+                      "the network's view: features, class means and their nearest simplex ETF, held still"),
     "curves": Panel("curves", None, "The whole run: click to go to a moment",
                     "NC: neural collapse. NC1: spread within the classes in terms of the distance between them; ETF: "
                     "how far the class means are from a simplex ETF; NC3: how far the classifier's rows are from the "
@@ -149,10 +149,8 @@ def header(run: Run) -> dict[str, Any]:
     place = {dial.name: k for k, dial in enumerate(dials)}
     titles = {"input": "The data: drag points"} if shown is not None and shown["kind"] == "points" else {}
     dim = run.first.features.shape[1]
-    seen = "flat" if vertices.shape[1] == 2 else "in 3"
-    flat = f", {dim} dimensions seen {seen}" * (dim > vertices.shape[1])
-    free = run.recipe.backbone == "free_features"
-    titles["geometry"] = ("The dots, free to move" if free else PANELS["geometry"].title) + flat
+    if dim > vertices.shape[1]:
+        titles["geometry"] = f"{dim} dimensions, seen " + ("flat" if vertices.shape[1] == 2 else "in space")
     return {
         "id": run.number, "label": run.label, "caption": run.caption, "names": run.class_names,
         "colors": plots.class_colors(count), "epochs": run.recipe.epochs,

@@ -95,10 +95,11 @@ def test_what_a_hand_did_is_named_where_it_is_shaded(reader):
     reader.wait_for(lambda: any(word[0] == "by hand" for word in reader.words("curves")), "its name")
 
 
-def test_dots_without_a_network_are_not_called_its_view(reader):
-    begin(reader, 3, "Free features")
-    title = reader.page.locator("[data-panel=geometry] .nc-title span").first.inner_text()
-    assert title == "The dots, free to move, 512 dimensions seen flat"
+@pytest.mark.parametrize(("scenario", "words"), [
+    ("Free features", "512 dimensions, seen flat"), ("Four classes in space", "64 dimensions, seen in space")])
+def test_the_picture_says_that_it_is_flat(reader, scenario, words):
+    begin(reader, 3, scenario)
+    assert reader.page.locator("[data-panel=geometry] .nc-title span").first.inner_text() == words
 
 
 def test_a_run_that_has_ended_can_be_trained_again(reader):
