@@ -32,10 +32,10 @@ lab = LiveLab()
 lab
 
 # %% [markdown]
-# It begins by itself, with ten steps per second for the first hundred, then faster. The line *Look now* says what there
-# is to see. The names above the picture are scenarios: a click on one sets everything and starts. The bars are the death
-# times of the last step's clouds, β is where they are wanted, and the weight says how strongly. Three things worth doing
-# once:
+# It begins by itself, with ten steps per second for the first hundred, then faster. The dots are drawn at their real
+# size; while they are tiny, a lens shows what is in the spot. The line *Look now* says what there is to see. The
+# names above the picture are scenarios: a click on one sets everything and starts. The bars are the death times of
+# the last step's clouds, β is where they are wanted, and the weight says how strongly. Three things worth doing once:
 #
 # 1. *Collapse*, then *Too early*, which differs in nothing but the two dials: β is 0 and the weight 1 from the first
 #    step. Before you press it: what will become of the three clouds? Then choose the first run in the menu *beside*.
