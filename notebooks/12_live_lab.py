@@ -173,10 +173,9 @@ assert last["bar"] < 0.05 and last["size"] < 0.1 * unit
 # helps, sooner or later: with a frame that is given, fixed or nearest, most networks tell all three classes apart
 # after a hundred steps, perhaps since each class is pulled its own way from the start; with learned rows (*standard*)
 # two of three do so in the end. None is safe by it: a network can still make all features point in one common
-# direction (the last column is then small), and some do on the way or to the end. In runs of 40 epochs, in which the
-# learning rate is still high at these steps, half of the six networks with a given frame were without the classes at
-# step 500. So what comes too early for a classifier that has still to be found may come in time for one that is
-# given. The sliding schedule leaves the time to find it.
+# direction (the last column is then small), and some do on the way or to the end. (Does a run get out as well whose
+# learning rate is still high at these steps? Give `EARLY` 40 epochs.) So what comes too early for a classifier that
+# has still to be found may come in time for one that is given. The sliding schedule leaves the time to find it.
 #
 # This is one learning rate and one weight, with three digits. [The sliding schedule](11_sliding_schedule.ipynb) asks
 # the question with ten, on test images and at a smaller weight, where the centred bias keeps a fixed frame upright.
@@ -292,7 +291,7 @@ assert lab.error is None and lab.trainer.steps == 0
 #   together than where a slide to the same demand ends, and a linear classifier stays at chance for all of 490 steps
 #   (three seeds of three).
 # - On the sphere most classifiers get out of it: after 490 steps two of three with learned rows and five of six with
-#   a given frame tell all digits apart. In longer runs three of six did.
+#   a given frame tell all digits apart.
 # - By script the lab is the trainer, bit for bit.
 #
 # ## References
