@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import os
 import re
 import textwrap
@@ -142,6 +143,19 @@ def show_code(*objects: Any, part: tuple[str, str] | None = None) -> None:
     names = [f"{each.__module__}:{each.__qualname__}" for each in objects]
     shown = {"source": names} | ({} if part is None else {"part": list(part)})
     display(Code(source(*objects, part=part), language="python"), metadata={"ncbook": shown})
+
+
+def gaussian(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """Independent standard normal numbers, the same ones for the same seed."""
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def compare(package: Mapping[str, float], /, **by_hand: float) -> None:
+    """Show numbers that a chapter computed by hand beside the package's. Raises ValueError where they differ."""
+    pairs = {key: (float(value), float(package[key])) for key, value in by_hand.items()}
+    table(["key", "by hand", "package"], [[f"`{key}`", *(f"{value:.7g}" for value in pair)] for key, pair in pairs.items()])
+    if wrong := {key: pair for key, pair in pairs.items() if not math.isclose(*pair, rel_tol=1e-6, abs_tol=1e-12)}:
+        raise ValueError(f"by hand and by the package must be the same, got {wrong}")
 
 
 def few_images(name: str, train_size: int, split: int) -> Dataset:

@@ -42,14 +42,14 @@ plots.scatter_ellipses(stages, title="Three classes of features, before, during 
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
-# Imports and settings; helpers to compare and to draw
+# Imports and settings; helper to draw
 import math
 
 import torch
 from plotly.subplots import make_subplots
 
 import ncbook
-from ncbook.book import median_range, profile, table
+from ncbook.book import compare, median_range, profile, table
 from ncbook.metrics import METRICS
 
 PROFILE, DATA, EPOCHS, EVERY, SEEDS, FREE_STEPS = profile(
@@ -63,13 +63,6 @@ NETWORK = dict(dataset=DATA, batch_size=128) | {
     "digits": dict(backbone="mlp", weight_decay=1e-2, lr=0.01),
     "mnist": dict(backbone="resnet18", weight_decay=5e-4, lr=0.05),
 }[DATA]
-
-
-def compare(**by_hand):
-    """Beside each number computed here: what the package says."""
-    table(["key", "by hand", "package"], [[f"`{key}`", f"{float(value):.7g}", f"{package[key]:.7g}"]
-                                          for key, value in by_hand.items()])
-    assert all(math.isclose(value, package[key], rel_tol=1e-6, abs_tol=1e-12) for key, value in by_hand.items())
 
 
 def both_sets(keys, title):
@@ -160,8 +153,8 @@ mu_G = mu.mean(0)
 H = (mu - mu_G).T
 Sigma_W = (h - mu[y]).T @ (h - mu[y]) / N
 Sigma_B = H @ H.T / C
-compare(nc1=torch.trace(Sigma_W @ torch.linalg.pinv(Sigma_B, hermitian=True)) / C,
-        nc1_quotient=Sigma_W.trace() / Sigma_B.trace())
+compare(package, nc1=torch.trace(Sigma_W @ torch.linalg.pinv(Sigma_B, hermitian=True)) / C,
+                 nc1_quotient=Sigma_W.trace() / Sigma_B.trace())
 
 # %% [markdown]
 # *When does it fall, and does it fall on images that the network was not trained on?*
@@ -201,9 +194,9 @@ plots.cosine_heatmaps({"before training": runs[0][0].class_means, f"epoch {EPOCH
 lengths = H.norm(dim=0)
 cosines = (H.T @ H / lengths.outer(lengths))[~torch.eye(C, dtype=torch.bool)]
 H_bar, Q = H / H.norm(), ncbook.helmert_basis(C, dtype=torch.float64)
-compare(nc2_equinorm=lengths.std(correction=0) / lengths.mean(),
-        nc2_equiangular=(cosines + 1 / (C - 1)).abs().mean(),
-        etf_distance=2 - 2 * torch.linalg.matrix_norm(H_bar @ Q, "nuc") / math.sqrt(C - 1))
+compare(package, nc2_equinorm=lengths.std(correction=0) / lengths.mean(),
+                 nc2_equiangular=(cosines + 1 / (C - 1)).abs().mean(),
+                 etf_distance=2 - 2 * torch.linalg.matrix_norm(H_bar @ Q, "nuc") / math.sqrt(C - 1))
 
 # %% jupyter={"source_hidden": true}
 # Draw both parts of NC2 and the ETF distance by epoch
@@ -226,7 +219,7 @@ both_sets(["nc2_equinorm", "nc2_equiangular", "etf_distance"], "NC2: from class 
 # other, 0 when they agree.
 
 # %%
-compare(nc3=2 - 2 * (W.T * H).sum() / (W.norm() * H.norm()))
+compare(package, nc3=2 - 2 * (W.T * H).sum() / (W.norm() * H.norm()))
 
 # %% [markdown]
 # ## 5. NC4: the nearest class mean decides
@@ -250,7 +243,7 @@ plots.decision_cells(stages, title="The plane, shared out by classifier and by n
 
 # %%
 by_classifier, by_mean = (h @ W.T + b).argmax(1), torch.cdist(h, mu).argmin(1)
-compare(nc4=(by_classifier != by_mean).double().mean(), accuracy=(by_classifier == y).double().mean())
+compare(package, nc4=(by_classifier != by_mean).double().mean(), accuracy=(by_classifier == y).double().mean())
 
 # %% jupyter={"source_hidden": true}
 # Draw NC3 and NC4 by epoch

@@ -25,10 +25,7 @@ import torch
 from torch.nn.functional import normalize
 
 from ncbook import plots
-
-
-def gaussian(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+from ncbook.book import gaussian
 
 
 def pairwise_cosines(vectors):
@@ -518,6 +515,7 @@ assert abs(math.degrees(math.acos(float(pairwise_cosines(plots.simplex_vertices(
 # - R. A. Rankin. *The closest packing of spherical caps in n dimensions.* Proceedings of the Glasgow Mathematical
 #   Association 1955. [doi 10.1017/S2040618500033219](https://doi.org/10.1017/S2040618500033219)
 # - H. O. Lancaster. *The Helmert matrices.* American Mathematical Monthly 72 (1), 1965.
+#   [doi 10.1080/00029890.1965.11970483](https://doi.org/10.1080/00029890.1965.11970483)
 # - F. Mezzadri. *How to generate random matrices from the classical compact groups.* Notices of the AMS 2007.
 #   [arXiv math-ph/0609050](https://arxiv.org/abs/math-ph/0609050)
 # - P. H. Schönemann. *A generalized solution of the orthogonal Procrustes problem.* Psychometrika 1966.

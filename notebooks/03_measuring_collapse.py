@@ -28,12 +28,8 @@ from torch.nn.functional import normalize
 
 import ncbook
 from ncbook import plots
+from ncbook.book import gaussian
 from ncbook.metrics import METRICS
-
-
-def gaussian(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
 
 C, d, n = 10, 64, 50
 means, labels = ncbook.simplex_etf(C, d, dtype=torch.float64), torch.arange(C).repeat_interleave(n)
@@ -99,11 +95,11 @@ fig.update_yaxes(autorange="reversed", showgrid=False, ticks="", tickfont_size=1
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
-# More imports, settings; helper: by hand against package
+# More imports, and settings
 import time
 
 from ncbook import Recipe, Trainer, build_backbone
-from ncbook.book import median_range, profile, table
+from ncbook.book import compare, median_range, profile, table
 from ncbook.moments import Moments
 
 PROFILE, EPOCHS, SEEDS, WIDE = profile(
@@ -113,13 +109,6 @@ PROFILE, EPOCHS, SEEDS, WIDE = profile(
     book=dict(EPOCHS=150, SEEDS=3, WIDE=2048),
     paper=dict(EPOCHS=300, SEEDS=10, WIDE=4096),
 )
-
-
-def compare(**by_hand):
-    """Beside each number computed here: what the package says."""
-    table(["key", "by hand", "package"], [[f"`{key}`", f"{float(value):.7g}", f"{package[key]:.7g}"]
-                                          for key, value in by_hand.items()])
-    assert all(math.isclose(value, package[key], rel_tol=1e-6) for key, value in by_hand.items())
 
 # %% [markdown]
 # The chapter needs one trained network, the multilayer perceptron of
@@ -187,7 +176,7 @@ ranks = [(torch.linalg.matrix_norm(h[y == c], "nuc") / torch.linalg.matrix_norm(
 angles = normalize(h - mu.mean(0)) @ normalize(W - W.mean(0)).T
 own = angles[torch.arange(N), y]
 others = angles.scatter(1, y[:, None], -math.inf).amax(1)
-compare(cdnv=cdnv, vci=vci, numerical_rank=sum(ranks) / C, cosine_margin=(own - others).mean())
+compare(package, cdnv=cdnv, vci=vci, numerical_rank=sum(ranks) / C, cosine_margin=(own - others).mean())
 
 # %% [markdown]
 # The rest are variants. `nc2_gram` and `nc3_gram` compare the Gram matrices $H^\top H$ and $W H$, scaled to Frobenius
@@ -265,7 +254,7 @@ table(["features", "NC1 quotient", "numerical rank", "mean cosine of two feature
 
 # %%
 A = H @ ncbook.helmert_basis(C, dtype=torch.float64)
-compare(nc1=(torch.linalg.pinv(A) @ deviations.T).square().sum() / N)
+compare(package, nc1=(torch.linalg.pinv(A) @ deviations.T).square().sum() / N)
 
 # %% [markdown]
 # That is faster, and it removes a trap. In float32 the $d - C + 1$ eigenvalues of $\Sigma_B$ that should be 0 are
@@ -508,5 +497,6 @@ assert max(one["numerical_rank"] for one in cnn) < 2 and min(one["nc1_quotient"]
 #   [arXiv 2306.03440](https://arxiv.org/abs/2306.03440)
 # - T. F. Chan, G. H. Golub, R. J. LeVeque. *Algorithms for computing the sample variance: analysis and
 #   recommendations.* The American Statistician 37 (3), 1983.
+#   [doi 10.1080/00031305.1983.10483115](https://doi.org/10.1080/00031305.1983.10483115)
 #
 # **Next:** [Fixed ETF](04_fixed_etf.ipynb).

@@ -49,13 +49,13 @@ plots.frame_landscape([triangle + far * across for far in moved], [f"{far:.1f}" 
 # ## Setup
 
 # %% jupyter={"source_hidden": true}
-# Imports and settings; helper: Gaussian matrices
+# Imports and settings
 import math
 import timeit
 
 import ncbook
 from ncbook import etf, live
-from ncbook.book import profile, say, table
+from ncbook.book import gaussian, profile, say, table
 
 PROFILE, PROBLEM, TIMED, LARGE = profile(
     {"PROBLEM": "classes, dimensions of the problem on which the solver is watched",
@@ -64,12 +64,6 @@ PROFILE, PROBLEM, TIMED, LARGE = profile(
     book=dict(PROBLEM=(10, 32), TIMED=3, LARGE=(1000, 1024)),
     paper=dict(PROBLEM=(10, 512), TIMED=4, LARGE=(1000, 2048)),
 )
-SEED = 0
-
-
-def gaussian(*shape, seed=SEED, dtype=torch.float64):
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
-
 
 # %% [markdown]
 # ## 1. The answer in one line

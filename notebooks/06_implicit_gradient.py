@@ -25,10 +25,7 @@ import torch
 
 import ncbook
 from ncbook import plots
-
-
-def gaussian(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+from ncbook.book import gaussian
 
 
 def polar_by_svd(a):
@@ -470,7 +467,7 @@ assert all(run[-1].test[key] < run[0].test[key] / 3 for run in runs for key in (
 # ## References
 #
 # - E. S. Gawlik, M. Leok. *Iterative computation of the Fréchet derivative of the polar decomposition.* SIAM Journal on
-#   Matrix Analysis and Applications 2017.
+#   Matrix Analysis and Applications 38 (4), 2017. [arXiv 1608.04491](https://arxiv.org/abs/1608.04491)
 # - S. Gould, R. Hartley, D. Campbell. *Deep declarative networks: a new hope.* 2019.
 #   [arXiv 1909.04866](https://arxiv.org/abs/1909.04866)
 # - J. Levinson, C. Esteves, K. Chen, N. Snavely, A. Kanazawa, A. Rostamizadeh, A. Makadia. *An analysis of SVD for deep

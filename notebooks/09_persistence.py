@@ -407,6 +407,7 @@ assert error > 0.5 and vanished > 0.2 and fine < 1e-5 and ours < 1e-6
 # - D. Cohen-Steiner, H. Edelsbrunner, J. Harer. *Stability of persistence diagrams.* Discrete & Computational Geometry
 #   37, 2007. [doi 10.1007/s00454-006-1276-5](https://doi.org/10.1007/s00454-006-1276-5)
 # - H. Edelsbrunner, J. Harer. *Computational topology: an introduction.* American Mathematical Society 2010.
+#   [doi 10.1090/mbk/069](https://doi.org/10.1090/mbk/069)
 # - J. C. Gower, G. J. S. Ross. *Minimum spanning trees and single linkage cluster analysis.* Journal of the Royal
 #   Statistical Society C 18, 1969. [doi 10.2307/2346439](https://doi.org/10.2307/2346439)
 # - C. Hofer, F. Graf, M. Niethammer, R. Kwitt. *Topologically densified distributions.* ICML 2020.

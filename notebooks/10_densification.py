@@ -115,7 +115,7 @@ plain = dict(title=None, showticklabels=False, ticks="", showgrid=False, showlin
 low, high = CLOUD.amin(0) - 0.3, CLOUD.amax(0) + 0.3
 fig.update_xaxes(range=[float(low[0]), float(high[0])], **plain)
 fig.update_yaxes(range=[float(low[1]), float(high[1])], **plain)
-plots.finish(fig, "Where the densification loss pulls", "arrows: minus the gradient; blue at edges shorter than β, orange at "
+plots.finish(fig, "Where the densification loss pulls", "arrows: minus the gradient; teal at edges shorter than β, rose at "
              "longer ones", width=700, height=470, legend=dict(orientation="h", x=0, y=1.02, yanchor="bottom"),
              margin=dict(l=16, t=104))
 plots.animate(fig, [f"{beta:.1f}" for beta in SCALES], changes, prefix="β = ", active=5, left=0.25, below=16)
@@ -267,8 +267,8 @@ for col, (name, beta) in enumerate(RUNS.items(), start=1):
 fig.update_traces(marker_color=OUTLINE, selector=dict(name="bars"))
 fig.update_xaxes(range=[0, 1.06 * float(max(deaths[0][3].max() for deaths in DEATHS.values()))], title="death time")
 fig.update_yaxes(title="bar", showgrid=False, row=1, col=1)
-plots.finish(fig, "Barcodes of sixteen images of the digit 3", "the same images after three trainings; dashed: β; blue: shorter, "
-             "orange: longer", width=720, height=380, barmode="overlay", bargap=0.35, showlegend=False)
+plots.finish(fig, "Barcodes of sixteen images of the digit 3", "the same images after three trainings; dashed: β; teal: shorter, "
+             "rose: longer", width=720, height=380, barmode="overlay", bargap=0.35, showlegend=False)
 
 # %% jupyter={"source_hidden": true}
 # Table: death times of all classes

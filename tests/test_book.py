@@ -32,6 +32,20 @@ def test_a_mean_gap_has_a_t_interval():
         book.mean_gap([1.0])
 
 
+def test_gaussian_numbers_depend_on_their_seed_alone():
+    first = book.gaussian(3, 2, seed=4)
+    assert first.dtype == torch.float64 and torch.equal(first, book.gaussian(3, 2, seed=4))
+    assert not torch.equal(first, book.gaussian(3, 2, seed=5))
+    assert abs(book.gaussian(100_000, dtype=torch.float32).std() - 1) < 0.01
+
+
+def test_numbers_by_hand_stand_beside_those_of_the_package(shown):
+    book.compare({"nc1": 0.5, "nc3": 0.0}, nc1=torch.tensor(0.5), nc3=1e-13)
+    assert "| `nc1` | 0.5 | 0.5 |" in shown[0][0].data
+    with pytest.raises(ValueError, match="nc1"):
+        book.compare({"nc1": 0.5}, nc1=0.50001)
+
+
 @pytest.mark.parametrize("name, values", [("quick", (1, ("a",))), ("paper", (3, None)), (None, (2, ("b",)))])
 def test_the_environment_chooses_the_profile(monkeypatch, shown, name, values):
     monkeypatch.delenv("NCBOOK_PROFILE")

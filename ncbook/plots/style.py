@@ -44,7 +44,7 @@ METHOD_STYLES = {HEADS[head].method: style for head, style in _HEAD_STYLES.items
     "training set": ("#222222", "solid", "circle"),
     "test set": ("#8C8C8C", "dash", "square"),
 }
-APART, TOGETHER = "#0072B2", "#D55E00"
+APART, TOGETHER = "#1B7F8C", "#B83B5E"
 INK, MUTED, GRID, OUTLINE = "#222222", "#666666", "#E6E6E6", "#B5B5B5"
 _AXIS = dict(
     gridcolor=GRID, gridwidth=1, linecolor=OUTLINE, linewidth=1, showline=True, zeroline=False, ticks="outside",
