@@ -153,7 +153,8 @@ def gaussian(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> 
 def compare(package: Mapping[str, float], /, **by_hand: float) -> None:
     """Show numbers that a chapter computed by hand beside the package's. Raises ValueError where they differ."""
     pairs = {key: (float(value), float(package[key])) for key, value in by_hand.items()}
-    table(["key", "by hand", "package"], [[f"`{key}`", *(f"{value:.7g}" for value in pair)] for key, pair in pairs.items()])
+    rows = [[f"`{key}`", *(f"{value:.7g}" for value in pair)] for key, pair in pairs.items()]
+    table(["key", "by hand", "package"], rows)
     if wrong := {key: pair for key, pair in pairs.items() if not math.isclose(*pair, rel_tol=1e-6, abs_tol=1e-12)}:
         raise ValueError(f"by hand and by the package must be the same, got {wrong}")
 

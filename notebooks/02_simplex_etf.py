@@ -157,6 +157,8 @@ show_code(ncbook.simplex_etf, part=("if generator is None", "etf = "))
 live.simplex_scrubber()
 
 # %% [markdown]
+# Of the $d$ dimensions $d - (C-1)$ are left over: no row of $W$ has a component there.
+#
 # ## 3. Pictures that tell the truth
 #
 # Two classes need a line, three a plane, four all of space. These can be drawn as they are: the coordinates are the
@@ -216,8 +218,8 @@ fig
 
 # %% [markdown]
 # Without the fix half of the directions never occur. With it, $V$ inherits the symmetry of $G$ (Mezzadri 2007): it is
-# the line with the comment in `simplex_etf`. In more dimensions the fault is harder to see. Here is the share of proper
-# rotations among square $V$, which should be one half:
+# the line with the comment in `simplex_etf`. In more dimensions the fault cannot be drawn, but it can be counted.
+# Here is the share of proper rotations among square $V$, which should be one half:
 
 # %% jupyter={"source_hidden": true}
 # Table: share of proper rotations in more dimensions
@@ -403,7 +405,8 @@ low, middle, high = ([float(values.quantile(q)) for values in far] for q in (0.0
 fig.add_scatter(**plots.band(grid, low, high, "#808080"), showlegend=False, **right)
 fig.add_scatter(x=grid, y=middle, mode="lines+markers", name="random means", line=dict(color="#222222"),
                 showlegend=False, **right)
-fig.add_scatter(x=grid, y=[C / (4 * dim) for dim in grid], mode="lines", name="C/(4d)",
+expected = [(C - 2) * (C + 1) / (4 * dim * (C - 1)) for dim in grid]
+fig.add_scatter(x=grid, y=expected, mode="lines", name="formula (7)",
                 line=dict(color="#808080", dash="dot"), **right)
 fig.update_xaxes(title="cosine", range=[-0.8, 0.8], **left).update_yaxes(title="density", range=[0, 10], **left)
 fig.update_xaxes(title="dimension d", type="log", tickvals=[9, 32, 128, 512], **right)
@@ -417,11 +420,16 @@ plots.finish(fig, "Ten random directions as the dimension grows", f"right: media
 # row $c$ of $Q$ holds its coordinates. So an orthonormal basis, centred, *is* a simplex ETF up to scale, and nearly
 # orthogonal vectors, centred, nearly are one.
 #
-# How nearly, (6) tells. For Gaussian means the entries of the $(d, C-1)$ matrix $A = HQ$ are independent standard
-# Gaussians. On the diagonal of $A^\top A$ the variance is $2d$, off it $d$, so that its $C-1$ eigenvalues $s_k^2$
-# deviate from $d$ by a mean square of $\big(2d\,(C-1) + d\,(C-1)(C-2)\big)/(C-1) = Cd$. Hence $s_k - \sqrt d \approx
-# (s_k^2 - d)/(2\sqrt d)$ has a mean square of $C/4$, and division by $\lVert A \rVert_F \approx \sqrt{(C-1)\,d}$ gives
-# $D \approx C/(4d)$, the dotted line.
+# How nearly, (6) tells. For Gaussian means the entries of the $(d, C-1)$ matrix $HQ$ (not normalised, unlike $A$ in
+# section 6) are independent standard Gaussians. On the diagonal of $Q^\top H^\top H Q$ the variance is $2d$, off it
+# $d$, so that its $C-1$ eigenvalues $t_k^2$ deviate from $d$ by a mean square of $\big(2d\,(C-1) +
+# d\,(C-1)(C-2)\big)/(C-1) = Cd$, of which $2d/(C-1)$ is due to their mean, a common scale that (6) does not see.
+# Hence $t_k \approx \sqrt d + (t_k^2 - d)/(2\sqrt d)$ deviate from their mean by a mean square of $\frac14\big(C -
+# \frac{2}{C-1}\big)$, and division by $\lVert HQ \rVert_F^2 \approx (C-1)\,d$, for $C - 1$ of them, gives the dotted line
+#
+# $$ D \approx \frac{(C-2)(C+1)}{4d\,(C-1)} , \tag{7} $$
+#
+# about $C/(4d)$ if classes are many.
 #
 # This is a warning: ten random means in 512 dimensions lie at a squared distance of about 0.005 from a simplex ETF
 # without any training. A distance has to be judged against such a level, not against 1, and with a measure of the
@@ -433,7 +441,7 @@ plots.finish(fig, "Ten random directions as the dimension grows", f"right: media
 orthogonal = torch.eye(C, 64, dtype=torch.float64)
 assert float(ncbook.simplex_etf_distance(orthogonal)) < 1e-20
 assert abs(float(pairwise_cosines(orthogonal - orthogonal.mean(0)).mean()) + 1 / 9) < 1e-12
-assert abs(middle[-1] / (C / (4 * 512)) - 1) < 0.1 and middle == sorted(middle, reverse=True)
+assert abs(middle[-1] / expected[-1] - 1) < 0.1 and middle == sorted(middle, reverse=True)
 assert min(smallest.values()) > -1e-12 and smallest[3] < 1e-5 and smallest[4] < 0.05
 assert (density["signs left as they are"] == 0).sum() >= 10 and (density["signs fixed"] - 1).abs().max() < 0.35
 assert float((etf @ directions).square().sum(0).std()) < 1e-12 and len(at_centre) == 7
@@ -505,8 +513,8 @@ assert abs(math.degrees(math.acos(float(pairwise_cosines(plots.simplex_vertices(
 # - It is a tight frame: $W^\top W = \frac{C}{C-1} P$, the same for every direction in its span and zero outside it.
 # - The ETF distance, the squared distance of class means to the nearest simplex ETF, is $2 - 2\|\bar H
 #   Q\|_*/\sqrt{C-1}$, 0.586 for three means on a line.
-# - Random class means in many dimensions are close to a simplex ETF, at a squared distance of about
-#   $C/(4d)$: 0.005 for ten classes in 512 dimensions.
+# - Gaussian class means in many dimensions are close to a simplex ETF, at a squared distance of about
+#   $(C-2)(C+1)/(4d\,(C-1))$: 0.005 for ten classes in 512 dimensions.
 #
 # ## References
 #

@@ -35,7 +35,7 @@
 #
 # - to put any head of this book on a model, to train with it, to save and to load it;
 # - to watch collapse layer by layer, also in a model that was trained elsewhere;
-# - to tell what the frame does from what the norms do, and what both do for rare classes;
+# - to tell what the frame does from what comes with fixed norms, and what both do for rare classes;
 # - to use mixed precision, `torch.compile`, several processes and many classes.
 
 # %% [markdown]
@@ -174,15 +174,16 @@ assert all(max(row) < 2.5 * min(row) for row in cdnv["untrained"])
 if PROFILE == "book":
     assert all(a > b for name in models for row in cdnv[name] for a, b in zip(row, row[1:]))
     assert max(last["standard"] + last["nearest"]) < min(last["linear"])
-    assert max(distance["nearest"]) < min(distance["linear"])
+    assert sum(distance["nearest"]) < sum(distance["linear"])
 
 # %% [markdown]
 # Before training the CDNV falls little from stage to stage. After it, every stage separates the classes further, and
 # in every network the two heads that fix the norms end below the linear one. Between *standard* and *nearest* it
 # differs less: the latter is a little lower in every network after layer2 and layer3, in two of three elsewhere. So a
-# head does reach back into the network, mostly by the norms that it fixes; the frame with its bias may add a little,
-# and three networks after two epochs do not settle it. In the shape of the class means *nearest* is closest to a
-# simplex ETF, in median; its range overlaps that of the control. Two epochs make no contest of accuracies.
+# head does reach back into the network, mostly by what *standard* shares, fixed norms and no learned bias; the frame
+# with its own bias may add a little, and three networks after two epochs do not settle it. In the shape of the class
+# means *nearest* is closest to a simplex ETF, in median; its range overlaps that of the control. Two epochs make no
+# contest of accuracies.
 #
 # **A model trained elsewhere** needs no head and no loop of ours. Here a linear model goes to disk and comes back as a
 # stock ResNet, in which nothing is from this package; the heads save and load in the same way, averages and frame
@@ -361,13 +362,13 @@ if PROFILE == "book":
 
 # %% [markdown]
 # After 10 epochs the linear classifier has found next to no rare digit, the control a third, and the frames more than
-# half. So fixed norms help in a short training, and rows that are apart from the first step help more. Nobody pays
-# for that with common digits: all classifiers find practically all of them. At 20 epochs the control has nearly
-# caught up. After 50 the linear classifier is ahead of all others, although its rare rows lie closer together than
-# the $-1/9$ of a frame; the control stays behind with the frames, so what holds them back is probably what they share
-# with it: the norms, or that no bias is learned. Another norm would tell. A shape prescribed for the classifier
-# prevents its collapse; it does not stand in for the images that are missing. (All of this at one learning rate and
-# one norm of the features; ask the same of your data.)
+# half. So what the control shares with the frames helps in a short training, and rows that are apart from the first
+# step help further. It costs no common digits: all classifiers find practically all of them. At 20 epochs the control
+# has nearly caught up. After 50 the linear classifier is ahead of all others, although its rare rows lie closer
+# together than the $-1/9$ of a frame; the control stays behind with the frames, so what holds them back is probably
+# what they share with it: the norms, or that no bias is learned. Another norm would tell. A prescribed shape does not
+# stand in for the images that are missing. (All of this at one learning rate and one norm of the features; ask the
+# same of your data.)
 #
 # ## 6. Many classes
 #
@@ -409,8 +410,8 @@ if PROFILE == "book":
 
 # %% [markdown]
 # On ten classes a held frame changes neither accuracy nor CDNV beyond the spread of the seeds: the class means hardly
-# turn in ten steps. The cost of a step of the head, averaged over steps with and without a fit, falls with $k$
-# towards that of the averages.
+# turn in ten steps. (With 400 classes, where it pays, accuracy was not measured.) The cost of a step of the head,
+# averaged over steps with and without a fit, falls with $k$ towards that of the averages.
 #
 # ## 7. What is out of scope
 #
@@ -483,8 +484,8 @@ except ValueError as error:
 # ```
 #
 # Yes, with two networks each: from about 0.95 to 0.45 with the linear classifier, to between 0.36 and 0.39 with the
-# control, to between 0.31 and 0.34 with a frame. Again more is due to the norms than to the frame. It stays far from
-# a right angle, as an 8 looks much like a 3.
+# control, to between 0.31 and 0.34 with a frame. Again more comes with what the control shares than with the frame.
+# It stays far from a right angle, as an 8 looks much like a 3.
 #
 # </details>
 #
@@ -535,7 +536,7 @@ except ValueError as error:
 # - Two lines put a head on a model and train it; one call measures collapse at any layer, in any model.
 # - The CDNV falls from stage to stage of a ResNet, to 0.39 (0.38 to 0.40) with a linear classifier and to 0.28 (0.25
 #   to 0.30) with the nearest ETF after two epochs, in three networks each. Learned rows with the same norms do nearly
-#   the same, 0.30 (0.29 to 0.34), so most of it comes with the norms.
+#   the same, 0.30 (0.29 to 0.34), so most of it comes with fixed norms and no learned bias.
 # - Training logits know their labels: accuracy 1 on noise in the first step, about 0.5 after a hundred. Log what was
 #   computed without targets.
 # - With five images of each rare digit, the fixed and the nearest frame find 56% and 62% of them after 10 epochs,

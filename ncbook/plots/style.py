@@ -33,6 +33,7 @@ METHOD_STYLES = {HEADS[head].method: style for head, style in _HEAD_STYLES.items
     "label smoothing": ("#808000", "dashdot", "square"),
     "vanilla": ("#8A5A2B", "dot", "circle"),
     "constant": ("#D55E00", "dash", "triangle-up"),
+    "constant, β = 1.1": ("#D55E00", "dash", "triangle-up"),
     "constant, β = 4": ("#F2A97E", "longdashdot", "triangle-up-open"),
     "constant, β = 0": ("#7A2E00", "solid", "triangle-right"),
     "delayed": ("#CC79A7", "dashdot", "triangle-down"),
