@@ -265,12 +265,6 @@ say(f"Floor for 10 classes and τ = 5: {loss_floor(10):.6f}. Found by the optimi
 plots.metric_picker(runs, ["loss above the floor", "accuracy", "etf_distance", "nc1", "cdnv", "nc3"],
                     title=f"Five heads on the same images ({CNN.backbone})")
 
-# %% jupyter={"source_hidden": true}
-# Table: training accuracy after the first epoch
-first = {arm: [rows[0]["train_accuracy"] for rows in of_arm] for arm, of_arm in runs.items()}
-table(["training accuracy, %", *first],
-      [["after epoch 1, median (range)", *(median_range(v, ".0f") for v in first.values())]])
-
 # %% [markdown]
 # In median, and on this network, the learned heads are nearest to the floor after one epoch, and at the end farthest
 # from it. Within one head the seeds lie further apart after the first epoch than the heads do. The final order
