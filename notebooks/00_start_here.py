@@ -12,10 +12,11 @@
 # # Start here
 #
 # *What does a network still learn after its last mistake?* Train a deep classifier until every training image is
-# classified correctly, and then go on. The accuracy has nothing more to gain, yet the last layer keeps changing, and it
-# changes towards something simple: the features of each class gather at one point, these points arrange themselves as
-# symmetrically as points can, and the classifier lines up with them. Papyan, Han and Donoho (2020) named this **neural
-# collapse**. Here it is for three classes in the plane, where nothing is left to the imagination. Press *Play*.
+# classified correctly, and then go on. The training accuracy has nothing more to gain, yet the last layer keeps
+# changing, and it changes towards something simple: the features of each class gather at one point, these points
+# arrange themselves as symmetrically as points can, and the classifier lines up with them. Papyan, Han and Donoho
+# (2020) named this **neural collapse**. Here it is for three classes in the plane, where nothing is left to the
+# imagination. Press *Play*.
 
 # %% jupyter={"source_hidden": true}
 # Train on three classes and animate their collapse
@@ -28,10 +29,12 @@ plots.geometry_animation([shot for shot in shots if shot.epoch <= 10 or shot.epo
                          class_names=["class 0", "class 1", "class 2"], title="Three classes collapse in the plane")
 
 # %% [markdown]
-# Why should one care? The scatter that disappears may be needed for another task, so collapse matters for *transfer*.
-# The symmetric picture needs classes of equal size, so *imbalance* breaks it. And since the end is known in advance, a
-# classifier can be *prescribed* and need not be learned. Whether collapse helps generalisation is an open question, and
-# this book does not pretend otherwise: it lets you watch collapse, measure it and steer it.
+# (Diamonds are the rows of the classifier, without their mean. The slider stops at each of the first ten epochs, then
+# at every tenth.) Why should one care? The scatter that disappears may be needed for another task, so collapse
+# matters for *transfer*. The symmetric picture needs classes of equal size, so *imbalance* breaks it. And since the
+# end is known in advance, a classifier can be *prescribed* and need not be learned. Whether collapse helps
+# generalisation is an open question, and this book does not pretend otherwise: it lets you watch collapse, measure it
+# and steer it.
 #
 # *You will learn*
 #
@@ -120,10 +123,11 @@ fig.update_layout(showlegend=False, width=720, margin_b=56, height=540,
                   title_subtitle_text=f"training set, one run; dotted: epoch {terminal}, no mistakes from here on")
 
 # %% [markdown]
-# Accuracy is perfect after a few epochs and stays so to the end: what lies to the right of the dotted line is invisible
-# to it. The other five numbers are 0 in an exact collapse. At the dotted line they are still far from it, and they go
-# on falling, most of them by a factor of ten or more: NC2 within some twenty epochs, after which it wanders, the NC1
-# quotient and NC3 to the end. (The axes are logarithmic.)
+# Accuracy is perfect after a few epochs and stays so to the end: what lies to the right of the dotted line is
+# invisible to it. The other five numbers are 0 in an exact collapse. At the dotted line they are still far from it,
+# and they go on falling, most of them by a factor of ten or more: NC2 within some twenty epochs, after which it
+# wanders, the NC1 quotient for about a hundred, NC3 to the end. (The axes are logarithmic. The learning rate decays
+# to 0, so that in the end everything comes to rest.)
 #
 # - **The NC1 quotient** is the variance of the features within their classes divided by the variance of the **class
 #   means**, the average features of the classes. It is small when every class is nearly a point.
@@ -175,7 +179,7 @@ assert PROFILE != "book" or min(after) > 9.5 and max(after) < 45
 #
 # ## 4. One notation
 #
-# You need not read this now: each line names the chapter that explains it. Come back when a letter is strange.
+# You need not read this now: each line names the chapter that explains it. Come back when a letter is unfamiliar.
 #
 # | symbol | meaning | chapter |
 # |---|---|---|
@@ -200,8 +204,10 @@ assert PROFILE != "book" or min(after) > 9.5 and max(after) < 45
 # In code, classes are **rows**: class means have shape `(C, d)`, as the weights of `torch.nn.Linear` do. Some letters
 # have a second meaning where no confusion is possible: $\lambda$ is the weight decay where there is no densification,
 # $n$ is the size of a class in the unconstrained-features model, $W$ is a simplex ETF where the classifier is one,
-# and $R$ is the triangular factor in a QR decomposition and in 04 the imbalance ratio. In 07 $m_t$ is the class mean
-# of batch $t$ and $a_t$ its moving average; in 08 $m_c$ is the moving average of class $c$.
+# and $R$ is the triangular factor in a QR decomposition and in 04 the imbalance ratio. In 01 $s$ is a squared norm;
+# in 03 $B$ is a batch size and $\delta_k$ a deviation of $s_k$; in 05 $\delta$ is the published weight of the pull,
+# $B$ a matrix, and $N$ once a diagonal one. In 07 $m_t$ is the class mean of batch $t$ and $a_t$ its moving average;
+# in 08 $m_c$ is the moving average of class $c$.
 #
 # ## 5. The chapters
 #
@@ -229,7 +235,8 @@ assert PROFILE != "book" or min(after) > 9.5 and max(after) < 45
 # | [15 Your own model](15_your_own_model.ipynb) | how do the parts fit into your code? |
 # | [16 Further reading](16_where_to_read_on.ipynb) | what else is known, and what of it can be tried here? |
 #
-# The first four lay the ground for all the others. After them, 04 to 08 tell one story (a classifier that guides the
+# (Number 14 is kept for a comparison in which all methods are tuned with equal effort; its runs are under way.) The
+# first four lay the ground for all the others. After them, 04 to 08 tell one story (a classifier that guides the
 # features) and 09 to 11 another (a regulariser that shapes them).
 #
 # Every page can be read as it is: numbers and figures were saved with it, and animations play without a kernel. To

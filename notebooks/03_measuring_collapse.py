@@ -14,8 +14,8 @@
 # *Which number sees what, and which can be trusted?* The literature measures neural collapse in more than a dozen
 # ways. They do not all see the same. Below, an almost perfect collapse of ten classes is damaged in eight ways, one
 # at a time, and each cell gives the factor by which the damage of its column moves the metric of its row away from
-# its limit. White means that the metric is blind to the damage. No column is white, and no row is dark throughout:
-# **one number is not enough.**
+# its limit. White means that the metric is blind to a damage of this strength. No column is white, and no row is dark
+# throughout: **one number is not enough.**
 
 # %% jupyter={"source_hidden": true}
 # Imports; damage a collapse and draw what each metric sees
@@ -88,7 +88,7 @@ fig.update_yaxes(autorange="reversed", showgrid=False, ticks="", tickfont_size=1
 # - the relatives of NC1 to NC4 in the literature, and what each is for;
 # - what the numbers are *before* training, against which they should be read;
 # - how to compute NC1 without a $d \times d$ inverse;
-# - where floating point fails as a network collapses, and the one habit that prevents it;
+# - where floating point fails as a network collapses, and what prevents it;
 # - what a single batch makes of the numbers.
 
 # %% [markdown]
@@ -97,10 +97,10 @@ fig.update_yaxes(autorange="reversed", showgrid=False, ticks="", tickfont_size=1
 # %% jupyter={"source_hidden": true}
 # More imports, and settings
 import time
+from statistics import median
 
 from ncbook import Recipe, Trainer, build_backbone
 from ncbook.book import compare, median_range, profile, table
-from ncbook.moments import Moments
 
 PROFILE, EPOCHS, SEEDS, WIDE = profile(
     {"EPOCHS": "epochs of the trained network", "SEEDS": "untrained networks of each kind",
@@ -142,13 +142,14 @@ W, b = (part.detach().double().cpu() for part in (trainer.head.weight, trainer.h
 #
 # $$ \mathrm{CDNV} = \operatorname*{mean}_{c \ne c'} \frac{v_c + v_{c'}}{2 \lVert \mu_c - \mu_{c'} \rVert^2} . $$
 #
-# A pair of classes that are close together makes it large, where the NC1 quotient averages the pair away: column
-# three of the picture.
+# A pair of classes that are close together makes it large, where the NC1 quotient averages the pair away (column
+# three of the picture; NC1 and VCI see the pair even better).
 #
 # **VCI**, the variability collapse index (Xu and Liu 2023), is $1 - \operatorname{tr}(\Sigma_T^+ \Sigma_B) /
-# \operatorname{rank} \Sigma_B$ with $\Sigma_T = \Sigma_W + \Sigma_B$, between 0 and 1. It is the error of the best
-# linear regression onto class labels, up to scale, and does not change under any invertible linear map of the features.
-# (The package divides by $\min(d, C-1)$, the rank unless class means are linearly dependent.)
+# \operatorname{rank} \Sigma_B$ with $\Sigma_T = \Sigma_W + \Sigma_B$, between 0 and 1. For classes of equal size it
+# is the error of the best linear regression onto class labels, up to scale, and it does not change under any
+# invertible linear map of the features. (The package divides by $\min(d, C-1)$, the rank unless class means are
+# linearly dependent.)
 #
 # Two more are those of the code that Markou, Ajanthan and Gould (2024) published with [their
 # paper](https://github.com/evanmarkou/Guiding-Neural-Collapse). **The numerical rank** of the features $X_c \in
@@ -205,23 +206,38 @@ table(["key", "metric", "limit", "before", "after", "after, test set"],
 # look collapsed in NC2 before it has learned anything. Should it? Predict the last column.
 
 # %%
-rows = []
+def starting_point(found, shuffles=10):
+    """ETF distance of features; its median under shuffled labels; effective dimension of the features."""
+    labels = [y, *(y[torch.randperm(N, generator=torch.Generator().manual_seed(seed))] for seed in range(shuffles))]
+    true, *chance = (ncbook.neural_collapse(found, each, keys=["etf_distance"])["etf_distance"] for each in labels)
+    centred = found - found.mean(0)
+    return true, median(chance), float((centred.norm() ** 2 / (centred @ centred.T).norm()) ** 2)
+
+
+starts = {}
 for width in (64, 256, 1024, 4096):
-    starts = []
     for seed in range(SEEDS):
         torch.manual_seed(seed)
         network = build_backbone("mlp", data.input_shape, feature_dim=width)
-        starts.append(ncbook.neural_collapse(features(data.train_inputs, network), y, keys=["etf_distance"]))
-    measured = [found["etf_distance"] for found in starts]
-    rows.append([width, C / (4 * width), median_range(measured, ".2g")])
-images = ncbook.neural_collapse(data.train_inputs.flatten(1).double(), y, keys=["etf_distance"])["etf_distance"]
-table(["ETF distance at width $d$", "random class means", "untrained network"],
-      [*rows, ["the images themselves", "", images]])
+        starts.setdefault(width, []).append(starting_point(features(data.train_inputs, network)))
+starts["the images themselves"] = [starting_point(data.train_inputs.flatten(1).double())]
+
+# %% jupyter={"source_hidden": true}
+# Table: ETF distances before training, with the labels and with shuffled ones
+table(["width $d$", "random means, $C/(4d)$", "ETF distance, untrained", "labels shuffled", "$d_{\\rm eff}$",
+       "$C/(4\\,d_{\\rm eff})$"],
+      [[width, f"{C / (4 * width):.2g}" if isinstance(width, int) else "",
+        *(median_range((each[k] for each in found), ".2g") for k in (0, 1)),
+        median_range((each[2] for each in found), ".0f"), median_range((C / 4 / each[2] for each in found), ".2g")]
+       for width, found in starts.items()])
 
 # %% [markdown]
-# It does not. An untrained network is not a source of random means: its class means are images of the digits' own,
-# whose geometry is given, and a wider layer only reproduces it more exactly. So a number can be read only against two
-# levels: that of chance, and that of the untrained network on these data.
+# It does not. That has little to do with the digits: when the labels are shuffled, so that classes mean nothing, the
+# distance is about as large. The formula is for means that vary alike in all $d$ directions. Untrained features do
+# not, however many dimensions they have. With the eigenvalues $\lambda_k$ of their covariance the effective dimension
+# $d_{\rm eff} = (\sum_k \lambda_k)^2 / \sum_k \lambda_k^2$ is 9 to 15 at every width, and $C/(4\,d_{\rm eff})$ is
+# what is found, or a little more. So a number can be read only against two levels: that of chance *in these
+# features*, and that of the untrained network on these data.
 #
 # The numerical rank sets a similar trap. Untrained convolutional features all point in nearly the same direction, and
 # their numerical rank is low with no collapse at all:
@@ -290,16 +306,16 @@ assert abs(float(rows[1][1]) / float(rows[2][1]) - 1) > 0.1
 #
 # ## 4. Subtract before you square
 #
-# *What is left of a variance when a class has become a point?* Collapse is a subtraction of nearly equal numbers, where
-# floating point is at its worst. The tempting way to gather statistics batch by batch keeps sums of $h$ and $h h^\top$
-# and subtracts at the end, $\mathbb{E}[h^2] - \mathbb{E}[h]^2$: two numbers of the size of the mean whose difference is
-# the tiny scatter. The same mistake hides in the ETF distance, the squared distance $2 - 2x$ with $x = \lVert \bar H Q
-# \rVert_* / \sqrt{C-1}$ near 1. The cure is the same as well: subtract first, then square. With the singular values
-# $s_k$ of $\bar H Q$, the distance is $\sum_k \delta_k^2$ with $\delta_k = s_k - 1/\sqrt{C-1}$ (equation (6) of [The
-# simplex ETF](02_simplex_etf.ipynb)). An error $\varepsilon$ in $s_k$ then changes $\delta_k^2$ by $2\delta_k
-# \varepsilon + \varepsilon^2$: relative to the distance, that is about $\varepsilon / \delta$ and no longer
-# $\varepsilon / \delta^2$. Predict at which spread the dashed curves reach the dotted line, where the error is as large
-# as the number.
+# *What is left of a variance when a class has become a point?* Measuring it means subtracting nearly equal numbers,
+# where floating point is at its worst. The tempting way to gather statistics batch by batch keeps sums of $h$ and $h
+# h^\top$ and subtracts at the end, $\mathbb{E}[h^2] - \mathbb{E}[h]^2$: two numbers of the size of the mean whose
+# difference is the tiny scatter. The same mistake hides in the ETF distance, the squared distance $2 - 2x$ with $x =
+# \lVert \bar H Q \rVert_* / \sqrt{C-1}$ near 1. The cure is the same as well: subtract first, then square. With the
+# singular values $s_k$ of $\bar H Q$, the distance is $\sum_k \delta_k^2$ with $\delta_k = s_k - 1/\sqrt{C-1}$
+# (equation (6) of [The simplex ETF](02_simplex_etf.ipynb)). An error $\varepsilon$ in $s_k$ then changes $\delta_k^2$
+# by $2\delta_k \varepsilon + \varepsilon^2$: relative to the distance, that is about $\varepsilon / \delta$ and no
+# longer $\varepsilon / \delta^2$. Predict at which spread the dashed curves reach the dotted line, where the error is
+# as large as the number.
 
 # %%
 def tempting(x):
@@ -326,25 +342,16 @@ a = a - a.mean()  # singular values 1 + size * a have the distance 2 - 2 / sqrt(
 frame, basis = torch.linalg.qr(gaussian(32, 9, seed=13))[0], ncbook.helmert_basis(10, dtype=torch.float64)
 
 
-def streamed_moments(x):
-    state = Moments(2, 16)
-    for batch in x.split(100):
-        state.add(torch.cat([batch, batch + 1]), torch.arange(2).repeat_interleave(len(batch)))
-    return state.variation[0] / len(x)
-
-
 GREY = {"tempting, float32": ("#8C8C8C", "dash"), "tempting, float64": ("#222222", "dash"),
         "subtract first, float32": ("#8C8C8C", "solid"), "subtract first, float64": ("#222222", "solid")}
 errors = {panel: {name: [] for name in GREY} for panel in ("variance", "distance")}
 for size in sizes:
     for dtype, name in ((torch.float32, "float32"), (torch.float64, "float64")):
-        cloud = (centre + size * noise).to(dtype)
-        truth = float(centred_moments(cloud.double()))
-        kept = streamed_moments(cloud) if dtype is torch.float64 else centred_moments(cloud)
+        cloud, truth = (centre + size * noise).to(dtype), size**2 * float(centred_moments(noise))
         some_means = (basis @ (frame * (1 + size * a)).T).to(dtype)
         exact = -2 * math.expm1(-0.5 * math.log1p(size**2 * float(a.square().mean())))
         for panel, way, value, true in (("variance", "tempting", tempting(cloud), truth),
-                                        ("variance", "subtract first", kept, truth),
+                                        ("variance", "subtract first", centred_moments(cloud), truth),
                                         ("distance", "tempting", tempting_distance(some_means), exact),
                                         ("distance", "subtract first", ncbook.simplex_etf_distance(some_means), exact)):
             errors[panel][f"{way}, {name}"].append(min(max(abs(float(value) - true) / true, 1e-16), 1e4))
@@ -366,7 +373,9 @@ plots.finish(fig, "Rounding as a network collapses", "collapse goes to the right
 # %% [markdown]
 # In float32 the tempting formulas print noise once the spread is below a few ten-thousandths; the free features of
 # [Neural collapse](01_neural_collapse.ipynb) lie far to the right of that. In float64 they last twice as many digits,
-# and no longer. With the subtraction first, float64 has correct digits to the end of the axis.
+# and no longer. With the subtraction first, float64 has correct digits to the end of the axis. In float32 it is not
+# enough by itself: it gains three decades for the variance and nearly two for the distance, then rounding of the
+# input is as large as what is left.
 #
 # To subtract first *and* see each batch once, keep for each class its count, its mean $m$ and the scatter $S$ *around
 # that mean*, and merge two groups by (Chan, Golub and LeVeque 1983)
@@ -374,8 +383,9 @@ plots.finish(fig, "Rounding as a network collapses", "collapse goes to the right
 # $$ m = m_1 + \frac{n_2}{n_1 + n_2} (m_2 - m_1), \qquad
 #    S = S_1 + S_2 + \frac{n_1 n_2}{n_1 + n_2} (m_2 - m_1)(m_2 - m_1)^\top . $$
 #
-# Nothing large is ever subtracted. The package does this for all classes at once; since no metric needs more, it keeps
-# the scatter *matrix* pooled over classes, and of each class just the trace.
+# No large squares are subtracted. The package does this for all classes at once, and keeps the scatter *matrix*
+# pooled over classes, and of each class just the trace. Four metrics need more: for NC4, accuracy, cosine margin and
+# numerical rank it keeps the features themselves, unless `keep_features=False`.
 #
 # Batches of any size and order then give what one batch gives. `update` takes them as they come, and `merge` adds
 # the state of another process.
@@ -403,7 +413,7 @@ for size in (50, 100, 400):
             found.append(ncbook.neural_collapse(h[batch], y[batch], keys=["nc1_quotient"])["nc1_quotient"])
     shares = torch.tensor(found) / package["nc1_quotient"]
     rows.append([size, size // C, float(shares.mean()), median_range(shares.tolist(), ".2f"), 1 - C / size])
-table(["batch size $B$", "samples per class", "of NC1 quotient: mean", "median (range), 100 batches", "$1 - C/B$"], rows)
+table(["batch size $B$", "samples per class, on average", "of NC1 quotient: mean", "median (range), 100 batches", "$1 - C/B$"], rows)
 
 # %% [markdown]
 # Too low on average, and a single small batch can be off by almost half: a class mean that is computed from few
@@ -419,6 +429,7 @@ assert max(abs(by_stream[key] - package[key]) / max(abs(package[key]), 1e-12) fo
 assert all(abs(row[2] - row[4]) < 0.05 for row in rows) and rows[0][2] < rows[1][2] < rows[2][2]
 assert max(errors["variance"]["tempting, float32"]) > 1 and max(errors["distance"]["tempting, float32"]) > 1
 assert max(errors["variance"]["subtract first, float64"]) < 1e-6
+assert all(0.7 < true / chance < 1.4 and 8 < spread < 16 for found in starts.values() for true, chance, spread in found)
 assert max(errors["distance"]["subtract first, float64"]) < 1e-4
 assert (factor.amax(0) > 1).all() and factor.max() < 3.5 and (factor.amin(0) < 0.3).all() and (factor.amin(1) < 0.3).all()
 assert max(one["numerical_rank"] for one in cnn) < 2 and min(one["nc1_quotient"] for one in cnn) > 0.5
@@ -437,9 +448,9 @@ assert max(one["numerical_rank"] for one in cnn) < 2 and min(one["nc1_quotient"]
 #     print(float((rows_of_W / rows_of_W.norm() - H.T / H.norm()).square().sum()))
 # ```
 #
-# Part of it is. The gradient of the cross-entropy sums to zero over classes, so it never changes $\bar w$; only weight
-# decay shrinks it, slowly, by the factor $1 - \text{lr} \cdot \lambda$ per step. In the run of
-# [Start here](00_start_here.ipynb) it is nearly all that is left of NC3.
+# Part of it is. The gradient of the cross-entropy sums to zero over classes, so it never changes $\bar w$; only
+# weight decay shrinks it, slowly, with momentum 0.9 by a factor of about $1 - 10\,\text{lr} \cdot \lambda$ per step.
+# In the run of [Start here](00_start_here.ipynb) it is nearly all that is left of NC3.
 #
 # </details>
 #
@@ -474,9 +485,10 @@ assert max(one["numerical_rank"] for one in cnn) < 2 and min(one["nc1_quotient"]
 # ## Summary
 #
 # - No metric sees every damage: NC1 is nearly blind to scatter outside the span of the means, the NC1 quotient to one
-#   pair of close classes, NC4 to nearly all.
-# - An untrained perceptron is at an ETF distance of about 0.2 on digits, however wide it is; random class means would
-#   be at $C/(4d)$, 0.0006 for 4,096 dimensions.
+#   pair of close classes, NC4 to nearly all, at the strengths tried here.
+# - An untrained perceptron is at an ETF distance of about 0.2 on digits, however wide it is, and so are its features
+#   under shuffled labels: they vary in about ten directions. Means that vary in all of 4,096 would be at $C/(4d)$,
+#   0.0006.
 # - NC1 needs a $(d, C-1)$ pseudo-inverse only; covariances in float32 with an inverse in float64 were off by seven
 #   orders of magnitude for one untrained network of width 2,048.
 # - Subtract before you square: below a relative spread of a few ten-thousandths, $\mathbb{E}[h^2] - \mathbb{E}[h]^2$ in

@@ -80,7 +80,8 @@ PROFILE, PROBLEM, TIMED, LARGE = profile(
 # $$ V^\star = \operatorname{polar}(\bar H Q) = U R^\top \quad\text{for the thin SVD}\quad
 #    \bar H Q = U S R^\top . \tag{1} $$
 #
-# *What would convince you that nothing is nearer?*
+# *What would convince you that nothing is nearer?* (Samples cannot; they could only refute it. The proof is section
+# 2.)
 
 # %%
 def nearest_by_hand(class_means):
@@ -115,8 +116,8 @@ distances = {"by hand": squared_distance(means, W),
 table(["simplex ETF", "squared distance to the class means"], [[name, f"{x:.6f}"] for name, x in distances.items()])
 
 # %% [markdown]
-# Now by hand in the literal sense. Move the class means below, and watch the frame follow; drag one across the line
-# through the other two. The *pull* holds the frame back at where it was (section 4); leave it near zero at first.
+# Now literally by hand. Move the class means below, and watch the frame follow; drag one across the line through the
+# other two. The *pull* holds the frame back at where it was (section 4); leave it near zero at first.
 
 # %% jupyter={"source_hidden": true}
 # Move class means by hand, and watch the nearest ETF
@@ -224,13 +225,25 @@ pulls = {c: 1e-3 * (c - 1) / 2 for c in (2, 10, 100, 1000)}
 table(["classes", "relative pull of δ = 0.001", "share of a small turn followed", "lag in a steady turn, steps"],
       [[c, f"{100 * rho:.3g}%", f"{100 / (1 + rho):.3g}%", f"{rho:.3g}"] for c, rho in pulls.items()], text=0)
 
+
+def two_pulls(weight):
+    """The classifier by (2) and by (5), for the means of section 1 and a published weight."""
+    x = ncbook.polar_factor(2 / math.sqrt(C - 1) * H_bar @ M + weight * X_previous)
+    theirs, held = (math.sqrt(C / (C - 1)) * (frame @ M).T for frame in (x, X_previous))
+    return theirs, ncbook.nearest_simplex_etf(means, previous=ncbook.nearest_simplex_etf(held), proximal=weight * (C - 1) / 2)
+
+
+theirs, ours = two_pulls(delta)
+say(f"For the means of section 1, δ = {delta:g} moves the classifier by {(theirs - W).norm():.4f} by (2) and by "
+    f"{(ours - W).norm():.4f} by (5); the two results are {(theirs - ours).norm():.4f} apart.")
+
 # %% [markdown]
 # With ten classes it is hardly felt. With a thousand the classifier makes two thirds of a turn at once, and behind
 # class means that turn steadily it stays half a step behind ($\rho$ steps, if each step makes up for $1/(1+\rho)$ of
-# what is missing): more, yet little beside the lags in [Moving averages](07_moving_averages.ipynb). The package
-# takes $\rho$, by default the pull of ten classes, for every $C$. (The pull in (2) also holds the dead direction in
-# place and, through $X^\top X = I$, reaches $V$ a little: (2) and (5) agree to rounding without a pull, and up to its
-# order with one.)
+# what is missing): more, yet little beside the lags in [Moving averages](07_moving_averages.ipynb). The package takes
+# $\rho$, by default the pull of ten classes, for every $C$. (The pull in (2) also holds the dead direction in place
+# and, through $X^\top X = I$, acts on $V$ in another way than (5): the two agree to rounding without a pull, and
+# differ with one, for means that are far from an ETF by nearly half of what the pull does. The table is for (5).)
 #
 # And where the means leave a direction open? Two of the six class means are made equal, and everything is perturbed by
 # noise of one part in a million, twenty times. *How far apart are the twenty frames?*
@@ -288,10 +301,10 @@ fig.update_yaxes(title="squared distance", range=[-0.15, 4.1])
 
 # %% [markdown]
 # A handful of iterations lead to the bottom, where the closed form already is. The other curve is a warning. For $d =
-# C-1$ the orientations are square orthogonal matrices, $\det V = \pm 1$, in two separate components, and a solver moves
-# continuously. `riemannian_nearest_etf` therefore mirrors its start if need be. To see what would happen
-# otherwise, we embed the plane in space, with a third coordinate of zero, and start on the wrong curve. *Does the third
-# dimension help?*
+# C-1$ the orientations are square orthogonal matrices, $\det V = \pm 1$, in two separate components, and a solver
+# moves continuously. `riemannian_nearest_etf` therefore mirrors its start if its determinant and that of $\bar H Q$
+# have different signs. To see what would happen otherwise, we embed the plane in space, with a third coordinate of
+# zero, and start on the wrong curve. *Does the third dimension help?*
 
 # %%
 def in_space(x):
@@ -344,7 +357,7 @@ say(f"On twelve problems, two to ten classes, with and without a pull, no entry 
 
 # %% jupyter={"source_hidden": true}
 # Table: time of the solver and of the closed form
-def best_time(function, class_means, repeats=1, **options):
+def best_time(function, class_means, repeats, **options):
     return min(timeit.repeat(lambda: function(class_means, **options), number=1, repeat=repeats))
 
 
@@ -357,13 +370,17 @@ timed = []
 for c, size in [*[(4, 8), (10, 32), (30, 64), (100, 512)][:TIMED], LARGE]:
     class_means, noise = gaussian(c, size, dtype=torch.float32), gaussian(c, size, seed=1, dtype=torch.float32)
     starts = [{}, dict(initial=ncbook.nearest_simplex_etf(class_means + 0.01 * noise))] if (c, size) != LARGE else []
-    timed.append((c, size, [best_time(ncbook.riemannian_nearest_etf, class_means, **start) for start in starts],
-                  best_time(closed_form_step, class_means, 3 if c < 500 else 1)))
+    repeats = 3 if c < 500 else 1
+    timed.append((c, size, [best_time(ncbook.riemannian_nearest_etf, class_means, repeats, **start) for start in starts],
+                  best_time(closed_form_step, class_means, repeats)))
 table(["classes", "dimensions", "solver, cold, ms", "solver, warm, ms", "closed form, forward and backward, ms"],
       [[c, size, *(f"{float(f'{1000 * x:.1g}'):,g}" if x else "not tried" for x in (*(by_solver or [0, 0]), closed))]
        for c, size, by_solver, closed in timed], text=0)
 
 # %% [markdown]
+# With a thousand classes the closed form alone takes half a second or more, and the solver was not tried; [Your own
+# model](15_your_own_model.ipynb) fits the frame less often.
+#
 # **The published code** (`nc/models/ddn_modules.py` in the [authors'
 # repository](https://github.com/evanmarkou/Guiding-Neural-Collapse)) differs from this reference in ways that matter
 # for a comparison. Its solver runs on a GPU, takes at most 30 iterations, and starts from the previous solution; the
@@ -387,9 +404,7 @@ flips = [plots.frame_angle(nearest_by_hand(triangle + far * across))[1] for far 
 assert flips == sorted(flips, reverse=True) and flips[0] and not flips[-1]
 assert math.isclose(etf.PROXIMAL, pulls[10])
 for weight in (0.0, 1e-3, 1e-2):
-    x = ncbook.polar_factor(2 / math.sqrt(C - 1) * H_bar @ M + weight * X_previous)
-    theirs, held = (math.sqrt(C / (C - 1)) * (frame @ M).T for frame in (x, X_previous))
-    ours = ncbook.nearest_simplex_etf(means, previous=ncbook.nearest_simplex_etf(held), proximal=weight * (C - 1) / 2)
+    theirs, ours = two_pulls(weight)
     assert (theirs - ours).norm() / ours.norm() < (1e-9 if weight == 0 else weight * (C - 1))
 assert [*spreads.values()][0] > 0.1 and [*spreads.values()][1] < 1e-3
 assert all(mirrored for _, mirrored in visited) and bottoms["not mirrored"] > solution.cost[-1] + 0.1

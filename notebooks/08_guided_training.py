@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from IPython.utils.capture import capture_output
 
 from ncbook import Recipe, Trainer, load_dataset, nearest_simplex_etf, plots, simplex_etf
-from ncbook.book import few_images, in_parallel, mean_gap, median_range, profile, say, table
+from ncbook.book import few_images, in_parallel, mean_gap, profile, say, table
 
 ABOUT = {"DATASET": "data set", "NETWORKS": "backbones", "BATCH": "images per batch", "EPOCHS": "epochs",
          "FREE_EPOCHS": "epochs of free features (section 6)", "SEEDS": "networks per head",

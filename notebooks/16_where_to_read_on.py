@@ -11,10 +11,11 @@
 # %% [markdown]
 # # Further reading
 #
-# *What else is known about neural collapse, and what of it can be tried here?* This page lists two dozen papers by the
-# question they ask, each with something to try with the tools of this book. Five of the trials are carried out on this
-# page. The picture is the first: when classes are of unequal size, the simplex of the first chapters breaks, and the
-# weight vectors of the small classes turn towards each other until, suddenly, they coincide.
+# *What else is known about neural collapse, and what of it can be tried here?* This page lists two dozen papers by
+# the question they ask, each with something to try with the tools of this book. Five of the trials are carried out on
+# this page. The picture is the first: when classes are of unequal size, the simplex of the first chapters breaks, and
+# the weight vectors of the small classes turn towards each other until, within a few steps of the ratio, they
+# coincide.
 
 # %% jupyter={"source_hidden": true}
 # Imports; draw the angles between unequal classes
@@ -167,14 +168,21 @@ coins = torch.Generator().manual_seed(0)
 chance = [100 / len(digits.test_targets) * better_way_round([torch.rand(len(part), generator=coins) < 0.5 for part in upper],
                                                             upper) for _ in range(100)]
 by_chance = median_range(chance, ".0f")
+pixels, images = digits.train_inputs.flatten(1), digits.test_inputs.flatten(1)
+means = torch.stack([pixels[digits.train_targets == c].mean(0) for c in range(10)])
+pair = torch.cdist(images, means).gather(1, torch.stack([digits.test_targets, (digits.test_targets + 5) % 10], 1))
+by_pixels = 100 * float((pair[:, 0] < pair[:, 1]).double().mean())
 table([f"epoch; median (range) of {SEEDS} networks", "NC1 quotient", "right by the nearer mean, %", "right by halves, %",
        "halves by coin, %"],
-      [[epoch, *(median_range((run[k][part] for run in hidden), ".2g") for part in range(3)), by_chance]
-       for k, epoch in enumerate(WHEN)], text=0)
+      [*([epoch, *(median_range((run[k][part] for run in hidden), form) for part, form in enumerate((".2g", ".1f", ".0f"))),
+          by_chance] for k, epoch in enumerate(WHEN)), ["the images themselves", "", f"{by_pixels:.1f}", "", ""]])
+lost = [run[0][1] - run[-1][1] for run in hidden]
 
 # %% [markdown]
-# The halves fall towards chance as the scatter shrinks: what tells 3 from 8 is no longer its largest part. But it is
-# still there. Judged by the nearer mean, the partly collapsed features tell as much as those of the untrained network.
+# The halves fall towards chance at first: what tells 3 from 8 is no longer the largest part of the scatter. But it is
+# still there. Judged by the nearer mean, the partly collapsed features tell about a point less than those of the
+# untrained network, in three of three networks; and that one has lost four points already, measured on the images
+# themselves (last row).
 #
 # ## 3. Inputs of no known class
 #
@@ -216,8 +224,8 @@ table([f"epoch; median (range) of {SEEDS} networks", "training accuracy", "NC1 q
         median_range((run[k][1] for run in foreign), ".3f")] for k, epoch in enumerate(WHEN)], text=0)
 
 # %% [markdown]
-# Detection gets better as the network learns; what collapse alone adds after that is no larger than the spread of the
-# seeds.
+# Detection gets better as the network learns. From the second-last row to the last, when only collapse goes on, it
+# changes by at most 0.011 in any network, and by nothing in one.
 #
 # ## 4. Across the layers
 #
@@ -289,8 +297,9 @@ print(cosine_similarity(crowd.class_means[:, None], crowd.class_means, dim=-1).r
 print(f"training accuracy {crowd.train['accuracy']}, NC1 {crowd.train['nc1']:.0e}")
 
 # %% [markdown]
-# Each row has its own 1, one −1 and eight zeros (rounded; to three digits they are exact): every class has one opposite,
-# and is at a right angle to all others. The ten class means are the two ends of five perpendicular axes, the *orthoplex*.
+# Each row has its own 1, one −1 and eight zeros (rounded; to three digits they are exact): every class has one
+# opposite, and is at a right angle to all others. The ten class means are the two ends of five perpendicular axes,
+# the *orthoplex*. (One start; it can be repeated with other seeds.)
 #
 # ## 6. Other losses, other targets
 #
@@ -328,6 +337,8 @@ print(f"training accuracy {crowd.train['accuracy']}, NC1 {crowd.train['nc1']:.0e
 assert unequal[0].std() < 0.5 and unequal[-1, 2] < 5 < 60 < unequal[2, 2] and unequal[-1, 0] > 140
 for run in hidden:
     assert run[-1][0] < 0.1 * run[0][0] and run[-1][1] > 85 and run[-1][2] < run[0][2] - 10
+assert PROFILE != "book" or 0 < min(lost) < max(lost) < 2 and by_pixels > 96
+assert PROFILE != "book" or max(abs(run[3][1] - run[2][1]) for run in foreign) < 0.0115
 for run in foreign:
     assert run[-1][1] > run[0][1] + 0.05 and (PROFILE != "book" or run[-1][1] > 0.95)
 ratios = layers[:, -1, :-2] / layers[:, -1, 1:-1]
@@ -360,9 +371,11 @@ assert (axes.abs().round() - axes.abs()).abs().max() < 1e-3 and ((axes + 1).abs(
 #
 # - Without balance there is no simplex: at a ratio of some tens, and the weight decay chosen here, two small classes
 #   get the same weights.
-# - Partly collapsed features keep more than the labels: nine of ten test images can be told from the other digit of
-#   their class, as with an untrained network, although the network was told the digit modulo 5 only.
-# - The span of the class means is a detector for unknown inputs, with an area under the curve of 0.96 at the end here.
+# - Partly collapsed features keep more than the labels: more than nine of ten test images can be told from the other
+#   digit of their class, a point less than with an untrained network and five less than from the pixels, although the
+#   network was told the digit modulo 5 only.
+# - The span of the class means is a detector for unknown inputs, with an area under the curve of 0.96 (0.958 to
+#   0.969) at the end here.
 # - NC1 falls by a factor of two to three from each layer to the next up to the last hidden one, in three of three
 #   networks.
 # - Ten classes in five dimensions become an orthoplex: right angles and opposites only.

@@ -118,7 +118,7 @@ MNIST250 = Recipe(dataset="mnist", backbone="mnist_cnn", clouds=(8, 16), p=1, ep
 
 
 def mnist250() -> list[Unit]:
-    """MNIST-250 on the published splits 0 to 9, ablations on 0 to 4; one seed per split.
+    """MNIST-250 on the published splits 0 to 9, ablations on 0 to 4.
 
     "best" puts five networks side by side that share the 310 epochs; "vanilla_x5", an ablation, is the same without
     densification. "sliding_again" is sliding with other seeds, on 0 to 9; "sliding_wd0.001" has the weight decay of the

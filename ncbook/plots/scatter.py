@@ -25,7 +25,8 @@ def scatter_ellipses(stages: Mapping[str, Snapshot], *, title: str = "Scatter wi
     deviations, which goes through the means of three classes; for each class "features", then "within"; "class means".
     Raises: ValueError for no stages, or features that have not two dimensions.
     """
-    fig = _panels(stages, title, "filled: two standard deviations of a class; dashed: that of the means; own scales")
+    told = "filled: two standard deviations of a class; dashed: the ellipse through the means; own scales"
+    fig = _panels(stages, title, told)
     for column, shot in enumerate(stages.values(), start=1):
         features, means, _, _ = _scaled(shot)
         reach = _reach(features)
