@@ -67,9 +67,19 @@ def test_lengths_and_starts_change_nothing_else(results):
     assert starts == [round(share * epochs) for share in follow_up.STARTS]
 
 
+def test_sliding_has_linear_on_clouds_beside_it_at_equal_steps(results, monkeypatch):
+    names = [unit.name for unit in follow_up.comparison_length(results)]
+    assert names.count("linear_clouds_080") == names.count("sliding_080") == 5
+    monkeypatch.setattr(follow_up, "tuned_linear", lambda found: "linear_shuffled")
+    names = [unit.name for unit in follow_up.comparison_length(results)]
+    assert names.count("linear_clouds_080") == 5 and names.count("linear_clouds_300") == 0
+    assert names.count("linear_shuffled_300") == 5
+
+
 def test_courses_are_measured_from_the_first_epoch_to_the_last(results):
     units = follow_up.comparison_course(results)
-    assert {unit.name for unit in units} == {"linear_clouds", "sliding", "nearest_etf", "constant", "linear_300"}
+    assert {unit.name for unit in units} == {"linear_clouds", "linear_300", "sliding", "constant", "unit_rows",
+                                             "fixed_etf", "nearest_etf"}
     assert all(unit.epochs[0] == 1 and unit.epochs[-1] == unit.recipe.epochs and len(unit.epochs) > 8 for unit in units)
 
 

@@ -1,5 +1,6 @@
 """The long runs behind the book's tables: what is run (`tables`) and how (`runner`, `python -m ncbook.experiments`)."""
 
+from ncbook.experiments import claims as claims
 from ncbook.experiments import comparison as comparison
 from ncbook.experiments import follow_up as follow_up
 from ncbook.experiments.runner import COLUMNS, git_commit, read_rows, run_table, run_unit, write_rows

@@ -51,6 +51,27 @@ def paired_interval(differences: ArrayLike, comparisons: int = 1, level: float =
     return Interval(mean, mean - half, mean + half)
 
 
+def spread_interval(first: ArrayLike, second: ArrayLike, comparisons: int = 1, level: float = 0.95) -> Interval:
+    """Ratio of two standard deviations over seeds, with its interval; simultaneous over so many comparisons.
+
+    first, second (n, k): a row for each split, a column for each of k >= 2 seeds. The variances over seeds are pooled
+    over splits, n (k - 1) degrees of freedom each. Assumes normal numbers whose variance is the same on all splits; it
+    is not robust. Source: the F test of two variances, with Bonferroni's correction.
+    """
+    from scipy import stats
+
+    tables = [np.asarray(values, dtype=float) for values in (first, second)]
+    for values in tables:
+        if values.ndim != 2 or values.shape[1] < 2:
+            raise ValueError(f"numbers must be a row for each split with two seeds or more, got {values.shape}")
+    check_integer("comparisons", comparisons, least=1)
+    variances = [values.var(axis=1, ddof=1).mean() for values in tables]
+    freedom = [len(values) * (values.shape[1] - 1) for values in tables]
+    tail = (1 - level) / (2 * comparisons)
+    low, high = (variances[0] / variances[1] / stats.f.ppf(q, *freedom) for q in (1 - tail, tail))
+    return Interval(*(math.sqrt(x) for x in (variances[0] / variances[1], low, high)))
+
+
 def dunnett_intervals(values: Mapping[str, ArrayLike], control: str, level: float = 0.95) -> dict[str, Interval]:
     """Simultaneous intervals of all others minus the control, with the pooled residual of a two-way layout.
 
