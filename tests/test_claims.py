@@ -8,7 +8,7 @@ from scipy import stats
 
 from ncbook.experiments import TABLES, claims, comparison, write_rows
 from ncbook.experiments.claims import CLAIMS, SPREAD, decide
-from ncbook.experiments.intervals import spread_interval
+from ncbook.experiments.intervals import Interval, spread_interval
 
 
 def row(recipe, split, seed=0, **numbers):
@@ -93,6 +93,17 @@ def test_rows_that_are_not_there_are_named(tmp_path):
     write_rows(tmp_path / "comparison.csv", [row("sliding", 0, test_accuracy=90)])
     with pytest.raises(KeyError, match="constant"):
         decide(contrast("beats constant"), tmp_path)
+
+
+def test_a_verdict_needs_an_interval_on_one_side():
+    up, down = contrast("beats constant"), contrast("duality")
+    for interval, difference, factor in ((Interval(2, 1.5, 3), "supported", "contradicted"),
+                                         (Interval(0.5, 0.2, 0.9), "supported", "supported"),
+                                         (Interval(-1, -2, -0.1), "contradicted", "supported"),
+                                         (Interval(1, -0.1, 3), "not decided", "not decided"),
+                                         (None, "not decided", "not decided")):
+        decision = claims.Decision(interval, 5, 5)
+        assert (claims.verdict(up, decision), claims.verdict(down, decision)) == (difference, factor)
 
 
 def test_who_collapses_first():

@@ -20,7 +20,8 @@ BOUND = 0.1  # of NC1: the first measured step below it is when a method has col
 class Contrast(NamedTuple):
     """A claim and what decides it: the numbers of two recipes of a table, paired over splits, first less second.
 
-    ratio: the factor between them, from differences of logarithms. A recipe "shortest" or "longest" is that of the
+    ratio: the factor between them, from differences of logarithms. above: whether the claim is that the difference is
+    above 0, or the factor above 1, and not below. A recipe "shortest" or "longest" is that of the
     shortest or longest training of tuned linear in which all images are learned on all splits.
     """
 
@@ -31,26 +32,27 @@ class Contrast(NamedTuple):
     second: str
     column: str = "test_accuracy"
     ratio: bool = False
+    above: bool = True
 
 
 SPREAD = Contrast("the nearest ETF reduces the spread over seeds", "against learned unit rows, both tuned",
-                  "comparison", "nearest_etf", "unit_rows", ratio=True)
+                  "comparison", "nearest_etf", "unit_rows", ratio=True, above=False)
 CLAIMS = (
     SPREAD,
     Contrast("too early a collapse keeps classes from separating",
              "delayed as chosen, but from the first step, against from half of the epochs", "comparison_start",
-             "delayed_00", "delayed_50"),
+             "delayed_00", "delayed_50", above=False),
     Contrast("test accuracy rises with collapse after training accuracy is 1",
              "tuned linear, the longest against the shortest training with accuracy 1", "comparison_length", "longest",
              "shortest"),
     Contrast("sliding beats constant densification", "both tuned", "comparison", "sliding", "constant"),
     Contrast("sliding speeds convergence to the ETF", "ETF distance against linear on clouds after 80 × 31 steps",
-             "comparison_length", "sliding_080", "linear_clouds_080", "train_etf_distance", ratio=True),
+             "comparison_length", "sliding_080", "linear_clouds_080", "train_etf_distance", ratio=True, above=False),
     Contrast("sliding speeds convergence to duality", "NC3 against linear on clouds after 80 × 31 steps",
-             "comparison_length", "sliding_080", "linear_clouds_080", "train_nc3", ratio=True),
+             "comparison_length", "sliding_080", "linear_clouds_080", "train_nc3", ratio=True, above=False),
     Contrast("densification brings test points nearer to their class",
              "NC1 quotient, held-out: delayed as chosen, but from the first step, against in the last tenth only",
-             "comparison_start", "delayed_00", "delayed_90", "test_nc1_quotient", ratio=True),
+             "comparison_start", "delayed_00", "delayed_90", "test_nc1_quotient", ratio=True, above=False),
     Contrast("densification needs a late start", "delayed against constant, both tuned", "comparison", "delayed",
              "constant"),
 )
@@ -90,6 +92,15 @@ def decide(contrast: Contrast, results: Path = RESULTS, comparisons: int = len(C
     if found and contrast.ratio:
         found = Interval(*(math.exp(end) for end in found))
     return Decision(found, len(kept), len(gaps))
+
+
+def verdict(contrast: Contrast, decision: Decision) -> str:
+    """What is said of a claim: "supported" or "contradicted" if the interval lies on one side, else "not decided"."""
+    if decision.interval is None:
+        return "not decided"
+    null = 1 if contrast.ratio else 0
+    above, below = decision.interval.low > null, decision.interval.high < null
+    return "not decided" if not (above or below) else "supported" if above == contrast.above else "contradicted"
 
 
 def _of_recipe(rows: Rows, recipe: str) -> dict[int, list[Mapping[str, str]]]:
@@ -149,7 +160,7 @@ def ahead(first: Mapping[str, Mapping], name: str, others: Sequence[str]) -> tup
 
 
 def edges(method: str, settings: Settings) -> list[str]:
-    """The dials whose chosen value is one of the two lowest or two highest that were tried: a better one may lie outside.
+    """The dials whose chosen value is one of the two lowest or highest that were tried: a better one may lie outside.
 
     β and weight among settings of the same norm. Of 16 values 4 are such by chance.
     """
