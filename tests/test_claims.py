@@ -112,7 +112,8 @@ def test_who_collapses_first():
         for split in range(2) for step, nc1 in zip((10, 20, 30), course)]
     rows += [row("never", split, step=10, train_nc1="nan") for split in range(2)]
     rows[0] |= {"train_nc1": "0.02"}
-    first = claims.first_step(rows)
+    first = claims.first_below(rows)
+    assert claims.first_below(rows, clock="epoch")["nearest"] == {("0", "0"): 1, ("1", "0"): 1}
     assert first["nearest"] == {("0", "0"): 10, ("1", "0"): 20} and set(first["never"].values()) == {math.inf}
     assert claims.ahead(first, "nearest", ["fixed", "standard"]) == (1, 1, 2)
     assert claims.ahead(first, "never", ["never"]) == (0, 0, 2)

@@ -139,21 +139,25 @@ def learned_lengths(rows: Rows) -> dict[str, str]:
     return {"shortest": whole[0], "longest": whole[-1]}
 
 
-def first_step(rows: Iterable[Mapping[str, str]], column: str = "train_nc1", bound: float = BOUND) -> dict[str, dict]:
-    """Recipe -> (split, seed) -> the first measured step at which a column is below the bound; inf: at none."""
+def first_below(rows: Iterable[Mapping[str, str]], column: str = "train_nc1", bound: float = BOUND, *,
+                clock: str = "step") -> dict[str, dict]:
+    """Recipe -> (split, seed) -> the first measured step, or epoch, at which a column is below the bound; inf: at none.
+
+    clock: the column that counts, "step" or "epoch".
+    """
     found: dict[str, dict[tuple[str, str], float]] = {}
     for row in rows:
         steps = found.setdefault(row["recipe"], {})
         run = row["split"], row["seed"]
         below = not row.get("diverged") and float(row[column] or math.nan) < bound
-        steps[run] = min(steps.get(run, math.inf), int(row["step"]) if below else math.inf)
+        steps[run] = min(steps.get(run, math.inf), int(row[clock]) if below else math.inf)
     return found
 
 
 def ahead(first: Mapping[str, Mapping], name: str, others: Sequence[str]) -> tuple[int, int, int]:
     """In how many runs `name` is before all others, in how many it ties with the first of them, and of how many.
 
-    first: what `first_step` returns. Where none of them gets below the bound, the run counts as neither.
+    first: what `first_below` returns. Where none of them gets below the bound, the run counts as neither.
     """
     pairs = [(steps, min(first[other][run] for other in others)) for run, steps in first[name].items()]
     return (sum(own < other for own, other in pairs), sum(own == other < math.inf for own, other in pairs), len(pairs))
