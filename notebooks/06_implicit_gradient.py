@@ -257,7 +257,7 @@ say(f"On the way there, in the first picture, the largest relative error of (1) 
 def free_features(seed, polar, decay):
     Q, h = ncbook.helmert_basis(10), gaussian(10, 32, seed=seed, dtype=torch.float32).requires_grad_()
     adam = torch.optim.Adam([h], lr=0.1)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, 1000 if decay else 10**9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, 1000)
     for _ in range(1000):
         f = 5 * torch.nn.functional.normalize(h, dim=1)
         H = (f - f.mean(0)).T
@@ -265,7 +265,8 @@ def free_features(seed, polar, decay):
         adam.zero_grad()
         torch.nn.functional.cross_entropy(H.T @ W.T, torch.arange(10)).backward()
         adam.step()
-        schedule.step()
+        if decay:
+            schedule.step()
     return float(ncbook.simplex_etf_distance(f.detach().double()))
 
 

@@ -398,6 +398,8 @@ error = {size: {name: median(late(size, name, 1)) for name in AVERAGES} for size
 assert all(error[size]["ramp"] < error[size]["cumulative"] for size in BATCHES)
 assert max(error[16][name] for name in [*AVERAGES][1:]) < error[16]["batch alone"]
 if PROFILE == "book":
+    alone, *others = ([median(at) for at in zip(*(run[name][1] for run in followed[256]))] for name in AVERAGES)
+    assert all(a < min(rest) for epoch, a, *rest in zip(followed[256][0][CONSTANT][0], alone, *others) if 0.3 < epoch < 7.1)
     assert max(late(256, "batch alone", 1)) < min(late(256, "ramp", 1) + late(256, "cumulative", 1))
     assert all(error[size][CONSTANT] < error[size]["ramp"] for size in BATCHES)
     nines = {name: [value for _, value, _ in values] for name, values in outcome.items()}

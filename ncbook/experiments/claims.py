@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ncbook.experiments.comparison import METHODS, RESULTS, Settings, tried
-from ncbook.experiments.intervals import Interval, paired_interval, spread_interval
+from ncbook.experiments.intervals import Interval, by_split, paired_interval, spread_interval
 from ncbook.experiments.runner import read_rows
 
 Rows = Sequence[Mapping[str, str]]
@@ -78,20 +78,20 @@ def decide(contrast: Contrast, results: Path = RESULTS, comparisons: int = len(C
     if not rows:
         raise FileNotFoundError(f"{contrast.table} has no rows in {results}")
     lengths = learned_lengths(rows) if "longest" in contrast else {}
-    first, second = (_of_recipe(rows, lengths.get(name, name)) for name in (contrast.first, contrast.second))
+    names = [lengths.get(name, name) for name in (contrast.first, contrast.second)]
+    kept = [row for row in rows if row["recipe"] in names]
+    found = by_split(kept, contrast.column, log=contrast.ratio and contrast is not SPREAD)
+    gaps = found[names[0]] - found[names[1]]
     if contrast is SPREAD:
-        one, other = ([[float(row["test_accuracy"]) for row in of_split] for of_split in runs.values()]
-                      for runs in (first, second))
-        lost = any(row.get("diverged") for runs in (first, second) for of_split in runs.values() for row in of_split)
-        found = None if lost else spread_interval(one, other, comparisons)
-        return Decision(found, len(first), len(first))
-    ends = [{split: _mean(of_split, contrast) for split, of_split in runs.items()} for runs in (first, second)]
-    gaps = np.array([ends[0][split] - ends[1][split] for split in sorted(ends[0])])
-    kept = gaps[np.isfinite(gaps)]
-    found = paired_interval(kept, comparisons) if len(kept) > 1 else None
-    if found and contrast.ratio:
-        found = Interval(*(math.exp(end) for end in found))
-    return Decision(found, len(kept), len(gaps))
+        one, other = ([[float(row["test_accuracy"]) for row in kept if (row["recipe"], row["split"]) == (name, split)]
+                       for split in sorted({row["split"] for row in kept})] for name in names)
+        lost = any(row.get("diverged") for row in kept)
+        return Decision(None if lost else spread_interval(one, other, comparisons), len(gaps), len(gaps))
+    whole = gaps[np.isfinite(gaps)]
+    interval = paired_interval(whole, comparisons) if len(whole) > 1 else None
+    if interval and contrast.ratio:
+        interval = Interval(*(math.exp(end) for end in interval))
+    return Decision(interval, len(whole), len(gaps))
 
 
 def verdict(contrast: Contrast, decision: Decision) -> str:
@@ -101,25 +101,6 @@ def verdict(contrast: Contrast, decision: Decision) -> str:
     null = 1 if contrast.ratio else 0
     above, below = decision.interval.low > null, decision.interval.high < null
     return "not decided" if not (above or below) else "supported" if above == contrast.above else "contradicted"
-
-
-def _of_recipe(rows: Rows, recipe: str) -> dict[int, list[Mapping[str, str]]]:
-    found: dict[int, list[Mapping[str, str]]] = {}
-    for row in rows:
-        if row["recipe"] == recipe:
-            found.setdefault(int(row["split"]), []).append(row)
-    if not found:
-        raise KeyError(f"no rows of {recipe}")
-    return found
-
-
-def _mean(rows: Rows, contrast: Contrast) -> float:
-    if contrast.column == "test_accuracy":
-        return float(np.mean([10.0 if row.get("diverged") else float(row["test_accuracy"]) for row in rows]))
-    numbers = [math.nan if row.get("diverged") else float(row[contrast.column] or math.nan) for row in rows]
-    if contrast.ratio:
-        numbers = [math.log(x) if math.isfinite(x) and x > 0 else math.nan for x in numbers]
-    return float(np.mean(numbers))
 
 
 def learned_lengths(rows: Rows) -> dict[str, str]:

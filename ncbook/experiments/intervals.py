@@ -20,16 +20,20 @@ class Interval(NamedTuple):
     high: float
 
 
-def by_split(rows: Iterable[Mapping[str, str]], column: str = "test_accuracy") -> dict[str, np.ndarray]:
+def by_split(rows: Iterable[Mapping[str, str]], column: str = "test_accuracy", *,
+             log: bool = False) -> dict[str, np.ndarray]:
     """Recipe -> its numbers in a column, one a split in ascending order, each the mean over the seeds there.
 
     rows: of a table with one epoch a unit (`read_rows`). An accuracy of a run that diverged is chance, 10 per cent, any
-    other number of it is NaN. Raises ValueError where the recipes have not run on the same splits.
+    other number of it is NaN. log: of the numbers' logarithms, NaN where there is none that is finite. Raises
+    ValueError where the recipes have not run on the same splits.
     """
     found: dict[str, dict[int, list[float]]] = {}
     for row in rows:
         lost = 10.0 if column == "test_accuracy" else math.nan
         value = lost if row.get("diverged") else float(row[column])
+        if log:
+            value = math.log(value) if 0 < value < math.inf else math.nan
         found.setdefault(row["recipe"], {}).setdefault(int(row["split"]), []).append(value)
     if len(kinds := {tuple(sorted(splits)) for splits in found.values()}) > 1:
         raise ValueError(f"recipes must have run on the same splits, got {sorted(kinds)}")
